@@ -1,0 +1,90 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/**
+ * @file entry.h
+ * @brief The codec of heads: what mod_cachemw keeps of a response beside its
+ *        body.
+ *
+ * Heads are encoded field by field, little endian, with magic, version, kind
+ * and lengths; with a CRC-32C at the end where a store lets bytes leave the
+ * server's memory. Any byte string is either decoded completely or refused.
+ */
+#ifndef MW_ENTRY_H
+#define MW_ENTRY_H
+
+#include "apr_tables.h"
+#include "mod_cachemw.h"
+
+#define MW_HEAD_VERSION 1
+
+typedef enum mw_head_kind_e {
+    MW_HEAD_RESPONSE = 1, /**< a response; the entry has its body */
+    MW_HEAD_VARY = 2      /**< a Vary record (vary.h); the body is empty */
+} mw_head_kind_e;
+
+/** @name Bits of mw_head_t.control: directives that the response had. @{ */
+#define MW_CONTROL_PARSED 0x00001u
+#define MW_CONTROL_CACHE_CONTROL 0x00002u
+#define MW_CONTROL_PRAGMA 0x00004u
+#define MW_CONTROL_NO_CACHE 0x00008u
+#define MW_CONTROL_NO_CACHE_HEADER 0x00010u
+#define MW_CONTROL_NO_STORE 0x00020u
+#define MW_CONTROL_MAX_AGE 0x00040u
+#define MW_CONTROL_MAX_STALE 0x00080u
+#define MW_CONTROL_MIN_FRESH 0x00100u
+#define MW_CONTROL_NO_TRANSFORM 0x00200u
+#define MW_CONTROL_ONLY_IF_CACHED 0x00400u
+#define MW_CONTROL_PUBLIC 0x00800u
+#define MW_CONTROL_PRIVATE 0x01000u
+#define MW_CONTROL_PRIVATE_HEADER 0x02000u
+#define MW_CONTROL_MUST_REVALIDATE 0x04000u
+#define MW_CONTROL_PROXY_REVALIDATE 0x08000u
+#define MW_CONTROL_S_MAXAGE 0x10000u
+#define MW_CONTROL_INVALIDATED 0x20000u
+/** @} */
+
+/** A response's head. Times are apr_time_t (0 to 2^62) or 0 for "none". */
+typedef struct mw_head_t {
+    int status;              /**< 200 to 599 */
+    apr_time_t date;         /**< mod_cache's cache_info.date … */
+    apr_time_t expire;       /**< fresh until */
+    apr_time_t request_time;
+    apr_time_t response_time;
+    apr_uint32_t control;    /**< MW_CONTROL_… */
+    apr_int64_t max_age;     /**< the four values of cache_control_t */
+    apr_int64_t max_stale;
+    apr_int64_t min_fresh;
+    apr_int64_t s_maxage;
+    apr_uint64_t vary_serial; /**< of the Vary record seen at the miss; 0: none */
+    const char *vary_block;  /**< a variant's normalised request fields */
+    apr_size_t vary_block_len;
+    apr_table_t *headers;    /**< the response's header fields */
+} mw_head_t;
+
+/**
+ * Encode a response's head.
+ * @param checksum non-zero: append a CRC-32C
+ * @param bytes,length the result, in pool
+ * @return APR_EINVAL when it must not be stored: CR, LF or an empty name in a
+ *         field, status out of range; APR_ENOSPC above CACHEMW_HEAD_MAX
+ */
+apr_status_t mw_head_encode(const mw_head_t *head, int checksum,
+                            apr_pool_t *pool, const void **bytes,
+                            apr_size_t *length);
+
+/** What kind of head this is; 0 when it is none (magic, version, length). */
+mw_head_kind_e mw_head_kind(const void *bytes, apr_size_t length);
+
+/**
+ * Decode a response's head. Strings of `head` and of its header table point
+ * into `bytes`, which must live as long and stay unchanged.
+ * @param body_len length of the entry's body, or -1 to skip the check of it
+ *        against a Content-Length field
+ * @return APR_EINCOMPLETE for everything that is not exactly what
+ *         mw_head_encode() makes
+ */
+apr_status_t mw_head_decode(const void *bytes, apr_size_t length,
+                            apr_off_t body_len, apr_pool_t *pool,
+                            mw_head_t *head);
+
+#endif

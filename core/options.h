@@ -1,0 +1,50 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/**
+ * @file options.h
+ * @brief Typed option tables: words of a directive become checked values.
+ */
+#ifndef MW_OPTIONS_H
+#define MW_OPTIONS_H
+
+#include "mod_cachemw.h"
+
+/** A table and the values parsed for it (one per row, same order). */
+typedef struct mw_options_t {
+    const cachemw_option_t *table; /**< NULL: no options */
+    cachemw_value_t *values;       /**< set by mw_options_parse() */
+} mw_options_t;
+
+/**
+ * Parse `name=value` words against several tables at once (the provider's and
+ * the ones that core adds to each store); the first table that knows a name
+ * gets it.
+ * @param sets tables in; values out, allocated in pool
+ * @param words not changed; results may point into them
+ * @param cache_dir relative CACHEMW_PATH values are below it
+ * @param pool where values live; errors too
+ * @return NULL, or what is wrong: option, value and what is accepted, without
+ *         a trailing full stop. Unknown names list the known ones; a name
+ *         given twice (also by its alias) is an error; a word without '=' is
+ *         an error. Files of CACHEMW_SECRET_FILE are read here; their content
+ *         and CACHEMW_SECRET values are never part of a message.
+ */
+const char *mw_options_parse(mw_options_t *sets, int nsets,
+                             const char *const *words, int nwords,
+                             const char *cache_dir, apr_pool_t *pool);
+
+/** The value of an option by name, aliases resolved; NULL: no such row. */
+const cachemw_value_t *mw_option_value(const mw_options_t *set,
+                                       const char *name);
+
+/** Name of a type as the reference shows it: "size", "duration", … */
+const char *mw_option_type_name(cachemw_type_e type);
+
+/**
+ * The reference of a table as text, a line per option: name, type, default,
+ * range, help, separated by tabs; "-" where there is none.
+ */
+const char *mw_options_reference(const cachemw_option_t *table,
+                                 apr_pool_t *pool);
+
+#endif

@@ -1,0 +1,175 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/**
+ * @file state.h
+ * @brief What the children of a server share about a store: counters, breaker,
+ *        purge epochs, in-flight marks; and the segments that hold it.
+ *
+ * Everything here is plain values without pointers, changed by atomic
+ * operations: a process may die at any instruction.
+ */
+#ifndef MW_STATE_H
+#define MW_STATE_H
+
+#include "mod_cachemw.h"
+
+/** @name Segments, kept over graceful restarts. Parent only. @{ */
+
+/**
+ * The list of segments, in memory that outlives a configuration and this
+ * module's code (httpd's retained data). It begins with magic, version and
+ * size; a list made by a different build is dropped, its segments freed.
+ */
+typedef struct mw_segments_t mw_segments_t;
+
+/** Bytes that a list needs. Zero-filled means empty. */
+apr_size_t mw_segments_size(void);
+
+/**
+ * Begin a generation.
+ * @param memory mw_segments_size() bytes, or less if another build made it
+ *        (then the caller passes a fresh piece)
+ * @param parent pool that outlives configurations; each segment gets a
+ *        sub-pool of it
+ */
+mw_segments_t *mw_segments_begin(void *memory, apr_pool_t *parent);
+
+/**
+ * A zero-filled (when new) anonymous shared segment.
+ * @param name any text; with size and layout it tells a segment from others
+ * @return APR_SUCCESS; APR_ENOSPC when the list is full; APR's error
+ */
+apr_status_t mw_segment_get(mw_segments_t *list, const char *name,
+                            apr_size_t size, apr_uint64_t layout, void **base,
+                            int *is_new);
+
+/** End it: free the segments that nobody asked for in this generation. */
+void mw_segments_end(mw_segments_t *list);
+
+/** @} */
+
+typedef struct mw_state_t mw_state_t;
+
+#define MW_STATE_LAYOUT 1
+
+apr_size_t mw_state_size(void);
+
+/** Prepare a zero-filled segment of mw_state_size() bytes. Parent only. */
+void mw_state_init(mw_state_t *state);
+
+/** @name Counters: exact, relaxed, 64 padded slots summed on read. @{ */
+
+typedef enum mw_counter_e {
+    MW_COUNT_HIT,
+    MW_COUNT_MISS,
+    MW_COUNT_STALE,        /**< found, but had to be revalidated */
+    MW_COUNT_REVALIDATED,
+    MW_COUNT_STORED,
+    MW_COUNT_REFUSED,      /**< not stored: overtaken by a purge */
+    MW_COUNT_NO_SPACE,     /**< not stored: too large or no room */
+    MW_COUNT_ABORTED,      /**< not stored: client or origin went away */
+    MW_COUNT_REMOVED,
+    MW_COUNT_INVALIDATED,
+    MW_COUNT_EVICTED,
+    MW_COUNT_EXPIRED,
+    MW_COUNT_RECOVERED,
+    MW_COUNT_CUT,          /**< bodies that failed half-way on a hit */
+    MW_COUNT_DAMAGED,      /**< entries found damaged and removed */
+    MW_COUNT_TIMEOUT,      /**< errors by kind */
+    MW_COUNT_ERROR_GET,
+    MW_COUNT_ERROR_SET,
+    MW_COUNT_ERROR_OTHER,
+    MW_COUNT_SKIPPED,      /**< calls not made: breaker open */
+    MW_COUNT_BYTES_SENT,   /**< body bytes of hits */
+    MW_COUNT_BYTES_STORED,
+    MW_COUNT_GET_SAMPLES,  /**< calls timed, and their time in µs */
+    MW_COUNT_GET_MICROSECONDS,
+    MW_COUNT_SET_SAMPLES,
+    MW_COUNT_SET_MICROSECONDS,
+    MW_COUNTERS
+} mw_counter_e;
+
+void mw_state_count(mw_state_t *state, mw_counter_e which, apr_uint64_t n);
+apr_uint64_t mw_state_sum(const mw_state_t *state, mw_counter_e which);
+/** Name of a counter as the status page shows it, e.g. "Hits". */
+const char *mw_counter_name(mw_counter_e which);
+
+/** @} */
+
+/** @name Breaker: times are monotonic microseconds, given by the caller. @{ */
+
+#define MW_BREAKER_FAILURES 5        /**< in a row open it */
+#define MW_BREAKER_BACKOFF 1000000   /**< first pause; doubles */
+#define MW_BREAKER_BACKOFF_MAX 30000000
+
+typedef enum mw_breaker_e {
+    MW_BREAKER_CLOSED,
+    MW_BREAKER_OPEN,
+    MW_BREAKER_PROBING /**< one call is under way to see whether it works */
+} mw_breaker_e;
+
+/**
+ * Whether a call may be made. While open: no; after the pause (±20 %) exactly
+ * one caller among all children gets a yes and is the probe; a probe that never
+ * reports (its process died) is given up after one pause.
+ */
+int mw_breaker_allows(mw_state_t *state, apr_int64_t now);
+/** @return non-zero when this closed the breaker */
+int mw_breaker_success(mw_state_t *state);
+/** @param random any number, for the ±20 %. @return non-zero when this opened
+ *  a closed breaker */
+int mw_breaker_failure(mw_state_t *state, apr_int64_t now,
+                       apr_uint32_t random, apr_status_t why);
+/** @param why the last failure; @param until when the next probe may go */
+mw_breaker_e mw_breaker_read(const mw_state_t *state, apr_status_t *why,
+                             apr_int64_t *until);
+
+/** @} */
+
+/** @name Purge epochs @{ */
+
+/**
+ * The epoch of a plain key: changes when the store is cleared and when a key of
+ * the same hash slot is purged or invalidated. Read it before the lookup whose
+ * miss leads to a store.
+ */
+apr_uint64_t mw_epoch_get(const mw_state_t *state, const cachemw_key_t *key);
+void mw_epoch_bump(mw_state_t *state, const cachemw_key_t *key);
+void mw_epoch_bump_all(mw_state_t *state);
+
+/** @} */
+
+/** @name In-flight marks: who is fetching a key. Hashed; collisions make two
+ *  keys share a mark, which costs waiting, never correctness. @{ */
+
+/**
+ * Take the mark of a key.
+ * @param owner non-zero token of the taker (pid and a counter, for example)
+ * @param now monotonic; @param expires monotonic: a mark past it is free
+ * @return 0 when taken; else the token of who holds it
+ */
+apr_uint64_t mw_mark_take(mw_state_t *state, const cachemw_key_t *key,
+                          apr_uint64_t owner, apr_int64_t now,
+                          apr_int64_t expires);
+/** Let go; nothing happens when `owner` does not hold it (any more). */
+void mw_mark_release(mw_state_t *state, const cachemw_key_t *key,
+                     apr_uint64_t owner);
+/** Token of who holds it, 0 when free. */
+apr_uint64_t mw_mark_holder(const mw_state_t *state, const cachemw_key_t *key,
+                            apr_int64_t now);
+
+/** @} */
+
+/**
+ * Whether a log line of this kind may be written now: one per 10 s for each
+ * kind, over all children.
+ * @param kind any number (hashed to one of 64 limiters)
+ * @param suppressed set to how many were not written since the last one
+ */
+int mw_log_allowed(mw_state_t *state, apr_uint32_t kind, apr_int64_t now,
+                   apr_uint32_t *suppressed);
+
+/** Monotonic clock in microseconds. */
+apr_int64_t mw_monotonic(void);
+
+#endif

@@ -1,0 +1,172 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/**
+ * @file store.h
+ * @brief Stores: configured instances of providers, and the only code that
+ *        calls their tables.
+ *
+ * Adds to every call what no provider should have to do: defaults for missing
+ * slots, object limits, deadline and breaker, purge epochs, counters and log
+ * lines at a limited rate. Whatever a provider does, the functions here answer
+ * APR_SUCCESS, APR_NOTFOUND (a miss, for whatever reason), APR_ENOSPC (not
+ * stored) or APR_EGENERAL-like trouble that is already counted and logged;
+ * callers never log it again.
+ */
+#ifndef MW_STORE_H
+#define MW_STORE_H
+
+#include "entry.h"
+#include "mod_cachemw.h"
+#include "options.h"
+#include "state.h"
+
+typedef struct mw_store_t mw_store_t;
+
+/** What the surroundings (httpd, a test, a tool) give to stores. */
+typedef struct mw_host_t {
+    /** Write a log line; already limited in rate. */
+    void (*log)(void *baton, cachemw_level_e level, apr_status_t rv,
+                const char *text);
+    /** Shared memory; post_config only. */
+    mw_segments_t *segments;
+    /** Another store by its name, for tiers; NULL when there is none. */
+    mw_store_t *(*find)(void *baton, const char *name);
+    const char *temp_dir; /**< NULL: apr_temp_dir_get() */
+    void *baton;
+} mw_host_t;
+
+/** Options that every store has; parsed beside the provider's own. */
+extern const cachemw_option_t mw_store_options[];
+
+/** Typed view of mw_store_options. */
+typedef struct mw_store_settings_t {
+    apr_interval_time_t keep;  /**< storage time beyond freshness */
+    apr_off_t max_object_size;
+    apr_off_t min_object_size;
+    int max_variants;
+    apr_interval_time_t cleanup_interval; /**< between full sweeps */
+    apr_interval_time_t timeout;       /**< remote: per call */
+    apr_interval_time_t store_timeout; /**< remote: for storing */
+} mw_store_settings_t;
+
+/** @name Life. See mod_cachemw.h for who calls what where. @{ */
+
+/**
+ * @param host valid as long as the store
+ * @param options [0] the provider's, [1] mw_store_options, both parsed
+ * @param error what is wrong, for the administrator
+ */
+apr_status_t mw_store_open(mw_store_t **store, const char *name,
+                           const cachemw_provider_t *provider,
+                           const mw_options_t options[2],
+                           const mw_host_t *host, apr_pool_t *pconf,
+                           const char **error);
+/** Failure switches the store off (every get misses); it is logged here. */
+apr_status_t mw_store_post_config(mw_store_t *store, apr_pool_t *pconf,
+                                  apr_uid_t uid, apr_gid_t gid);
+apr_status_t mw_store_child_init(mw_store_t *store, apr_pool_t *pchild);
+void mw_store_close(mw_store_t *store);
+
+/** @} */
+
+const char *mw_store_name(const mw_store_t *store);
+const char *mw_store_provider_name(const mw_store_t *store);
+void mw_store_set_provider_name(mw_store_t *store, const char *name);
+const mw_store_settings_t *mw_store_settings(const mw_store_t *store);
+/** Shared state; NULL before post_config. */
+mw_state_t *mw_store_state(const mw_store_t *store);
+/** Non-zero: heads need a checksum. */
+int mw_store_wants_checksum(const mw_store_t *store);
+/** Non-zero while calls make sense: opened, on, breaker not open. */
+int mw_store_is_usable(mw_store_t *store);
+/** Add to a counter; nothing before post_config. */
+void mw_store_count(mw_store_t *store, mw_counter_e which, apr_uint64_t n);
+/** A log line of the store's, limited to one per 10 s per format. */
+void mw_store_log(mw_store_t *store, cachemw_level_e level, apr_status_t rv,
+                  const char *format, ...)
+    __attribute__((format(printf, 4, 5)));
+
+/** 16 random bytes for a new entry, and any other randomness. */
+void mw_store_random(void *buffer, apr_size_t length);
+
+/**
+ * @name Calls
+ * `call` needs pool, bucket_alloc and now; deadline and purge_epoch may be 0
+ * (the deadline is then made from the store's settings).
+ * @{
+ */
+
+/**
+ * As in the contract. Damaged and expired entries are misses; damaged ones are
+ * removed. Not counted as a hit or miss: the caller knows which it was.
+ */
+apr_status_t mw_store_get(mw_store_t *store, const cachemw_call_t *call,
+                          const cachemw_key_t *key, cachemw_entry_t *entry);
+
+/** As the slot; APR_NOTFOUND when the provider has none. */
+apr_status_t mw_store_read(mw_store_t *store, const cachemw_call_t *call,
+                           const cachemw_key_t *key, const cachemw_id_t *id,
+                           apr_off_t offset, apr_size_t limit,
+                           apr_bucket_brigade *body);
+
+/** Store a small entry in one piece (a Vary record, a test). */
+apr_status_t mw_store_set(mw_store_t *store, const cachemw_call_t *call,
+                          const cachemw_key_t *key,
+                          const cachemw_entry_t *entry);
+
+/** A set in pieces, streamed or spooled as the provider can. */
+typedef struct mw_set_t mw_set_t;
+
+/**
+ * @param plain the plain key whose purge epoch counts (equal to key but for
+ *        variants); call->purge_epoch is the epoch seen at the miss. key,
+ *        plain and the head are copied as needed.
+ * Until commit or abort the set is aborted by a cleanup on call->pool.
+ * Refused with APR_ENOSPC above the store's limits, APR_NOTFOUND when a purge
+ * has overtaken it.
+ */
+apr_status_t mw_store_set_begin(mw_store_t *store, const cachemw_call_t *call,
+                                const cachemw_key_t *key,
+                                const cachemw_key_t *plain,
+                                const cachemw_entry_t *entry, mw_set_t **set);
+/** After an error only mw_store_set_abort() is of use. */
+apr_status_t mw_store_set_write(mw_set_t *set, const char *data,
+                                apr_size_t length);
+/**
+ * Publish, unless a purge or an invalidation has overtaken it
+ * (APR_NOTFOUND; also when it happened during the commit: the entry is
+ * removed again), or it is smaller than min_object_size (APR_ENOSPC).
+ */
+apr_status_t mw_store_set_commit(mw_set_t *set, const cachemw_call_t *call);
+/** Drop it. NULL is allowed; the set is gone. */
+void mw_store_set_abort(mw_set_t *set);
+/** Bytes written so far. */
+apr_off_t mw_store_set_length(const mw_set_t *set);
+
+/** Amend; where the provider has no set_head: get, then set anew. */
+apr_status_t mw_store_set_head(mw_store_t *store, const cachemw_call_t *call,
+                               const cachemw_key_t *key,
+                               const cachemw_id_t *id,
+                               const cachemw_entry_t *entry);
+apr_status_t mw_store_remove(mw_store_t *store, const cachemw_call_t *call,
+                             const cachemw_key_t *key,
+                             const cachemw_id_t *id);
+apr_status_t mw_store_exists(mw_store_t *store, const cachemw_call_t *call,
+                             const cachemw_key_t *key);
+/** Also starts a new purge epoch for all keys. */
+apr_status_t mw_store_clear(mw_store_t *store, const cachemw_call_t *call);
+apr_status_t mw_store_keys(mw_store_t *store, const cachemw_call_t *call,
+                           const char *pattern, cachemw_keys_fn *each,
+                           void *baton);
+apr_status_t mw_store_sweep(mw_store_t *store, const cachemw_call_t *call,
+                            int *more);
+/** Core's counters are beside it: mw_state_sum(). */
+apr_status_t mw_store_stats(mw_store_t *store, const cachemw_call_t *call,
+                            cachemw_stats_t *stats);
+
+/** Non-zero: get always gives whole bodies (the provider has no read). */
+int mw_store_gives_whole_bodies(const mw_store_t *store);
+
+/** @} */
+
+#endif
