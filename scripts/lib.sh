@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+# What the scripts share. Sourced by bash, with $source set to the top folder.
+
+say() { printf '\n==> %s\n' "$*"; }
+
+die()
+{
+    printf '%s: %s\n' "${0##*/}" "$*" >&2
+    exit 1
+}
+
+# build_in DIR [configure argument ...]: configures what is new or was
+# configured with other arguments, and builds all but the tests.
+build_in()
+{
+    local dir=$1
+    shift
+    if [ ! -x "$source/configure" ] \
+        || [ "$source/configure.ac" -nt "$source/configure" ] \
+        || [ "$source/Makefile.am" -nt "$source/Makefile.in" ]; then
+        (cd "$source" && quietly ./autogen.sh)
+    fi
+    mkdir -p "$dir"
+    if [ ! -f "$dir/Makefile" ] \
+        || [ "$source/configure" -nt "$dir/config.status" ] \
+        || [ "$*" != "$(cat "$dir/configured-with" 2>/dev/null)" ]; then
+        rm -f "$dir/configured-with"
+        (cd "$dir" && quietly "$source/configure" "$@" && quietly make clean)
+        printf '%s\n' "$*" >"$dir/configured-with"
+    fi
+    make -C "$dir" -j"$(nproc)" --no-print-directory
+}
+
+# quietly COMMAND: its output is shown only when it fails
+quietly()
+{
+    local log status=0
+    log=$(mktemp)
+    "$@" >"$log" 2>&1 || status=$?
+    [ $status = 0 ] || cat "$log" >&2
+    rm -f "$log"
+    return $status
+}
+
+# is_allowed_skip NAME: whether tests/allowed-skips.txt has it, as conftest.py
+# reads that file: one pattern a line, # starts a comment
+is_allowed_skip()
+{
+    local pattern rest
+    while read -r pattern rest; do
+        # shellcheck disable=SC2254
+        case $1 in
+        $pattern) return 0 ;;
+        esac
+    done < <(sed 's/#.*//; /^[[:space:]]*$/d' "$source/tests/allowed-skips.txt")
+    return 1
+}
+
+# show_cmocka DIR: what `make check` ran in the build DIR; fails on a skip
+# that is not allowed by name
+show_cmocka()
+{
+    local status=0 name
+    find "$1/tests" -name '*.log' -path '*/tests/*' -print0 | sort -z \
+        | xargs -0 grep -hE '^\[ +(PASSED|FAILED|SKIPPED) +\] [0-9]+ test' || true
+    while read -r name; do
+        if is_allowed_skip "$name"; then
+            echo "skipped (allowed): $name"
+        else
+            echo "skipped, but not named in tests/allowed-skips.txt: $name"
+            status=1
+        fi
+    done < <(
+        find "$1/tests" -name '*.log' -print0 \
+            | xargs -0r sed -nE 's/^\[ +SKIPPED +\] ([A-Za-z_]\w*)$/\1/p' \
+            | sort -u
+        find "$1/tests" -name '*.trs' -print0 \
+            | xargs -0r grep -l '^:test-result: SKIP' \
+            | sed -E 's,.*/,,; s/\.trs$//' | sort -u)
+    return $status
+}
+
+# run_httpd_tests BUILD MPM [pytest argument ...]
+run_httpd_tests()
+{
+    local build=$1 mpm=$2
+    shift 2
+    CACHEMW_BUILD=$build CACHEMW_TEST_MPM=$mpm PYTHONDONTWRITEBYTECODE=1 \
+        /usr/bin/python3 -m pytest "$source/tests/httpd" "$@"
+}
+
+# fuzz_entry DIR SECONDS: builds the fuzz target in DIR and runs it over a copy
+# of the seed corpus; what made it fail stays in DIR
+fuzz_entry()
+{
+    build_in "$1" CC=clang CFLAGS='-g -O1' --enable-fuzzer --enable-werror \
+        || return 1
+    make -C "$1" -j"$(nproc)" --no-print-directory fuzz || return 1
+    rm -rf "$1/found"
+    mkdir "$1/found"
+    (cd "$1" && tests/fuzz/fuzz_entry found "$source/tests/fuzz/corpus" \
+        -max_total_time="$2" -timeout=10 -rss_limit_mb=2048 -max_len=65536 \
+        -artifact_prefix=./ -print_final_stats=1 -verbosity=0)
+}
