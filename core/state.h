@@ -136,6 +136,8 @@ mw_breaker_e mw_breaker_read(const mw_state_t *state, apr_status_t *why,
 apr_uint64_t mw_epoch_get(const mw_state_t *state, const cachemw_key_t *key);
 void mw_epoch_bump(mw_state_t *state, const cachemw_key_t *key);
 void mw_epoch_bump_all(mw_state_t *state);
+/** How many bumps of any kind there have been. */
+apr_uint64_t mw_epoch_changes(const mw_state_t *state);
 
 /** @} */
 

@@ -1,0 +1,240 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+#include <dlfcn.h>
+
+#include "cache_request.h"
+
+typedef apr_table_t *cacheable_headers_fn(request_rec *r);
+
+static cacheable_headers_fn *cacheable_headers_out;
+
+int mw_cache_adapter_bind(void)
+{
+    /* By way of a union, for ISO C has no cast from object to function. */
+    union {
+        void *symbol;
+        cacheable_headers_fn *function;
+    } found;
+
+    found.symbol = dlsym(RTLD_DEFAULT, "ap_cache_cacheable_headers_out");
+    cacheable_headers_out = found.function;
+    return cacheable_headers_out != NULL;
+}
+
+apr_table_t *mw_cacheable_headers(request_rec *r)
+{
+    return cacheable_headers_out(r);
+}
+
+/* The server's store, if it can be used at all. */
+static mw_store_t *adapter_store(const mw_server_t *server)
+{
+    return server->store != NULL && mw_store_state(server->store) != NULL
+               ? server->store
+               : NULL;
+}
+
+int mw_cache_adapter_note_lookup(request_rec *r, int lookup)
+{
+    mw_store_t *store = adapter_store(mw_config_server(r->server));
+    mw_request_t *state;
+
+    if (store != NULL) {
+        state = mw_request_state(r);
+        state->lookup = lookup;
+        state->changes = mw_epoch_changes(mw_store_state(store));
+    }
+    return DECLINED;
+}
+
+/* Found for another method: what a successful PUT, POST or DELETE makes
+ * invalid, with all its variants. mod_cache asks only after the success, so
+ * the epoch changes here, whether anything is stored or not: what is being
+ * fetched at this moment is older than the change. */
+static apr_status_t adapter_open_any(mw_handle_t *handle, request_rec *r)
+{
+    mw_epoch_bump(mw_store_state(handle->store), &handle->plain);
+    return mw_lookup_any(handle, r);
+}
+
+static int adapter_open_entity(cache_handle_t *h, request_rec *r,
+                               const char *key)
+{
+    const mw_server_t *server = mw_config_server(r->server);
+    mw_handle_t *handle;
+    apr_status_t rv;
+
+    h->cache_obj = NULL;
+    h->req_hdrs = NULL;
+    h->resp_hdrs = NULL;
+    if (adapter_store(server) == NULL
+        || (handle = mw_handle_make(r, server, key)) == NULL) {
+        return DECLINED;
+    }
+    rv = r->method_number == M_GET ? mw_lookup_response(handle, r)
+                                   : adapter_open_any(handle, r);
+    if (rv != APR_SUCCESS) {
+        handle->is_miss = 1;
+        if (r->method_number == M_GET && !mw_request_state(r)->lookup) {
+            mw_store_count(handle->store, MW_COUNT_MISS, 1);
+            handle->asked = apr_table_copy(r->pool, r->headers_in);
+        }
+        return DECLINED;
+    }
+    handle->is_found = 1;
+    mw_info_from_head(&handle->object.info, &handle->head);
+    h->cache_obj = &handle->object;
+    return OK;
+}
+
+static mw_handle_t *handle_of(cache_handle_t *h)
+{
+    return (mw_handle_t *)h->cache_obj;
+}
+
+static apr_status_t adapter_recall_headers(cache_handle_t *h, request_rec *r)
+{
+    mw_handle_t *handle = handle_of(h);
+    apr_status_t rv = mw_lookup_body(handle, r);
+
+    if (rv != APR_SUCCESS) {
+        h->cache_obj = NULL;
+        mw_store_count(handle->store, MW_COUNT_MISS, 1);
+        return rv;
+    }
+    h->resp_hdrs = handle->head.headers;
+    h->req_hdrs =
+        handle->record != NULL
+            ? mw_vary_request(handle->record->fields, r->headers_in, r->pool)
+            : apr_table_make(r->pool, 1);
+    return APR_SUCCESS;
+}
+
+static apr_status_t adapter_recall_body(cache_handle_t *h, apr_pool_t *p,
+                                        apr_bucket_brigade *bb)
+{
+    mw_body_append(handle_of(h), bb);
+    return APR_SUCCESS;
+}
+
+/* The purge epoch from before the request went to the origin. A request that
+ * mod_cache did not look up (no-cache) has none: then nothing may have changed
+ * in the whole store since it came in. */
+static int adapter_epoch(mw_handle_t *handle, request_rec *r)
+{
+    mw_state_t *shared = mw_store_state(handle->store);
+    mw_handle_t *looked = mw_handle_of_lookup(r, &handle->plain);
+
+    if (looked != NULL) {
+        handle->epoch = looked->epoch;
+        return 1;
+    }
+    handle->epoch = mw_epoch_get(shared, &handle->plain);
+    return mw_request_state(r)->changes == mw_epoch_changes(shared);
+}
+
+static int adapter_create_entity(cache_handle_t *h, request_rec *r,
+                                 const char *key, apr_off_t len,
+                                 apr_bucket_brigade *bb)
+{
+    const mw_server_t *server = mw_config_server(r->server);
+    mw_handle_t *handle;
+
+    if (adapter_store(server) == NULL || !mw_save_wanted(r, server->store, len)
+        || (handle = mw_handle_make(r, server, key)) == NULL) {
+        return DECLINED;
+    }
+    if (!adapter_epoch(handle, r)) {
+        mw_store_count(handle->store, MW_COUNT_REFUSED, 1);
+        return DECLINED;
+    }
+    handle->looked_up = apr_time_now();
+    handle->entry.body_len = len;
+    h->cache_obj = &handle->object;
+    return OK;
+}
+
+static apr_status_t adapter_store_headers(cache_handle_t *h, request_rec *r,
+                                          cache_info *info)
+{
+    mw_handle_t *handle = handle_of(h);
+
+    if (info != &handle->object.info) {
+        handle->object.info = *info;
+    }
+    return handle->is_found ? mw_save_amended(handle, r)
+                            : mw_save_headers(handle, r);
+}
+
+static apr_status_t adapter_store_body(cache_handle_t *h, request_rec *r,
+                                       apr_bucket_brigade *in,
+                                       apr_bucket_brigade *out)
+{
+    return mw_save_body(handle_of(h), r, in, out);
+}
+
+static apr_status_t adapter_commit_entity(cache_handle_t *h, request_rec *r)
+{
+    mw_handle_t *handle = handle_of(h);
+
+    return handle->is_found ? mw_save_amend(handle, r)
+                            : mw_save_commit(handle, r);
+}
+
+static apr_status_t adapter_invalidate_entity(cache_handle_t *h, request_rec *r)
+{
+    return mw_save_invalidate(handle_of(h), r);
+}
+
+/* A new response takes the place of the stale one. That stays until the new
+ * one is complete, should it ever be. */
+static int adapter_remove_entity(cache_handle_t *h)
+{
+    h->cache_obj = NULL;
+    return OK;
+}
+
+static int adapter_remove_url(cache_handle_t *h, request_rec *r)
+{
+    mw_handle_t *handle = mw_handle_recognise(r, h);
+    cachemw_call_t call;
+
+    if (handle == NULL || !handle->is_found) {
+        return DECLINED;
+    }
+    mw_request_call(r, apr_time_now(), &call);
+    mw_store_remove(handle->store, &call, &handle->key, &handle->entry.id);
+    return OK;
+}
+
+int mw_cache_adapter_status(cache_handle_t *h, request_rec *r,
+                            apr_table_t *headers, ap_cache_status_e status,
+                            const char *reason)
+{
+    mw_handle_t *handle = mw_handle_recognise(r, h);
+    mw_request_t *state =
+        ap_get_module_config(r->request_config, &cachemw_module);
+
+    if (handle != NULL && handle->is_found && !state->lookup) {
+        if (status == AP_CACHE_HIT) {
+            mw_store_count(handle->store, MW_COUNT_HIT, 1);
+        }
+        else if (status == AP_CACHE_REVALIDATE) {
+            mw_store_count(handle->store, MW_COUNT_REVALIDATED, 1);
+        }
+    }
+    return DECLINED;
+}
+
+const cache_provider mw_cache_provider = {
+    .remove_entity = adapter_remove_entity,
+    .store_headers = adapter_store_headers,
+    .store_body = adapter_store_body,
+    .recall_headers = adapter_recall_headers,
+    .recall_body = adapter_recall_body,
+    .create_entity = adapter_create_entity,
+    .open_entity = adapter_open_entity,
+    .remove_url = adapter_remove_url,
+    .commit_entity = adapter_commit_entity,
+    .invalidate_entity = adapter_invalidate_entity,
+};

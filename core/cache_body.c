@@ -1,0 +1,95 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+#include <stdlib.h>
+
+#include "http_protocol.h"
+
+#include "cache_request.h"
+#include "lazy_bucket.h"
+
+/* Where a lazy bucket reads from. One piece of malloc with the key behind it,
+ * for it may outlive every pool of the request. */
+typedef struct body_source_t {
+    mw_store_t *store;
+    conn_rec *c;
+    cachemw_id_t id;
+    apr_time_t looked_up;
+    cachemw_key_t key;
+} body_source_t;
+
+static apr_status_t source_read(void *baton, apr_off_t offset, apr_size_t limit,
+                                apr_bucket_brigade *body, apr_pool_t *pool)
+{
+    body_source_t *source = baton;
+    cachemw_call_t call = {
+        .pool = pool,
+        .bucket_alloc = body->bucket_alloc,
+        /* An entry that expires while it is sent is sent to its end. */
+        .now = source->looked_up,
+    };
+
+    return mw_store_read(source->store, &call, &source->key, &source->id,
+                         offset, limit, body);
+}
+
+/* Make the client see that the response is incomplete. Of the ways that look
+ * possible this is the one that cuts HTTP/1.1 and HTTP/2 responses in every
+ * filter chain: the core must neither reuse the connection nor end the body
+ * properly, and filters between must not be told of an error that they would
+ * turn into a page. */
+static void source_cut(void *baton, apr_bucket *bucket, apr_status_t rv)
+{
+    body_source_t *source = baton;
+    apr_bucket *error = ap_bucket_error_create(HTTP_BAD_GATEWAY, NULL,
+                                               source->c->pool, bucket->list);
+
+    APR_BUCKET_INSERT_AFTER(bucket, error);
+    source->c->keepalive = AP_CONN_CLOSE;
+    source->c->aborted = 1;
+    mw_store_count(source->store, MW_COUNT_CUT, 1);
+    mw_store_log(source->store, CACHEMW_LOG_WARNING, rv,
+                 "get: the rest of a body could not be read, its response is "
+                 "cut short");
+}
+
+static const mw_lazy_t source_functions = { source_read, source_cut, free };
+
+static void body_append_rest(mw_handle_t *handle, apr_bucket_brigade *bb,
+                             apr_off_t offset)
+{
+    body_source_t *source = malloc(sizeof(*source) + handle->key.len);
+    char *key = (char *)(source + 1);
+
+    if (source == NULL) {
+        ap_abort_on_oom();
+    }
+    memcpy(key, handle->key.data, handle->key.len);
+    source->store = handle->store;
+    source->c = handle->connection;
+    source->id = handle->entry.id;
+    source->looked_up = handle->looked_up;
+    source->key.data = key;
+    source->key.len = handle->key.len;
+    APR_BRIGADE_INSERT_TAIL(
+        bb, mw_bucket_lazy_create(&source_functions, source, offset,
+                                  handle->entry.body_len - offset,
+                                  bb->bucket_alloc));
+}
+
+void mw_body_append(mw_handle_t *handle, apr_bucket_brigade *bb)
+{
+    apr_off_t length = 0;
+
+    if (handle->entry.body != NULL) {
+        if (apr_brigade_length(handle->entry.body, 0, &length) != APR_SUCCESS) {
+            length = 0;
+            apr_brigade_cleanup(handle->entry.body);
+        }
+        APR_BRIGADE_CONCAT(bb, handle->entry.body);
+    }
+    if (length < handle->entry.body_len) {
+        body_append_rest(handle, bb, length);
+    }
+    mw_store_count(handle->store, MW_COUNT_BYTES_SENT,
+                   (apr_uint64_t)handle->entry.body_len);
+}

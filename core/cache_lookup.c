@@ -1,0 +1,176 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+#include "http_protocol.h"
+
+#include "cache_request.h"
+
+static int request_is_conditional(const request_rec *r)
+{
+    return apr_table_get(r->headers_in, "If-None-Match") != NULL
+           || apr_table_get(r->headers_in, "If-Modified-Since") != NULL;
+}
+
+/* Get an entry; the body too unless only the head is wanted. */
+static apr_status_t lookup_get(mw_handle_t *handle, request_rec *r,
+                               const cachemw_key_t *key, int body)
+{
+    cachemw_call_t call;
+
+    mw_request_call(r, handle->looked_up, &call);
+    handle->entry.body =
+        body ? apr_brigade_create(r->pool, call.bucket_alloc) : NULL;
+    return mw_store_get(handle->store, &call, key, &handle->entry);
+}
+
+static apr_status_t lookup_damaged(mw_handle_t *handle, request_rec *r,
+                                   const cachemw_key_t *key)
+{
+    cachemw_call_t call;
+
+    mw_request_call(r, handle->looked_up, &call);
+    mw_store_damaged(handle->store, &call, key, &handle->entry.id);
+    return APR_NOTFOUND;
+}
+
+/* What was got under the plain key is a Vary record: keep it. */
+static apr_status_t lookup_keep_record(mw_handle_t *handle, request_rec *r)
+{
+    if (mw_vary_decode(handle->entry.head, handle->entry.head_len, r->pool,
+                       &handle->record)
+        != APR_SUCCESS) {
+        handle->record = NULL;
+        return lookup_damaged(handle, r, &handle->plain);
+    }
+    handle->record_id = handle->entry.id;
+    handle->record_expires = handle->entry.expires;
+    return APR_SUCCESS;
+}
+
+static apr_status_t lookup_decode(mw_handle_t *handle, request_rec *r)
+{
+    if (mw_head_decode(handle->entry.head, handle->entry.head_len,
+                       handle->entry.body_len, r->pool, &handle->head)
+        != APR_SUCCESS) {
+        return lookup_damaged(handle, r, &handle->key);
+    }
+    return APR_SUCCESS;
+}
+
+/* From the record to the variant that this request selects. */
+static apr_status_t lookup_variant(mw_handle_t *handle, request_rec *r,
+                                   int body)
+{
+    mw_vary_t *record = handle->record;
+    apr_size_t length;
+    const char *block =
+        mw_vary_block(record->fields, r->headers_in, &length, r->pool);
+    mw_head_t *head = &handle->head;
+    apr_status_t rv;
+
+    mw_vary_digest(record, block, length, &handle->digest);
+    if (!mw_vary_lists(record, &handle->digest)) {
+        return APR_NOTFOUND;
+    }
+    mw_vary_key(&handle->plain, record, &handle->digest, &handle->key, r->pool);
+    if ((rv = lookup_get(handle, r, &handle->key, body)) != APR_SUCCESS
+        || (rv = lookup_decode(handle, r)) != APR_SUCCESS) {
+        return rv;
+    }
+    if (head->vary_block_len != length
+        || memcmp(head->vary_block, block, length) != 0
+        || !mw_vary_acceptable(
+            r->headers_in, apr_table_get(head->headers, "Content-Encoding"))) {
+        return APR_NOTFOUND;
+    }
+    if (head->vary_serial != record->serial) {
+        head->control |= MW_CONTROL_INVALIDATED;
+    }
+    return APR_SUCCESS;
+}
+
+apr_status_t mw_lookup_record(mw_handle_t *handle, request_rec *r)
+{
+    apr_status_t rv = lookup_get(handle, r, &handle->plain, 0);
+
+    handle->record = NULL;
+    if (rv == APR_SUCCESS
+        && mw_head_kind(handle->entry.head, handle->entry.head_len)
+               == MW_HEAD_VARY) {
+        rv = lookup_keep_record(handle, r);
+    }
+    return rv;
+}
+
+apr_status_t mw_lookup_response(mw_handle_t *handle, request_rec *r)
+{
+    int body = !r->header_only && !mw_request_state(r)->lookup
+               && !request_is_conditional(r);
+    apr_status_t rv;
+
+    handle->epoch = mw_epoch_get(mw_store_state(handle->store), &handle->plain);
+    handle->looked_up = r->request_time;
+    rv = lookup_get(handle, r, &handle->plain, body);
+    if (rv != APR_SUCCESS) {
+        return rv;
+    }
+    if (mw_head_kind(handle->entry.head, handle->entry.head_len)
+        != MW_HEAD_VARY) {
+        rv = lookup_decode(handle, r);
+        /* A variant under a plain key would be served to all. */
+        return rv == APR_SUCCESS && handle->head.vary_block != NULL
+                   ? lookup_damaged(handle, r, &handle->plain)
+                   : rv;
+    }
+    rv = lookup_keep_record(handle, r);
+    return rv == APR_SUCCESS ? lookup_variant(handle, r, body) : rv;
+}
+
+apr_status_t mw_lookup_any(mw_handle_t *handle, request_rec *r)
+{
+    apr_status_t rv;
+
+    handle->looked_up = apr_time_now();
+    handle->epoch = mw_epoch_get(mw_store_state(handle->store), &handle->plain);
+    rv = mw_lookup_record(handle, r);
+    return rv == APR_SUCCESS && handle->record == NULL
+               ? lookup_decode(handle, r)
+               : rv;
+}
+
+/* Whether mod_cache will answer this conditional request with a 304 of its
+ * own: then nobody asks for the body. Where that is not certain the body's
+ * first piece is fetched, while failing is still harmless. */
+static int lookup_needs_no_body(const mw_handle_t *handle, request_rec *r)
+{
+    apr_table_t *headers = handle->head.headers;
+
+    if (r->header_only || mw_request_state(r)->lookup
+        || handle->entry.body_len == 0) {
+        return 1;
+    }
+    if ((handle->head.control & MW_CONTROL_INVALIDATED)
+        || handle->head.expire <= r->request_time
+        || apr_table_get(r->headers_in, "Range") != NULL
+        || apr_table_get(r->headers_in, "Cache-Control") != NULL) {
+        return 0;
+    }
+    if (apr_table_get(r->headers_in, "If-None-Match") != NULL) {
+        return ap_condition_if_none_match(r, headers) >= AP_CONDITION_WEAK;
+    }
+    return ap_condition_if_modified_since(r, headers) >= AP_CONDITION_WEAK;
+}
+
+apr_status_t mw_lookup_body(mw_handle_t *handle, request_rec *r)
+{
+    cachemw_id_t id = handle->entry.id;
+    apr_status_t rv;
+
+    if (handle->entry.body != NULL || lookup_needs_no_body(handle, r)) {
+        return APR_SUCCESS;
+    }
+    rv = lookup_get(handle, r, &handle->key, 1);
+    if (rv == APR_SUCCESS && memcmp(&id, &handle->entry.id, sizeof(id)) != 0) {
+        rv = APR_NOTFOUND;
+    }
+    return rv;
+}

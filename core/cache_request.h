@@ -1,0 +1,121 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/**
+ * @file cache_request.h
+ * @brief What the adapter remembers of a request and of each of mod_cache's
+ *        handles; private to core/cache_*.c.
+ */
+#ifndef MW_CACHE_REQUEST_H
+#define MW_CACHE_REQUEST_H
+
+#include "cache_adapter.h"
+#include "config.h"
+#include "store.h"
+#include "vary.h"
+
+/**
+ * Our side of a cache_object_t. The object is its first member and vobj stays
+ * NULL: mod_cache hands a handle of ours to every other provider's remove_url,
+ * and the existing ones leave a NULL alone but not a foreign pointer. Lives in
+ * the pool of the request that made it.
+ */
+typedef struct mw_handle_t {
+    cache_object_t object;
+    struct mw_handle_t *next; /**< others of the same request */
+    mw_store_t *store;
+    conn_rec *connection;
+    cachemw_key_t plain;  /**< namespace, NUL, URL key */
+    cachemw_key_t key;    /**< the same, or the variant's */
+    apr_uint64_t epoch;   /**< purge epoch of plain before the look-up */
+    apr_time_t looked_up; /**< when: later reads ask for that time */
+
+    mw_vary_t *record; /**< the Vary record; NULL: does not vary */
+    cachemw_id_t record_id;
+    apr_time_t record_expires;
+
+    cachemw_entry_t entry; /**< what was found, or is being stored */
+    mw_head_t head;        /**< decoded, or being made */
+    int is_found;          /**< made by open_entity, and answered OK */
+    int is_miss;           /**< made by open_entity, nothing found */
+    apr_table_t *asked;    /**< of a miss: the request's fields */
+
+    mw_set_t *set;      /**< body being stored */
+    mw_digest_t digest; /**< of the variant being stored */
+    int is_complete;    /**< the end of the body was seen */
+    int is_broken;      /**< an error was announced inside the body */
+    int has_waited;     /**< a flush went ahead of a blocking read */
+} mw_handle_t;
+
+/** What is kept with a request. */
+typedef struct mw_request_t {
+    mw_handle_t *handles; /**< newest first */
+    apr_uint64_t changes; /**< purges of the store before this request */
+    int lookup;           /**< a subrequest looks before it leaps */
+} mw_request_t;
+
+/** The state of a request; made when there is none. */
+mw_request_t *mw_request_state(request_rec *r);
+
+/**
+ * A new handle on a key of mod_cache's.
+ * @return NULL when the key is too long to be stored
+ */
+mw_handle_t *mw_handle_make(request_rec *r, const mw_server_t *server,
+                            const char *url_key);
+
+/**
+ * Our handle behind mod_cache's, when it is one that this request, one that it
+ * was redirected from or one that contains it has made; else NULL.
+ */
+mw_handle_t *mw_handle_recognise(request_rec *r, const cache_handle_t *h);
+
+/** The handle of the look-up that led to storing under this key, or NULL. */
+mw_handle_t *mw_handle_of_lookup(request_rec *r, const cachemw_key_t *plain);
+
+/** A call in the request's pool; the deadline is the store's own. */
+void mw_request_call(request_rec *r, apr_time_t now, cachemw_call_t *call);
+
+/** @name Looking up: cache_lookup.c @{ */
+
+/** Find the response for a GET or HEAD. */
+apr_status_t mw_lookup_response(mw_handle_t *handle, request_rec *r);
+/** Find what a PUT, POST or DELETE makes invalid, whatever varies. */
+apr_status_t mw_lookup_any(mw_handle_t *handle, request_rec *r);
+/** Read the Vary record, if there is one, without its variants. */
+apr_status_t mw_lookup_record(mw_handle_t *handle, request_rec *r);
+/** Make sure that the body's first piece is in hand if it may be wanted. */
+apr_status_t mw_lookup_body(mw_handle_t *handle, request_rec *r);
+
+/** @} */
+
+/** Append the body found to a brigade; the rest is read when it is sent. */
+void mw_body_append(mw_handle_t *handle, apr_bucket_brigade *bb);
+
+/** @name Storing: cache_save.c @{ */
+
+/** Whether a response of this length (-1: unknown) is to be stored. */
+int mw_save_wanted(request_rec *r, mw_store_t *store, apr_off_t length);
+/** Begin: the head is complete. */
+apr_status_t mw_save_headers(mw_handle_t *handle, request_rec *r);
+apr_status_t mw_save_body(mw_handle_t *handle, request_rec *r,
+                          apr_bucket_brigade *in, apr_bucket_brigade *out);
+apr_status_t mw_save_commit(mw_handle_t *handle, request_rec *r);
+/** After a 304: make the amended head, then publish it. */
+apr_status_t mw_save_amended(mw_handle_t *handle, request_rec *r);
+apr_status_t mw_save_amend(mw_handle_t *handle, request_rec *r);
+/** Mark what mw_lookup_any() found as invalid. */
+apr_status_t mw_save_invalidate(mw_handle_t *handle, request_rec *r);
+
+/** @} */
+
+/** @name mod_cache's cache_info and our head @{ */
+
+void mw_info_from_head(cache_info *info, const mw_head_t *head);
+void mw_info_to_head(mw_head_t *head, const cache_info *info);
+
+/** @} */
+
+/** ap_cache_cacheable_headers_out(), found at run time. */
+apr_table_t *mw_cacheable_headers(request_rec *r);
+
+#endif
