@@ -279,7 +279,10 @@ def _unchanged(req, reply):
         return reply.etag is not None and reply.etag in given
     since = req.get("If-Modified-Since")
     if since is not None and reply.modified is not None:
-        when = email.utils.parsedate_to_datetime(since).timestamp()
+        try:
+            when = email.utils.parsedate_to_datetime(since).timestamp()
+        except ValueError:
+            return False
         return int(reply.modified) <= when
     return False
 
