@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # What the scripts share. Sourced by bash, with $source set to the top folder.
+# shellcheck shell=bash disable=SC2154
 
 say() { printf '\n==> %s\n' "$*"; }
 
