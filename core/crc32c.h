@@ -15,4 +15,11 @@
  */
 apr_uint32_t mw_crc32c(apr_uint32_t crc, const void *data, apr_size_t length);
 
+/**
+ * The same, by table on every machine; mw_crc32c() is this where the processor
+ * has no instruction for it. For comparison by tests.
+ */
+apr_uint32_t mw_crc32c_portable(apr_uint32_t crc, const void *data,
+                                apr_size_t length);
+
 #endif

@@ -7,7 +7,9 @@
  *
  * Heads are encoded field by field, little endian, with magic, version, kind
  * and lengths; with a CRC-32C at the end where a store lets bytes leave the
- * server's memory. Any byte string is either decoded completely or refused.
+ * server's memory. Any byte string is either decoded completely or refused,
+ * and what was decoded is encoded to the same bytes again: there is one form.
+ * No function keeps state: any thread.
  */
 #ifndef MW_ENTRY_H
 #define MW_ENTRY_H
@@ -41,32 +43,44 @@ typedef enum mw_head_kind_e {
 #define MW_CONTROL_PROXY_REVALIDATE 0x08000u
 #define MW_CONTROL_S_MAXAGE 0x10000u
 #define MW_CONTROL_INVALIDATED 0x20000u
+/** All of them; another bit is refused. */
+#define MW_CONTROL_ALL 0x3ffffu
 /** @} */
+
+/** The latest time in a head. */
+#define MW_TIME_MAX (APR_INT64_C(1) << 62)
 
 /** A response's head. Times are apr_time_t (0 to 2^62) or 0 for "none". */
 typedef struct mw_head_t {
-    int status;              /**< 200 to 599 */
-    apr_time_t date;         /**< mod_cache's cache_info.date … */
-    apr_time_t expire;       /**< fresh until */
+    int status;        /**< 200 to 599 */
+    apr_time_t date;   /**< mod_cache's cache_info.date … */
+    apr_time_t expire; /**< fresh until */
     apr_time_t request_time;
     apr_time_t response_time;
-    apr_uint32_t control;    /**< MW_CONTROL_… */
-    apr_int64_t max_age;     /**< the four values of cache_control_t */
+    apr_uint32_t control; /**< MW_CONTROL_… */
+    apr_int64_t max_age;  /**< the four values of cache_control_t; any */
     apr_int64_t max_stale;
     apr_int64_t min_fresh;
     apr_int64_t s_maxage;
-    apr_uint64_t vary_serial; /**< of the Vary record seen at the miss; 0: none */
-    const char *vary_block;  /**< a variant's normalised request fields */
+    apr_uint64_t
+        vary_serial;        /**< of the Vary record seen at the miss; 0: none */
+    const char *vary_block; /**< a variant's normalised request fields: any
+                                  bytes, not terminated; NULL if there are
+                                  none */
     apr_size_t vary_block_len;
-    apr_table_t *headers;    /**< the response's header fields */
+    apr_table_t *headers; /**< the response's header fields; encoding takes
+                                  NULL as none, decoding never gives NULL */
 } mw_head_t;
 
 /**
  * Encode a response's head.
  * @param checksum non-zero: append a CRC-32C
  * @param bytes,length the result, in pool
- * @return APR_EINVAL when it must not be stored: CR, LF or an empty name in a
- *         field, status out of range; APR_ENOSPC above CACHEMW_HEAD_MAX
+ * @return APR_EINVAL when it must not be stored: status, a time or control out
+ *         of range; a field whose name is no token (RFC 9110, section 5.6.2)
+ *         or whose value has CR or LF; Transfer-Encoding; a Content-Length
+ *         that is no number, or several that differ. APR_ENOSPC above
+ *         CACHEMW_HEAD_MAX or with a field name of 64 KB
  */
 apr_status_t mw_head_encode(const mw_head_t *head, int checksum,
                             apr_pool_t *pool, const void **bytes,
@@ -81,10 +95,43 @@ mw_head_kind_e mw_head_kind(const void *bytes, apr_size_t length);
  * @param body_len length of the entry's body, or -1 to skip the check of it
  *        against a Content-Length field
  * @return APR_EINCOMPLETE for everything that is not exactly what
- *         mw_head_encode() makes
+ *         mw_head_encode() makes; `head` is then undefined
  */
 apr_status_t mw_head_decode(const void *bytes, apr_size_t length,
                             apr_off_t body_len, apr_pool_t *pool,
                             mw_head_t *head);
+
+/** Whether these bytes are a token: RFC 9110, section 5.6.2; never empty. */
+int mw_is_token(const char *bytes, apr_size_t length);
+
+/**
+ * @name The frame around the payload of every kind of head, for the codec of
+ *       each kind. @{
+ */
+
+/** Where the payload begins. */
+#define MW_FRAME_START 12
+
+/**
+ * A frame for `payload` bytes, in pool, its beginning written.
+ * @param length set to the length of the whole
+ * @return NULL when that is above CACHEMW_HEAD_MAX
+ */
+unsigned char *mw_frame_make(mw_head_kind_e kind, apr_size_t payload,
+                             int checksum, apr_pool_t *pool,
+                             apr_size_t *length);
+
+/** Append the checksum, if the frame has one. The payload is complete. */
+void mw_frame_seal(unsigned char *bytes, apr_size_t length);
+
+/**
+ * Verify a frame, its checksum included.
+ * @param end set to the end of the payload
+ * @return the payload; NULL when this is no head of this kind
+ */
+const unsigned char *mw_frame_open(const void *bytes, apr_size_t length,
+                                   mw_head_kind_e kind,
+                                   const unsigned char **end);
+/** @} */
 
 #endif

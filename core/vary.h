@@ -19,6 +19,10 @@
 #define MW_DIGEST_LEN 16
 /** Largest value of max_variants. */
 #define MW_VARIANTS_MAX 1024
+/** Most fields of a record; a response that names more is not stored. */
+#define MW_VARY_FIELDS_MAX 64
+/** How much longer than the plain key a variant's key is. */
+#define MW_VARY_KEY_EXTRA (2 + 16 + MW_DIGEST_LEN)
 
 typedef struct mw_digest_t {
     unsigned char bytes[MW_DIGEST_LEN];
@@ -26,30 +30,45 @@ typedef struct mw_digest_t {
 
 /** A decoded Vary record. */
 typedef struct mw_vary_t {
-    unsigned char epoch[16];   /**< random; part of every variant's key */
-    apr_uint64_t serial;       /**< random, never 0; a variant stored under
+    unsigned char epoch[16];      /**< random; part of every variant's key */
+    apr_uint64_t serial;          /**< random, never 0; a variant stored under
                                     another one is stale */
-    apr_time_t invalidated_at; /**< when serial last changed; 0: never */
-    apr_array_header_t *fields; /**< of const char *: lower case, sorted */
+    apr_time_t invalidated_at;    /**< when serial last changed; 0: never */
+    apr_array_header_t *fields;   /**< of const char *: lower case, sorted */
     apr_array_header_t *variants; /**< of mw_digest_t, oldest first */
 } mw_vary_t;
 
 /**
  * The field names of all Vary fields in a header table.
- * @param star set to non-zero when one is "*"
+ * @param star set to non-zero when one is "*", or no field name at all: then
+ *        nobody can tell what the response varies by; else set to 0
  * @return of const char *: lower case, sorted, without repetition; NULL when
  *         there are none
  */
 apr_array_header_t *mw_vary_fields(const apr_table_t *headers, int *star,
                                    apr_pool_t *pool);
 
-/** Whether two lists of fields are the same. */
+/** Whether two lists of fields are the same; NULL is the empty list. */
 int mw_vary_same_fields(const apr_array_header_t *a,
                         const apr_array_header_t *b);
 
 /**
  * The normalised request fields as one block: for each field its name, the
- * number of its occurrences and each value, all length-prefixed.
+ * number of its occurrences and each value, all length-prefixed: different
+ * lists of fields and values never give one block. Normalised means:
+ *
+ * - Accept-Encoding: what is left of br, gzip and zstd with q > 0, sorted; if
+ *   nothing, the other codings with q > 0, sorted; then "!identity" if the
+ *   request refuses identity. x-gzip is gzip.
+ * - Accept, Accept-Charset, Accept-Language: lower case outside of quotes,
+ *   no white space around comma, semicolon and equals sign, no empty elements,
+ *   order kept.
+ * - In these four several occurrences are one list. Of every other field each
+ *   occurrence counts, without the white space around it.
+ *
+ * A missing field differs from an empty one. Time and memory are linear in the
+ * length of the request's fields.
+ * @return in pool
  */
 const char *mw_vary_block(const apr_array_header_t *fields,
                           const apr_table_t *request, apr_size_t *length,
@@ -59,7 +78,10 @@ const char *mw_vary_block(const apr_array_header_t *fields,
 void mw_vary_digest(const mw_vary_t *record, const char *block,
                     apr_size_t length, mw_digest_t *digest);
 
-/** The key of a variant, in pool. */
+/**
+ * The key of a variant, in pool.
+ * @param plain at most CACHEMW_KEY_MAX - MW_VARY_KEY_EXTRA bytes
+ */
 void mw_vary_key(const cachemw_key_t *plain, const mw_vary_t *record,
                  const mw_digest_t *digest, cachemw_key_t *key,
                  apr_pool_t *pool);
@@ -69,17 +91,27 @@ int mw_vary_lists(const mw_vary_t *record, const mw_digest_t *digest);
 
 /**
  * List a variant (as the newest, also when it was listed before).
- * @param dropped set to the oldest one when there were `max` already
+ * @param max the most that the record lists, 1 to MW_VARIANTS_MAX
+ * @param dropped set to the oldest one when there were `max` already; what else
+ *        exceeds a `max` that has become smaller is dropped as well
  * @return non-zero when one was dropped
  */
 int mw_vary_add(mw_vary_t *record, const mw_digest_t *digest, int max,
                 mw_digest_t *dropped);
 
-/** A new record for these fields: no variants, epoch and serial as given. */
+/**
+ * A new record for these fields: no variants, epoch and serial as given. It
+ * refers to `fields`, which must live as long.
+ */
 mw_vary_t *mw_vary_make(const apr_array_header_t *fields,
                         const unsigned char random[24], apr_pool_t *pool);
 
-/** Encode as a head of kind MW_HEAD_VARY; see mw_head_encode(). */
+/**
+ * Encode as a head of kind MW_HEAD_VARY; see mw_head_encode().
+ * @return APR_EINVAL: no or more than MW_VARY_FIELDS_MAX fields, a field that is
+ *         no lower-case token, not sorted or there twice, serial 0, more than
+ *         MW_VARIANTS_MAX variants, a time out of range
+ */
 apr_status_t mw_vary_encode(const mw_vary_t *record, int checksum,
                             apr_pool_t *pool, const void **bytes,
                             apr_size_t *length);
@@ -90,14 +122,16 @@ apr_status_t mw_vary_decode(const void *bytes, apr_size_t length,
 
 /**
  * Whether a response with this Content-Encoding (NULL: none) may be sent to a
- * request with these fields: RFC 9110, section 12.5.3.
+ * request with these fields: RFC 9110, section 12.5.3. A coding named twice is
+ * refused if one of them says q=0; a weight that is no number is ignored.
  */
 int mw_vary_acceptable(const apr_table_t *request,
                        const char *content_encoding);
 
 /**
  * The present request's own values of the varying fields, for mod_cache's
- * comparison of stored against present ones.
+ * comparison of stored against present ones. Its strings are those of `fields`
+ * and `request`.
  */
 apr_table_t *mw_vary_request(const apr_array_header_t *fields,
                              const apr_table_t *request, apr_pool_t *pool);

@@ -1,0 +1,302 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/* Vary records: digests, keys, the list of variants, the codec. */
+
+#include <string.h>
+
+#include "apr_siphash.h"
+#include "apr_strings.h"
+
+#include "core/entry.h"
+#include "core/vary.h"
+#include "core/wire.h"
+
+/*
+ * The payload of a Vary record in its frame (entry.c):
+ *
+ *     0  epoch (16 bytes)
+ *    16  serial, invalidated_at (8 bytes each)
+ *    32  number of fields, number of variants (4 bytes each)
+ *    40  digests of the variants
+ *        for each field: length of its name (2 bytes), name
+ */
+#define RECORD_FIXED 40
+#define EPOCH_LEN 16
+#define FIELD_NAME_MAX 0xffff
+
+static const char *string_at(const apr_array_header_t *strings, int i)
+{
+    return APR_ARRAY_IDX(strings, i, const char *);
+}
+
+/* --- records ------------------------------------------------------------- */
+
+int mw_vary_same_fields(const apr_array_header_t *a,
+                        const apr_array_header_t *b)
+{
+    int i, n = a ? a->nelts : 0;
+
+    if (n != (b ? b->nelts : 0)) {
+        return 0;
+    }
+    for (i = 0; i < n; i++) {
+        if (strcmp(string_at(a, i), string_at(b, i))) {
+            return 0;
+        }
+    }
+    return 1;
+}
+
+void mw_vary_digest(const mw_vary_t *record, const char *block,
+                    apr_size_t length, mw_digest_t *digest)
+{
+    unsigned char key[APR_SIPHASH_KSIZE];
+    int i;
+
+    mw_wire_put64(digest->bytes, apr_siphash24(block, length, record->epoch));
+    for (i = 0; i < APR_SIPHASH_KSIZE; i++) {
+        key[i] = record->epoch[i] ^ 0xff;
+    }
+    mw_wire_put64(digest->bytes + 8, apr_siphash24(block, length, key));
+}
+
+void mw_vary_key(const cachemw_key_t *plain, const mw_vary_t *record,
+                 const mw_digest_t *digest, cachemw_key_t *key,
+                 apr_pool_t *pool)
+{
+    char *data = apr_palloc(pool, plain->len + MW_VARY_KEY_EXTRA);
+    char *p = data + plain->len;
+
+    memcpy(data, plain->data, plain->len);
+    p[0] = 0;
+    p[1] = 1;
+    memcpy(p + 2, record->epoch, EPOCH_LEN);
+    memcpy(p + 2 + EPOCH_LEN, digest->bytes, MW_DIGEST_LEN);
+    key->data = data;
+    key->len = plain->len + MW_VARY_KEY_EXTRA;
+}
+
+/* Where a variant is in the list; -1: nowhere. */
+static int variant_find(const mw_vary_t *record, const mw_digest_t *digest)
+{
+    const mw_digest_t *listed = (const mw_digest_t *)record->variants->elts;
+    int i;
+
+    for (i = 0; i < record->variants->nelts; i++) {
+        if (!memcmp(&listed[i], digest, MW_DIGEST_LEN)) {
+            return i;
+        }
+    }
+    return -1;
+}
+
+/* Take n variants out of the list, from the i-th on. */
+static void variants_cut(mw_vary_t *record, int i, int n)
+{
+    mw_digest_t *listed = (mw_digest_t *)record->variants->elts;
+
+    memmove(listed + i, listed + i + n,
+            (record->variants->nelts - i - n) * sizeof(mw_digest_t));
+    record->variants->nelts -= n;
+}
+
+int mw_vary_lists(const mw_vary_t *record, const mw_digest_t *digest)
+{
+    return variant_find(record, digest) >= 0;
+}
+
+int mw_vary_add(mw_vary_t *record, const mw_digest_t *digest, int max,
+                mw_digest_t *dropped)
+{
+    int i = variant_find(record, digest);
+    int excess;
+
+    if (i >= 0) {
+        variants_cut(record, i, 1);
+    }
+    excess = record->variants->nelts - max + 1;
+    if (excess > 0) {
+        *dropped = APR_ARRAY_IDX(record->variants, 0, mw_digest_t);
+        variants_cut(record, 0, excess);
+    }
+    APR_ARRAY_PUSH(record->variants, mw_digest_t) = *digest;
+    return excess > 0;
+}
+
+mw_vary_t *mw_vary_make(const apr_array_header_t *fields,
+                        const unsigned char random[24], apr_pool_t *pool)
+{
+    mw_vary_t *record = apr_pcalloc(pool, sizeof(*record));
+
+    memcpy(record->epoch, random, EPOCH_LEN);
+    record->serial = mw_wire_get64(random + EPOCH_LEN);
+    if (!record->serial) {
+        record->serial = 1;
+    }
+    record->fields = (apr_array_header_t *)fields;
+    record->variants = apr_array_make(pool, 4, sizeof(mw_digest_t));
+    return record;
+}
+
+/* --- codec of records ---------------------------------------------------- */
+
+/* Whether a field may follow `last` (NULL: none) in a record. */
+static int field_is_valid(const char *name, apr_size_t length, const char *last)
+{
+    apr_size_t i;
+
+    for (i = 0; i < length; i++) {
+        if (name[i] >= 'A' && name[i] <= 'Z') {
+            return 0;
+        }
+    }
+    return mw_is_token(name, length) && (!last || strcmp(last, name) < 0)
+           && strcmp(name, "*");
+}
+
+static int numbers_are_valid(const mw_vary_t *record)
+{
+    return record->serial && (apr_uint64_t)record->invalidated_at <= MW_TIME_MAX
+           && record->fields->nelts >= 1
+           && record->fields->nelts <= MW_VARY_FIELDS_MAX
+           && record->variants->nelts <= MW_VARIANTS_MAX;
+}
+
+/* The encoded length of the fields. */
+static apr_status_t fields_measure(const apr_array_header_t *fields,
+                                   apr_size_t *size)
+{
+    const char *last = NULL;
+    int i;
+
+    *size = 0;
+    for (i = 0; i < fields->nelts; i++) {
+        const char *name = string_at(fields, i);
+        apr_size_t length = strlen(name);
+
+        if (!field_is_valid(name, length, last)) {
+            return APR_EINVAL;
+        }
+        if (length > FIELD_NAME_MAX) {
+            return APR_ENOSPC;
+        }
+        *size += 2 + length;
+        last = name;
+    }
+    return APR_SUCCESS;
+}
+
+static void fields_write(unsigned char *p, const apr_array_header_t *fields)
+{
+    int i;
+
+    for (i = 0; i < fields->nelts; i++) {
+        const char *name = string_at(fields, i);
+        apr_size_t length = strlen(name);
+
+        mw_wire_put16(p, (apr_uint32_t)length);
+        memcpy(p + 2, name, length);
+        p += 2 + length;
+    }
+}
+
+apr_status_t mw_vary_encode(const mw_vary_t *record, int checksum,
+                            apr_pool_t *pool, const void **bytes,
+                            apr_size_t *length)
+{
+    apr_size_t fields_size, variants_size;
+    unsigned char *frame, *p;
+    apr_status_t rv;
+
+    if (!numbers_are_valid(record)) {
+        return APR_EINVAL;
+    }
+    rv = fields_measure(record->fields, &fields_size);
+    if (rv != APR_SUCCESS) {
+        return rv;
+    }
+    variants_size = (apr_size_t)record->variants->nelts * MW_DIGEST_LEN;
+    frame =
+        mw_frame_make(MW_HEAD_VARY, RECORD_FIXED + variants_size + fields_size,
+                      checksum, pool, length);
+    if (!frame) {
+        return APR_ENOSPC;
+    }
+    p = frame + MW_FRAME_START;
+    memcpy(p, record->epoch, EPOCH_LEN);
+    mw_wire_put64(p + 16, record->serial);
+    mw_wire_put64(p + 24, (apr_uint64_t)record->invalidated_at);
+    mw_wire_put32(p + 32, (apr_uint32_t)record->fields->nelts);
+    mw_wire_put32(p + 36, (apr_uint32_t)record->variants->nelts);
+    p += RECORD_FIXED;
+    memcpy(p, record->variants->elts, variants_size);
+    fields_write(p + variants_size, record->fields);
+    mw_frame_seal(frame, *length);
+    *bytes = frame;
+    return APR_SUCCESS;
+}
+
+/* The fields, which fill the bytes up to end exactly; 0: they do not. */
+static int fields_read(apr_array_header_t *fields, apr_uint32_t count,
+                       const unsigned char *p, const unsigned char *end,
+                       apr_pool_t *pool)
+{
+    const char *last = NULL;
+
+    for (; count; count--) {
+        apr_size_t length;
+        char *name;
+
+        if (end - p < 2) {
+            return 0;
+        }
+        length = mw_wire_get16(p);
+        p += 2;
+        if (length > (apr_size_t)(end - p)) {
+            return 0;
+        }
+        name = apr_pstrmemdup(pool, (const char *)p, length);
+        if (!field_is_valid(name, length, last)) {
+            return 0;
+        }
+        APR_ARRAY_PUSH(fields, const char *) = last = name;
+        p += length;
+    }
+    return p == end;
+}
+
+apr_status_t mw_vary_decode(const void *bytes, apr_size_t length,
+                            apr_pool_t *pool, mw_vary_t **record)
+{
+    const unsigned char *p, *end;
+    apr_uint32_t fields, variants;
+    apr_size_t variants_size;
+    mw_vary_t *made;
+
+    p = mw_frame_open(bytes, length, MW_HEAD_VARY, &end);
+    if (!p || end - p < RECORD_FIXED) {
+        return APR_EINCOMPLETE;
+    }
+    fields = mw_wire_get32(p + 32);
+    variants = mw_wire_get32(p + 36);
+    variants_size = (apr_size_t)variants * MW_DIGEST_LEN;
+    if (fields > MW_VARY_FIELDS_MAX || variants > MW_VARIANTS_MAX
+        || variants_size > (apr_size_t)(end - p) - RECORD_FIXED) {
+        return APR_EINCOMPLETE;
+    }
+    made = apr_palloc(pool, sizeof(*made));
+    memcpy(made->epoch, p, EPOCH_LEN);
+    made->serial = mw_wire_get64(p + 16);
+    made->invalidated_at = (apr_time_t)mw_wire_get64(p + 24);
+    p += RECORD_FIXED;
+    made->variants = apr_array_make(pool, (int)variants, sizeof(mw_digest_t));
+    memcpy(made->variants->elts, p, variants_size);
+    made->variants->nelts = (int)variants;
+    made->fields = apr_array_make(pool, (int)fields, sizeof(char *));
+    if (!fields_read(made->fields, fields, p + variants_size, end, pool)
+        || !numbers_are_valid(made)) {
+        return APR_EINCOMPLETE;
+    }
+    *record = made;
+    return APR_SUCCESS;
+}

@@ -1,0 +1,619 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/* What Vary names, what a request says there, and what that means. */
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "apr_cstr.h"
+#include "apr_strings.h"
+
+#include "core/entry.h"
+#include "core/vary.h"
+#include "core/wire.h"
+
+/* More codings than this, none of them a common one, are not sorted. */
+#define CODINGS_MAX 32
+
+/* --- lists of elements --------------------------------------------------- */
+
+typedef struct span_t {
+    const char *start;
+    const char *end;
+} span_t;
+
+static int char_is_ows(char c)
+{
+    return c == ' ' || c == '\t';
+}
+
+/* Not the locale's idea of it. */
+static char char_lower(char c)
+{
+    return c >= 'A' && c <= 'Z' ? c + ('a' - 'A') : c;
+}
+
+static span_t span_trim(const char *start, const char *end)
+{
+    span_t span;
+
+    while (start < end && char_is_ows(*start)) {
+        start++;
+    }
+    while (end > start && char_is_ows(end[-1])) {
+        end--;
+    }
+    span.start = start;
+    span.end = end;
+    return span;
+}
+
+static apr_size_t span_len(span_t span)
+{
+    return span.end - span.start;
+}
+
+static char *span_lower(span_t span, apr_pool_t *pool)
+{
+    char *lower = apr_pstrmemdup(pool, span.start, span_len(span));
+    char *p;
+
+    for (p = lower; *p; p++) {
+        *p = char_lower(*p);
+    }
+    return lower;
+}
+
+static int span_is(span_t span, const char *word)
+{
+    return span_len(span) == strlen(word)
+           && !apr_cstr_casecmpn(span.start, word, span_len(span));
+}
+
+static int span_is_span(span_t a, span_t b)
+{
+    return span_len(a) == span_len(b)
+           && !apr_cstr_casecmpn(a.start, b.start, span_len(a));
+}
+
+/* The next element of a comma-separated list that is not empty; 0: none. */
+static int element_next(const char **cursor, span_t *element)
+{
+    const char *p = *cursor;
+
+    while (*p) {
+        const char *end = p + strcspn(p, ",");
+
+        *element = span_trim(p, end);
+        p = *end ? end + 1 : end;
+        if (element->start < element->end) {
+            *cursor = p;
+            return 1;
+        }
+    }
+    *cursor = p;
+    return 0;
+}
+
+static int value_collect(void *baton, const char *name, const char *value)
+{
+    (void)name;
+    APR_ARRAY_PUSH((apr_array_header_t *)baton, const char *) = value;
+    return 1;
+}
+
+/* The values of all occurrences of a field, in their order. */
+static const apr_array_header_t *values_collect(const apr_table_t *table,
+                                                const char *name,
+                                                apr_pool_t *pool)
+{
+    apr_array_header_t *values = apr_array_make(pool, 2, sizeof(char *));
+
+    apr_table_do(value_collect, values, table, name, NULL);
+    return values;
+}
+
+static const char *string_at(const apr_array_header_t *strings, int i)
+{
+    return APR_ARRAY_IDX(strings, i, const char *);
+}
+
+/* --- the fields of Vary -------------------------------------------------- */
+
+static int string_compare(const void *a, const void *b)
+{
+    return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
+
+static void strings_sort(apr_array_header_t *strings)
+{
+    int i, kept = 0;
+
+    qsort(strings->elts, strings->nelts, sizeof(char *), string_compare);
+    for (i = 0; i < strings->nelts; i++) {
+        const char *string = string_at(strings, i);
+
+        if (!kept || strcmp(string, string_at(strings, kept - 1))) {
+            APR_ARRAY_IDX(strings, kept++, const char *) = string;
+        }
+    }
+    strings->nelts = kept;
+}
+
+apr_array_header_t *mw_vary_fields(const apr_table_t *headers, int *star,
+                                   apr_pool_t *pool)
+{
+    const apr_array_header_t *values = values_collect(headers, "Vary", pool);
+    apr_array_header_t *fields = apr_array_make(pool, 4, sizeof(char *));
+    int i;
+
+    *star = 0;
+    for (i = 0; i < values->nelts; i++) {
+        const char *cursor = string_at(values, i);
+        span_t name;
+
+        while (element_next(&cursor, &name)) {
+            APR_ARRAY_PUSH(fields, const char *) = span_lower(name, pool);
+            *star |=
+                span_is(name, "*") || !mw_is_token(name.start, span_len(name));
+        }
+    }
+    strings_sort(fields);
+    return fields->nelts ? fields : NULL;
+}
+
+/* --- Accept-Encoding ----------------------------------------------------- */
+
+typedef struct coding_t {
+    span_t name; /* x-gzip as gzip */
+    int refused; /* q=0 */
+} coding_t;
+
+static span_t coding_name(span_t name)
+{
+    if (span_is(name, "x-gzip") || span_is(name, "x-compress")) {
+        name.start += sizeof("x-") - 1;
+    }
+    return name;
+}
+
+static int weight_is_zero(span_t weight)
+{
+    return span_len(weight) > 0 && *weight.start == '0'
+           && strspn(weight.start, "0.") >= span_len(weight);
+}
+
+/* Whether one of the parameters, from behind the coding's name, is q=0. */
+static int parameters_refuse(const char *p, const char *end)
+{
+    while (p < end) {
+        const char *stop = memchr(p, ';', end - p);
+        const char *equals;
+
+        stop = stop ? stop : end;
+        equals = memchr(p, '=', stop - p);
+        if (equals && span_is(span_trim(p, equals), "q")) {
+            return weight_is_zero(span_trim(equals + 1, stop));
+        }
+        p = stop < end ? stop + 1 : end;
+    }
+    return 0;
+}
+
+/*
+ * The next coding of a value; elements that are none are passed over, also
+ * those that begin like our own "!identity".
+ */
+static int coding_next(const char **cursor, coding_t *coding)
+{
+    span_t element;
+
+    while (element_next(cursor, &element)) {
+        const char *end = memchr(element.start, ';', span_len(element));
+
+        end = end ? end : element.end;
+        coding->name = span_trim(element.start, end);
+        if (mw_is_token(coding->name.start, span_len(coding->name))
+            && *coding->name.start != '!') {
+            coding->name = coding_name(coding->name);
+            coding->refused = parameters_refuse(end, element.end);
+            return 1;
+        }
+    }
+    return 0;
+}
+
+/* What a request says about one coding. */
+typedef struct answer_t {
+    span_t name;
+    int present; /* the request has the field */
+    int named;
+    int refused;
+    int star;
+    int star_refused;
+} answer_t;
+
+static int answer_read(void *baton, const char *name, const char *value)
+{
+    answer_t *answer = baton;
+    coding_t coding;
+
+    (void)name;
+    answer->present = 1;
+    while (coding_next(&value, &coding)) {
+        if (span_is(coding.name, "*")) {
+            answer->star = 1;
+            answer->star_refused |= coding.refused;
+        }
+        else if (span_is_span(coding.name, answer->name)) {
+            answer->named = 1;
+            answer->refused |= coding.refused;
+        }
+    }
+    return 1;
+}
+
+static int coding_is_acceptable(const apr_table_t *request, span_t name)
+{
+    answer_t answer = { .name = name };
+
+    apr_table_do(answer_read, &answer, request, "Accept-Encoding", NULL);
+    if (!answer.present) {
+        return 1;
+    }
+    if (answer.named) {
+        return !answer.refused;
+    }
+    if (span_is(name, "identity")) {
+        return !answer.star_refused;
+    }
+    return answer.star && !answer.star_refused;
+}
+
+int mw_vary_acceptable(const apr_table_t *request, const char *content_encoding)
+{
+    static const char identity[] = "identity";
+    const span_t none = { identity, identity + sizeof(identity) - 1 };
+    const char *cursor = content_encoding ? content_encoding : "";
+    span_t element;
+    int n = 0;
+
+    while (element_next(&cursor, &element)) {
+        /* nobody encodes that often; it bounds the work */
+        if (++n > 8 || !coding_is_acceptable(request, coding_name(element))) {
+            return 0;
+        }
+    }
+    return n || coding_is_acceptable(request, none);
+}
+
+/* --- the block ----------------------------------------------------------- */
+
+/* Bytes that grow. */
+typedef struct buffer_t {
+    unsigned char *data;
+    apr_size_t len;
+    apr_size_t room;
+    apr_pool_t *pool;
+} buffer_t;
+
+/* Make room for n more bytes. */
+static void buffer_reserve(buffer_t *buffer, apr_size_t n)
+{
+    if (buffer->room - buffer->len < n) {
+        unsigned char *data;
+
+        buffer->room = 2 * (buffer->len + n);
+        data = apr_palloc(buffer->pool, buffer->room);
+        memcpy(data, buffer->data, buffer->len);
+        buffer->data = data;
+    }
+}
+
+static void buffer_add(buffer_t *buffer, const char *bytes, apr_size_t n)
+{
+    buffer_reserve(buffer, n);
+    memcpy(buffer->data + buffer->len, bytes, n);
+    buffer->len += n;
+}
+
+static void buffer_add_char(buffer_t *buffer, char c)
+{
+    buffer_reserve(buffer, 1);
+    buffer->data[buffer->len++] = (unsigned char)c;
+}
+
+static void buffer_add_number(buffer_t *buffer, apr_size_t n)
+{
+    buffer_reserve(buffer, 4);
+    mw_wire_put32(buffer->data + buffer->len, (apr_uint32_t)n);
+    buffer->len += 4;
+}
+
+/* Open a string whose length is not known yet; returns where it begins. */
+static apr_size_t buffer_open(buffer_t *buffer)
+{
+    buffer_add_number(buffer, 0);
+    return buffer->len;
+}
+
+static void buffer_close(buffer_t *buffer, apr_size_t start)
+{
+    mw_wire_put32(buffer->data + start - 4,
+                  (apr_uint32_t)(buffer->len - start));
+}
+
+/* A comma, unless the string opened at start is still empty. */
+static void buffer_separate(buffer_t *buffer, apr_size_t start)
+{
+    if (buffer->len > start) {
+        buffer_add_char(buffer, ',');
+    }
+}
+
+static void buffer_add_lower(buffer_t *buffer, span_t span)
+{
+    const char *p;
+
+    buffer_reserve(buffer, span_len(span));
+    for (p = span.start; p < span.end; p++) {
+        buffer_add_char(buffer, char_lower(*p));
+    }
+}
+
+/* A quoted string as it is; returns its last character. */
+static const char *quoted_add(buffer_t *buffer, const char *quote)
+{
+    const char *p = quote + 1;
+
+    while (*p && *p != '"') {
+        p += p[0] == '\\' && p[1] ? 2 : 1;
+    }
+    p -= *p ? 0 : 1;
+    buffer_add(buffer, quote, p + 1 - quote);
+    return p;
+}
+
+/* The elements of one occurrence of a list, behind those that are there. */
+static void list_add(buffer_t *buffer, apr_size_t start, const char *p)
+{
+    const char *gap = NULL; /* white space that may turn out to matter */
+    int fresh = 1;          /* no element has begun */
+    int joint = 1;          /* white space here does not matter */
+
+    for (; *p; p++) {
+        if (char_is_ows(*p)) {
+            gap = gap ? gap : p;
+            continue;
+        }
+        if (*p == ',') {
+            fresh = 1;
+            continue;
+        }
+        if (fresh) {
+            buffer_separate(buffer, start);
+        }
+        else if (gap && !joint && *p != ';' && *p != '=') {
+            buffer_add(buffer, gap, p - gap);
+        }
+        gap = NULL;
+        fresh = 0;
+        joint = *p == ';' || *p == '=';
+        if (*p == '"') {
+            p = quoted_add(buffer, p);
+        }
+        else {
+            buffer_add_char(buffer, char_lower(*p));
+        }
+    }
+}
+
+static void lists_add(buffer_t *buffer, const apr_array_header_t *values)
+{
+    apr_size_t start = buffer_open(buffer);
+    int i;
+
+    for (i = 0; i < values->nelts; i++) {
+        list_add(buffer, start, string_at(values, i));
+    }
+    buffer_close(buffer, start);
+}
+
+/* What all occurrences of Accept-Encoding say, without repetition. */
+typedef struct codings_t {
+    coding_t list[CODINGS_MAX]; /* neither identity nor one of `common` */
+    int n;
+    int overflow;
+    int common_named; /* a bit for each */
+    int common_refused;
+    int identity_named;
+    int identity_refused;
+    int star_refused;
+} codings_t;
+
+static const char *const common[] = { "br", "gzip", "zstd" };
+#define COMMON ((int)(sizeof(common) / sizeof(common[0])))
+
+static void codings_add_other(codings_t *codings, const coding_t *coding)
+{
+    int i;
+
+    for (i = 0; i < codings->n; i++) {
+        if (span_is_span(codings->list[i].name, coding->name)) {
+            codings->list[i].refused |= coding->refused;
+            return;
+        }
+    }
+    if (codings->n == CODINGS_MAX) {
+        codings->overflow = 1;
+        return;
+    }
+    codings->list[codings->n++] = *coding;
+}
+
+static void codings_add(codings_t *codings, const coding_t *coding)
+{
+    int i;
+
+    for (i = 0; i < COMMON; i++) {
+        if (span_is(coding->name, common[i])) {
+            codings->common_named |= 1 << i;
+            codings->common_refused |= coding->refused << i;
+            return;
+        }
+    }
+    if (span_is(coding->name, "identity")) {
+        codings->identity_named = 1;
+        codings->identity_refused |= coding->refused;
+        return;
+    }
+    if (span_is(coding->name, "*")) {
+        codings->star_refused |= coding->refused;
+    }
+    codings_add_other(codings, coding);
+}
+
+static int coding_compare(const void *a, const void *b)
+{
+    span_t first = ((const coding_t *)a)->name;
+    span_t second = ((const coding_t *)b)->name;
+    apr_size_t first_len = span_len(first), second_len = span_len(second);
+    int order =
+        apr_cstr_casecmpn(first.start, second.start,
+                          first_len < second_len ? first_len : second_len);
+
+    return order ? order : (first_len > second_len) - (first_len < second_len);
+}
+
+/* The common ones with q > 0, a bit for each. */
+static int codings_wanted(const codings_t *codings)
+{
+    return codings->common_named & ~codings->common_refused;
+}
+
+static void codings_write_others(buffer_t *buffer, apr_size_t start,
+                                 codings_t *codings)
+{
+    int i;
+
+    qsort(codings->list, codings->n, sizeof(coding_t), coding_compare);
+    for (i = 0; i < codings->n; i++) {
+        if (!codings->list[i].refused) {
+            buffer_separate(buffer, start);
+            buffer_add_lower(buffer, codings->list[i].name);
+        }
+    }
+}
+
+static void codings_write(buffer_t *buffer, codings_t *codings)
+{
+    int wanted = codings_wanted(codings);
+    apr_size_t start = buffer_open(buffer);
+    int i;
+
+    for (i = 0; i < COMMON; i++) {
+        if (wanted & 1 << i) {
+            buffer_separate(buffer, start);
+            buffer_add(buffer, common[i], strlen(common[i]));
+        }
+    }
+    if (!wanted) {
+        codings_write_others(buffer, start, codings);
+    }
+    if (codings->identity_named ? codings->identity_refused
+                                : codings->star_refused) {
+        buffer_separate(buffer, start);
+        buffer_add(buffer, "!identity", sizeof("!identity") - 1);
+    }
+    buffer_close(buffer, start);
+}
+
+static void encodings_add(buffer_t *buffer, const apr_array_header_t *values)
+{
+    codings_t codings;
+    int i;
+
+    memset(&codings, 0, sizeof(codings));
+    for (i = 0; i < values->nelts; i++) {
+        const char *cursor = string_at(values, i);
+        coding_t coding;
+
+        while (coding_next(&cursor, &coding)) {
+            codings_add(&codings, &coding);
+        }
+    }
+    if (codings.overflow && !codings_wanted(&codings)) {
+        lists_add(buffer, values);
+        return;
+    }
+    codings_write(buffer, &codings);
+}
+
+/* Fields whose occurrences make one value, and how they do. */
+static const struct {
+    const char *name;
+    void (*add)(buffer_t *buffer, const apr_array_header_t *values);
+} joined[] = { { "accept", lists_add },
+               { "accept-charset", lists_add },
+               { "accept-encoding", encodings_add },
+               { "accept-language", lists_add },
+               { NULL, NULL } };
+
+static void values_add(buffer_t *buffer, const char *name,
+                       const apr_array_header_t *values)
+{
+    int i;
+
+    for (i = 0; values->nelts && joined[i].name; i++) {
+        if (!strcmp(joined[i].name, name)) {
+            buffer_add_number(buffer, 1);
+            joined[i].add(buffer, values);
+            return;
+        }
+    }
+    buffer_add_number(buffer, values->nelts);
+    for (i = 0; i < values->nelts; i++) {
+        const char *value = string_at(values, i);
+        span_t span = span_trim(value, value + strlen(value));
+
+        buffer_add_number(buffer, span_len(span));
+        buffer_add(buffer, span.start, span_len(span));
+    }
+}
+
+const char *mw_vary_block(const apr_array_header_t *fields,
+                          const apr_table_t *request, apr_size_t *length,
+                          apr_pool_t *pool)
+{
+    buffer_t buffer = { .room = 256, .pool = pool };
+    int i;
+
+    buffer.data = apr_palloc(pool, buffer.room);
+    for (i = 0; i < fields->nelts; i++) {
+        const char *name = string_at(fields, i);
+        apr_size_t name_len = strlen(name);
+
+        buffer_add_number(&buffer, name_len);
+        buffer_add(&buffer, name, name_len);
+        values_add(&buffer, name, values_collect(request, name, pool));
+    }
+    *length = buffer.len;
+    return (const char *)buffer.data;
+}
+
+apr_table_t *mw_vary_request(const apr_array_header_t *fields,
+                             const apr_table_t *request, apr_pool_t *pool)
+{
+    apr_table_t *own = apr_table_make(pool, fields->nelts);
+    int i, j;
+
+    for (i = 0; i < fields->nelts; i++) {
+        const char *name = string_at(fields, i);
+        const apr_array_header_t *values = values_collect(request, name, pool);
+
+        for (j = 0; j < values->nelts; j++) {
+            apr_table_addn(own, name, string_at(values, j));
+        }
+    }
+    return own;
+}
