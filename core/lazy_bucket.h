@@ -19,7 +19,8 @@
 /**
  * Fetch a piece.
  * @param pool for the call only
- * @param body gets 1 to limit bytes from offset on, appended
+ * @param body gets 1 to limit bytes from offset on, appended, in buckets that do
+ *        not depend on pool; anything else counts as a failure
  */
 typedef apr_status_t mw_lazy_read_fn(void *source, apr_off_t offset,
                                      apr_size_t limit,
@@ -28,7 +29,9 @@ typedef apr_status_t mw_lazy_read_fn(void *source, apr_off_t offset,
 
 /**
  * The body cannot be completed.
- * @param bucket the lazy bucket, in a brigade: the place of the fault
+ * @param bucket the lazy bucket, in a brigade: the place of the fault. It is
+ *        emptied afterwards by the caller. Called for each further bucket on
+ *        the same source that is read, without another fetch.
  */
 typedef void mw_lazy_cut_fn(void *source, apr_bucket *bucket,
                             apr_status_t rv);
@@ -47,6 +50,8 @@ extern const apr_bucket_type_t mw_bucket_type_lazy;
  * @param source handed to the functions; owned by the bucket from here on. It
  *        must not depend on a request's pool.
  * @param offset,length the part of the body that it stands for; length > 0
+ * @return NULL, and the source is still the caller's, when a bucket cannot be
+ *         that long (from 4 GB on where a pointer has 32 bits)
  */
 apr_bucket *mw_bucket_lazy_create(const mw_lazy_t *functions, void *source,
                                   apr_off_t offset, apr_off_t length,

@@ -27,15 +27,17 @@ mw_spool_t *mw_spool_make(apr_size_t memory_limit, apr_off_t limit,
                           mw_temp_file_fn *temp_file, void *baton,
                           apr_pool_t *pool);
 
-/** @return APR_ENOSPC above the limit; the file's error */
+/** @return APR_ENOSPC above the limit; the file's error. An error stays: every
+ *  later call returns it. */
 apr_status_t mw_spool_write(mw_spool_t *spool, const char *data,
                             apr_size_t length);
 
 apr_off_t mw_spool_length(const mw_spool_t *spool);
 
 /**
- * Append the body to a brigade: memory buckets valid until destroy, or file
- * buckets. The spool takes no more writes afterwards.
+ * Append the body to a brigade: memory of at most 64 KB a bucket, or file
+ * buckets; both valid until destroy, memory that is set aside for longer. Once
+ * only; the spool takes no more writes afterwards.
  */
 apr_status_t mw_spool_brigade(mw_spool_t *spool, apr_bucket_brigade *body);
 

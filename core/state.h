@@ -27,17 +27,23 @@ apr_size_t mw_segments_size(void);
 
 /**
  * Begin a generation.
- * @param memory mw_segments_size() bytes, or less if another build made it
- *        (then the caller passes a fresh piece)
+ * @param memory zero-filled, or what an earlier call, perhaps of another build,
+ *        was given
  * @param parent pool that outlives configurations; each segment gets a
  *        sub-pool of it
+ * @return the list, at `memory`; NULL when another build made it smaller than
+ *         mw_segments_size(): its segments are freed by now, and the caller
+ *         makes a fresh, zero-filled piece and calls again
  */
 mw_segments_t *mw_segments_begin(void *memory, apr_pool_t *parent);
 
 /**
- * A zero-filled (when new) anonymous shared segment.
- * @param name any text; with size and layout it tells a segment from others
- * @return APR_SUCCESS; APR_ENOSPC when the list is full; APR's error
+ * An anonymous shared segment: page-aligned, zero-filled when new. One of the
+ * same name, size and layout that an earlier generation or call asked for is
+ * the same one; with another size or layout it is a new one, and the old one
+ * goes at the end of the generation (children that have it keep theirs).
+ * @param name any text
+ * @return APR_SUCCESS; APR_EINVAL for a size that cannot be; APR's error
  */
 apr_status_t mw_segment_get(mw_segments_t *list, const char *name,
                             apr_size_t size, apr_uint64_t layout, void **base,
@@ -52,9 +58,13 @@ typedef struct mw_state_t mw_state_t;
 
 #define MW_STATE_LAYOUT 1
 
+/** Bytes that a state needs, at an address that is a multiple of 64. */
 apr_size_t mw_state_size(void);
 
-/** Prepare a zero-filled segment of mw_state_size() bytes. Parent only. */
+/**
+ * Prepare a segment of mw_state_size() bytes: a new one is filled in, one that
+ * a configuration before this one has prepared is left alone. Parent only.
+ */
 void mw_state_init(mw_state_t *state);
 
 /** @name Counters: exact, relaxed, 64 padded slots summed on read. @{ */
@@ -96,7 +106,8 @@ const char *mw_counter_name(mw_counter_e which);
 
 /** @} */
 
-/** @name Breaker: times are monotonic microseconds, given by the caller. @{ */
+/** @name Breaker: times are monotonic microseconds, not negative, given by the
+ *  caller. @{ */
 
 #define MW_BREAKER_FAILURES 5        /**< in a row open it */
 #define MW_BREAKER_BACKOFF 1000000   /**< first pause; doubles */
@@ -114,7 +125,11 @@ typedef enum mw_breaker_e {
  * reports (its process died) is given up after one pause.
  */
 int mw_breaker_allows(mw_state_t *state, apr_int64_t now);
-/** @return non-zero when this closed the breaker */
+/**
+ * A call succeeded. While the breaker is open only a probe's result counts, not
+ * that of calls that began before it opened.
+ * @return non-zero when this closed the breaker
+ */
 int mw_breaker_success(mw_state_t *state);
 /** @param random any number, for the ±20 %. @return non-zero when this opened
  *  a closed breaker */
@@ -144,11 +159,17 @@ apr_uint64_t mw_epoch_changes(const mw_state_t *state);
 /** @name In-flight marks: who is fetching a key. Hashed; collisions make two
  *  keys share a mark, which costs waiting, never correctness. @{ */
 
+/** Stands for a holder that has not yet written (or died before it could
+ *  write) its token. */
+#define MW_MARK_UNNAMED (~APR_UINT64_C(0))
+
 /**
  * Take the mark of a key.
- * @param owner non-zero token of the taker (pid and a counter, for example)
- * @param now monotonic; @param expires monotonic: a mark past it is free
- * @return 0 when taken; else the token of who holds it
+ * @param owner token of the taker, another one each time (pid and a counter,
+ *        for example); neither 0 nor MW_MARK_UNNAMED
+ * @param now monotonic; @param expires monotonic: a mark at or past it is free
+ * @return 0 when taken; else the token of who holds it (the caller's own when
+ *         that is the caller), or MW_MARK_UNNAMED
  */
 apr_uint64_t mw_mark_take(mw_state_t *state, const cachemw_key_t *key,
                           apr_uint64_t owner, apr_int64_t now,
@@ -156,7 +177,7 @@ apr_uint64_t mw_mark_take(mw_state_t *state, const cachemw_key_t *key,
 /** Let go; nothing happens when `owner` does not hold it (any more). */
 void mw_mark_release(mw_state_t *state, const cachemw_key_t *key,
                      apr_uint64_t owner);
-/** Token of who holds it, 0 when free. */
+/** Token of who holds it (or MW_MARK_UNNAMED), 0 when free. */
 apr_uint64_t mw_mark_holder(const mw_state_t *state, const cachemw_key_t *key,
                             apr_int64_t now);
 

@@ -1,0 +1,109 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+#include "core/state_layout.h"
+
+/*
+ * A mark must carry its owner's token (64 bits) and its end, and a process may
+ * die between any two instructions. What decides is therefore one word, the
+ * claim, that is taken together with its end by one compare-and-swap:
+ *
+ *     63                                  12  11        0
+ *     +-------------------------------------+-----------+
+ *     | expires, monotonic µs, 142 years    | tag       |   0: free
+ *     +-------------------------------------+-----------+
+ *
+ * The tag is a part of the owner's hash. The token itself is written after the
+ * claim is won. Who reads it in between (or after its writer died there) sees
+ * that the tag does not match the token (in 4095 of 4096 cases; otherwise it
+ * gets the previous owner's) and answers MW_MARK_UNNAMED. Nothing waits for the
+ * token, so nothing hangs when it never comes: the claim ends by itself.
+ */
+
+#define TAG_MASK APR_UINT64_C(0xfff)
+#define EXPIRES_SHIFT 12
+
+static mw_mark_t *mark_of(const mw_state_t *state, const cachemw_key_t *key)
+{
+    /* The low bits choose the epoch's slot: take others. */
+    const apr_uint64_t hash = mw_state_hash(state, key) >> 32;
+
+    return (mw_mark_t *)&state->marks[hash % MW_MARKS];
+}
+
+static apr_uint64_t claim_make(apr_uint64_t owner, apr_int64_t expires)
+{
+    return (apr_uint64_t)expires << EXPIRES_SHIFT
+           | (owner * APR_UINT64_C(0x9e3779b97f4a7c15)) >> 52;
+}
+
+static int claim_holds(apr_uint64_t claim, apr_int64_t now)
+{
+    return claim && now < (apr_int64_t)(claim >> EXPIRES_SHIFT);
+}
+
+static int claim_is_of(apr_uint64_t claim, apr_uint64_t owner)
+{
+    return ((claim ^ claim_make(owner, 0)) & TAG_MASK) == 0;
+}
+
+static apr_uint64_t owner_read(const mw_mark_t *mark, apr_uint64_t claim)
+{
+    const apr_uint64_t owner = __atomic_load_n(&mark->owner, __ATOMIC_ACQUIRE);
+
+    return owner && claim_is_of(claim, owner) ? owner : MW_MARK_UNNAMED;
+}
+
+/* A slow writer must not overwrite the token of who took the mark after its
+ * claim had ended: it swaps against what it saw before it found that the claim
+ * was still its own. */
+static void owner_write(mw_mark_t *mark, apr_uint64_t claim, apr_uint64_t owner)
+{
+    apr_uint64_t seen;
+
+    do {
+        seen = __atomic_load_n(&mark->owner, __ATOMIC_SEQ_CST);
+        if (__atomic_load_n(&mark->claim, __ATOMIC_SEQ_CST) != claim) {
+            return;
+        }
+    } while (!__atomic_compare_exchange_n(&mark->owner, &seen, owner, 0,
+                                          __ATOMIC_SEQ_CST, __ATOMIC_RELAXED));
+}
+
+apr_uint64_t mw_mark_take(mw_state_t *state, const cachemw_key_t *key,
+                          apr_uint64_t owner, apr_int64_t now,
+                          apr_int64_t expires)
+{
+    mw_mark_t *mark = mark_of(state, key);
+    const apr_uint64_t mine = claim_make(owner, expires);
+    apr_uint64_t claim = __atomic_load_n(&mark->claim, __ATOMIC_ACQUIRE);
+
+    do {
+        if (claim_holds(claim, now)) {
+            return owner_read(mark, claim);
+        }
+    } while (!__atomic_compare_exchange_n(&mark->claim, &claim, mine, 0,
+                                          __ATOMIC_SEQ_CST, __ATOMIC_ACQUIRE));
+    owner_write(mark, mine, owner);
+    return 0;
+}
+
+void mw_mark_release(mw_state_t *state, const cachemw_key_t *key,
+                     apr_uint64_t owner)
+{
+    mw_mark_t *mark = mark_of(state, key);
+    apr_uint64_t claim = __atomic_load_n(&mark->claim, __ATOMIC_ACQUIRE);
+
+    if (claim && owner_read(mark, claim) == owner) {
+        __atomic_compare_exchange_n(&mark->claim, &claim, 0, 0,
+                                    __ATOMIC_ACQ_REL, __ATOMIC_RELAXED);
+    }
+}
+
+apr_uint64_t mw_mark_holder(const mw_state_t *state, const cachemw_key_t *key,
+                            apr_int64_t now)
+{
+    const mw_mark_t *mark = mark_of(state, key);
+    const apr_uint64_t claim = __atomic_load_n(&mark->claim, __ATOMIC_ACQUIRE);
+
+    return claim_holds(claim, now) ? owner_read(mark, claim) : 0;
+}

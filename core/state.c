@@ -1,0 +1,170 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "apr_general.h"
+#include "apr_time.h"
+
+#include "core/state_layout.h"
+
+#define LOG_PERIOD APR_INT64_C(10000000)
+
+static const char *const counter_names[MW_COUNTERS] = {
+    [MW_COUNT_HIT] = "Hits",
+    [MW_COUNT_MISS] = "Misses",
+    [MW_COUNT_STALE] = "Stale",
+    [MW_COUNT_REVALIDATED] = "Revalidated",
+    [MW_COUNT_STORED] = "Stores",
+    [MW_COUNT_REFUSED] = "Refused",
+    [MW_COUNT_NO_SPACE] = "NoSpace",
+    [MW_COUNT_ABORTED] = "Aborted",
+    [MW_COUNT_REMOVED] = "Removes",
+    [MW_COUNT_INVALIDATED] = "Invalidations",
+    [MW_COUNT_EVICTED] = "Evictions",
+    [MW_COUNT_EXPIRED] = "Expired",
+    [MW_COUNT_RECOVERED] = "Recoveries",
+    [MW_COUNT_CUT] = "CutBodies",
+    [MW_COUNT_DAMAGED] = "Damaged",
+    [MW_COUNT_TIMEOUT] = "Timeouts",
+    [MW_COUNT_ERROR_GET] = "GetErrors",
+    [MW_COUNT_ERROR_SET] = "SetErrors",
+    [MW_COUNT_ERROR_OTHER] = "OtherErrors",
+    [MW_COUNT_SKIPPED] = "Skipped",
+    [MW_COUNT_BYTES_SENT] = "BytesSent",
+    [MW_COUNT_BYTES_STORED] = "BytesStored",
+    [MW_COUNT_GET_SAMPLES] = "GetSamples",
+    [MW_COUNT_GET_MICROSECONDS] = "GetMicroseconds",
+    [MW_COUNT_SET_SAMPLES] = "SetSamples",
+    [MW_COUNT_SET_MICROSECONDS] = "SetMicroseconds",
+};
+
+/** 0 to 63. 2^64 divided by the golden ratio spreads neighbours. */
+static inline unsigned int number_spread(apr_uint64_t x)
+{
+    return (unsigned int)(x * APR_UINT64_C(0x9e3779b97f4a7c15) >> 58);
+}
+
+apr_size_t mw_state_size(void)
+{
+    return sizeof(mw_state_t);
+}
+
+void mw_state_init(mw_state_t *state)
+{
+    apr_uint64_t seed;
+
+    if (state->magic == MW_STATE_MAGIC && state->layout == MW_STATE_LAYOUT
+        && state->size == sizeof(*state)) {
+        return;
+    }
+    memset(state, 0, sizeof(*state));
+    if (apr_generate_random_bytes(state->hash_key, sizeof(state->hash_key))
+        != APR_SUCCESS) {
+        /* Guessable, so keys that share a slot can be made up: they cost each
+         * other some waiting. No reason to refuse a start. */
+        seed = (apr_uint64_t)apr_time_now();
+        memcpy(state->hash_key, &seed, sizeof(seed));
+    }
+    state->layout = MW_STATE_LAYOUT;
+    state->size = sizeof(*state);
+    state->magic = MW_STATE_MAGIC;
+}
+
+apr_uint64_t mw_state_hash(const mw_state_t *state, const cachemw_key_t *key)
+{
+    return apr_siphash24(key->data, key->len, state->hash_key);
+}
+
+/* Any slot is right; threads should merely meet rarely. Each thread has a stack
+ * of its own, so the address of this frame tells threads apart for the price of
+ * a register, where a thread-local variable of a loaded module costs a call.
+ * Children of one parent have their stacks at equal addresses: their pid tells
+ * them apart. Inherited over a fork it is the parent's, which never counts. */
+static inline mw_counters_t *slot_get(mw_state_t *state)
+{
+    static apr_uint64_t process;
+    apr_uint64_t mine = __atomic_load_n(&process, __ATOMIC_RELAXED);
+
+    if (__builtin_expect(!mine, 0)) {
+        mine = (apr_uint64_t)getpid() << 20 | 1;
+        __atomic_store_n(&process, mine, __ATOMIC_RELAXED);
+    }
+    mine += (apr_uint64_t)(apr_uintptr_t)__builtin_frame_address(0) >> 16;
+    return &state->counters[number_spread(mine)];
+}
+
+void mw_state_count(mw_state_t *state, mw_counter_e which, apr_uint64_t n)
+{
+    __atomic_fetch_add(&slot_get(state)->n[which], n, __ATOMIC_RELAXED);
+}
+
+apr_uint64_t mw_state_sum(const mw_state_t *state, mw_counter_e which)
+{
+    apr_uint64_t sum = 0;
+    int i;
+
+    for (i = 0; i < MW_COUNTER_SLOTS; i++) {
+        sum += __atomic_load_n(&state->counters[i].n[which], __ATOMIC_RELAXED);
+    }
+    return sum;
+}
+
+const char *mw_counter_name(mw_counter_e which)
+{
+    return counter_names[which];
+}
+
+static apr_uint32_t epoch_slot(const mw_state_t *state,
+                               const cachemw_key_t *key)
+{
+    return (apr_uint32_t)mw_state_hash(state, key) % MW_EPOCHS;
+}
+
+apr_uint64_t mw_epoch_get(const mw_state_t *state, const cachemw_key_t *key)
+{
+    const apr_uint32_t *slot = &state->epochs[epoch_slot(state, key)];
+    const apr_uint64_t all =
+        __atomic_load_n(&state->epoch_all, __ATOMIC_SEQ_CST);
+
+    return all << 32 | __atomic_load_n(slot, __ATOMIC_SEQ_CST);
+}
+
+void mw_epoch_bump(mw_state_t *state, const cachemw_key_t *key)
+{
+    __atomic_fetch_add(&state->epochs[epoch_slot(state, key)], 1,
+                       __ATOMIC_SEQ_CST);
+}
+
+void mw_epoch_bump_all(mw_state_t *state)
+{
+    __atomic_fetch_add(&state->epoch_all, 1, __ATOMIC_SEQ_CST);
+}
+
+int mw_log_allowed(mw_state_t *state, apr_uint32_t kind, apr_int64_t now,
+                   apr_uint32_t *suppressed)
+{
+    mw_limiter_t *limiter = &state->limiters[number_spread(kind)];
+    apr_int64_t next = __atomic_load_n(&limiter->next, __ATOMIC_RELAXED);
+
+    *suppressed = 0;
+    if (now < next
+        || !__atomic_compare_exchange_n(&limiter->next, &next, now + LOG_PERIOD,
+                                        0, __ATOMIC_RELAXED,
+                                        __ATOMIC_RELAXED)) {
+        __atomic_fetch_add(&limiter->suppressed, 1, __ATOMIC_RELAXED);
+        return 0;
+    }
+    *suppressed =
+        __atomic_exchange_n(&limiter->suppressed, 0, __ATOMIC_RELAXED);
+    return 1;
+}
+
+apr_int64_t mw_monotonic(void)
+{
+    struct timespec ts;
+
+    clock_gettime(CLOCK_MONOTONIC, &ts);
+    return (apr_int64_t)ts.tv_sec * 1000000 + ts.tv_nsec / 1000;
+}
