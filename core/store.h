@@ -7,10 +7,24 @@
  *
  * Adds to every call what no provider should have to do: defaults for missing
  * slots, object limits, deadline and breaker, purge epochs, counters and log
- * lines at a limited rate. Whatever a provider does, the functions here answer
- * APR_SUCCESS, APR_NOTFOUND (a miss, for whatever reason), APR_ENOSPC (not
- * stored) or APR_EGENERAL-like trouble that is already counted and logged;
- * callers never log it again.
+ * lines at a limited rate. What a provider answers is checked before it is
+ * believed. Whatever it does, the functions here answer
+ *
+ *     APR_SUCCESS   done
+ *     APR_NOTFOUND  a miss: none there, or damaged, or another one by now;
+ *                   for a set: overtaken by a purge
+ *     APR_ENOSPC    not stored: too large, too small, no room
+ *     APR_ENOTIMPL  clear and keys only: the provider cannot
+ *     APR_EGENERAL  not even tried: the store is off or its breaker open
+ *     APR_TIMEUP    the deadline is over; also not tried when it was before
+ *     another       trouble
+ *
+ * and all trouble is already counted and logged; callers never log it again.
+ *
+ * Counted here: STORED, BYTES_STORED, REFUSED, NO_SPACE and ABORTED of sets in
+ * pieces, NO_SPACE of mw_store_set(), REMOVED, DAMAGED, TIMEOUT, ERROR_…,
+ * SKIPPED and the samples. By the caller: HIT, MISS, STALE, REVALIDATED,
+ * INVALIDATED, CUT, BYTES_SENT. By the provider: EVICTED, EXPIRED, RECOVERED.
  */
 #ifndef MW_STORE_H
 #define MW_STORE_H
@@ -24,7 +38,7 @@ typedef struct mw_store_t mw_store_t;
 
 /** What the surroundings (httpd, a test, a tool) give to stores. */
 typedef struct mw_host_t {
-    /** Write a log line; already limited in rate. */
+    /** Write a log line, "cachemw[store]: …"; already limited in rate. */
     void (*log)(void *baton, cachemw_level_e level, apr_status_t rv,
                 const char *text);
     /** Shared memory; post_config only. */
@@ -40,13 +54,13 @@ extern const cachemw_option_t mw_store_options[];
 
 /** Typed view of mw_store_options. */
 typedef struct mw_store_settings_t {
-    apr_interval_time_t keep;  /**< storage time beyond freshness */
+    apr_interval_time_t keep; /**< storage time beyond freshness */
     apr_off_t max_object_size;
     apr_off_t min_object_size;
     int max_variants;
     apr_interval_time_t cleanup_interval; /**< between full sweeps */
-    apr_interval_time_t timeout;       /**< remote: per call */
-    apr_interval_time_t store_timeout; /**< remote: for storing */
+    apr_interval_time_t timeout;          /**< remote: per call */
+    apr_interval_time_t store_timeout;    /**< remote: for storing */
 } mw_store_settings_t;
 
 /** @name Life. See mod_cachemw.h for who calls what where. @{ */
@@ -58,9 +72,8 @@ typedef struct mw_store_settings_t {
  */
 apr_status_t mw_store_open(mw_store_t **store, const char *name,
                            const cachemw_provider_t *provider,
-                           const mw_options_t options[2],
-                           const mw_host_t *host, apr_pool_t *pconf,
-                           const char **error);
+                           const mw_options_t options[2], const mw_host_t *host,
+                           apr_pool_t *pconf, const char **error);
 /** Failure switches the store off (every get misses); it is logged here. */
 apr_status_t mw_store_post_config(mw_store_t *store, apr_pool_t *pconf,
                                   apr_uid_t uid, apr_gid_t gid);
@@ -73,7 +86,7 @@ const char *mw_store_name(const mw_store_t *store);
 const char *mw_store_provider_name(const mw_store_t *store);
 void mw_store_set_provider_name(mw_store_t *store, const char *name);
 const mw_store_settings_t *mw_store_settings(const mw_store_t *store);
-/** Shared state; NULL before post_config. */
+/** Shared state; NULL before post_config or when that failed. */
 mw_state_t *mw_store_state(const mw_store_t *store);
 /** Non-zero: heads need a checksum. */
 int mw_store_wants_checksum(const mw_store_t *store);
@@ -81,12 +94,16 @@ int mw_store_wants_checksum(const mw_store_t *store);
 int mw_store_is_usable(mw_store_t *store);
 /** Add to a counter; nothing before post_config. */
 void mw_store_count(mw_store_t *store, mw_counter_e which, apr_uint64_t n);
-/** A log line of the store's, limited to one per 10 s per format. */
+/** A log line of the store's. Warnings and errors are limited to one per 10 s
+ *  per format, over all children. */
 void mw_store_log(mw_store_t *store, cachemw_level_e level, apr_status_t rv,
                   const char *format, ...)
     __attribute__((format(printf, 4, 5)));
 
-/** 16 random bytes for a new entry, and any other randomness. */
+/**
+ * 16 random bytes for a new entry's id, and any other randomness; from the
+ * kernel each time, so forked processes never share any.
+ */
 void mw_store_random(void *buffer, apr_size_t length);
 
 /**
@@ -97,19 +114,35 @@ void mw_store_random(void *buffer, apr_size_t length);
  */
 
 /**
- * As in the contract. Damaged and expired entries are misses; damaged ones are
- * removed. Not counted as a hit or miss: the caller knows which it was.
+ * As in the contract. Damaged and expired entries are misses; damaged ones, and
+ * answers that make no sense, are removed. Not counted as a hit or miss: the
+ * caller knows which it was. After an error entry->body is empty.
  */
 apr_status_t mw_store_get(mw_store_t *store, const cachemw_call_t *call,
                           const cachemw_key_t *key, cachemw_entry_t *entry);
 
-/** As the slot; APR_NOTFOUND when the provider has none. */
+/**
+ * As the slot; APR_NOTFOUND when the provider has none. After an error body is
+ * as it was.
+ */
 apr_status_t mw_store_read(mw_store_t *store, const cachemw_call_t *call,
                            const cachemw_key_t *key, const cachemw_id_t *id,
                            apr_off_t offset, apr_size_t limit,
                            apr_bucket_brigade *body);
 
-/** Store a small entry in one piece (a Vary record, a test). */
+/**
+ * Only the reader of a head can see that it is damaged: counts it, logs it and
+ * removes the entry.
+ * @param id of the entry that mw_store_get() gave
+ */
+void mw_store_damaged(mw_store_t *store, const cachemw_call_t *call,
+                      const cachemw_key_t *key, const cachemw_id_t *id);
+
+/**
+ * Store a small entry in one piece (a Vary record, a test). Neither purge
+ * epochs nor min_object_size matter to it; not counted as STORED.
+ * @param entry as in the contract; its body may be consumed
+ */
 apr_status_t mw_store_set(mw_store_t *store, const cachemw_call_t *call,
                           const cachemw_key_t *key,
                           const cachemw_entry_t *entry);
@@ -121,36 +154,38 @@ typedef struct mw_set_t mw_set_t;
  * @param plain the plain key whose purge epoch counts (equal to key but for
  *        variants); call->purge_epoch is the epoch seen at the miss. key,
  *        plain and the head are copied as needed.
- * Until commit or abort the set is aborted by a cleanup on call->pool.
- * Refused with APR_ENOSPC above the store's limits, APR_NOTFOUND when a purge
- * has overtaken it.
+ * Until commit or abort the set is aborted by a cleanup on call->pool, which
+ * lives as long. Refused with APR_ENOSPC when its announced length is beyond
+ * the store's limits, APR_NOTFOUND when a purge has overtaken it.
  */
 apr_status_t mw_store_set_begin(mw_store_t *store, const cachemw_call_t *call,
                                 const cachemw_key_t *key,
                                 const cachemw_key_t *plain,
                                 const cachemw_entry_t *entry, mw_set_t **set);
-/** After an error only mw_store_set_abort() is of use. */
+/** After an error (APR_ENOSPC above max_object_size) only
+ *  mw_store_set_abort() is of use. */
 apr_status_t mw_store_set_write(mw_set_t *set, const char *data,
                                 apr_size_t length);
 /**
  * Publish, unless a purge or an invalidation has overtaken it
  * (APR_NOTFOUND; also when it happened during the commit: the entry is
- * removed again), or it is smaller than min_object_size (APR_ENOSPC).
+ * removed again), it is smaller than min_object_size (APR_ENOSPC), or not of
+ * the announced length (APR_EINVAL). The set is gone in any case.
  */
 apr_status_t mw_store_set_commit(mw_set_t *set, const cachemw_call_t *call);
-/** Drop it. NULL is allowed; the set is gone. */
+/** Drop it; counted as ABORTED unless it had failed. NULL is allowed; the set
+ *  is gone. */
 void mw_store_set_abort(mw_set_t *set);
 /** Bytes written so far. */
 apr_off_t mw_store_set_length(const mw_set_t *set);
 
-/** Amend; where the provider has no set_head: get, then set anew. */
+/** Amend; where the provider has no set_head: get, then set anew with the same
+ *  id. */
 apr_status_t mw_store_set_head(mw_store_t *store, const cachemw_call_t *call,
-                               const cachemw_key_t *key,
-                               const cachemw_id_t *id,
+                               const cachemw_key_t *key, const cachemw_id_t *id,
                                const cachemw_entry_t *entry);
 apr_status_t mw_store_remove(mw_store_t *store, const cachemw_call_t *call,
-                             const cachemw_key_t *key,
-                             const cachemw_id_t *id);
+                             const cachemw_key_t *key, const cachemw_id_t *id);
 apr_status_t mw_store_exists(mw_store_t *store, const cachemw_call_t *call,
                              const cachemw_key_t *key);
 /** Also starts a new purge epoch for all keys. */
@@ -158,6 +193,7 @@ apr_status_t mw_store_clear(mw_store_t *store, const cachemw_call_t *call);
 apr_status_t mw_store_keys(mw_store_t *store, const cachemw_call_t *call,
                            const char *pattern, cachemw_keys_fn *each,
                            void *baton);
+/** One step; of 10 ms when call->deadline is 0. */
 apr_status_t mw_store_sweep(mw_store_t *store, const cachemw_call_t *call,
                             int *more);
 /** Core's counters are beside it: mw_state_sum(). */

@@ -1,0 +1,504 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+#include <string.h>
+
+#include "glob.h"
+#include "random.h"
+#include "store_private.h"
+
+#define SWEEP_STEP 10000 /* µs */
+#define LOCK_WAIT 250000 /* µs, where no deadline says less */
+
+/** What a slot may answer without it being trouble. */
+#define ALLOWS_DAMAGED 0x1u  /* APR_EINCOMPLETE: the caller handles it */
+#define ALLOWS_NO_SPACE 0x2u /* APR_ENOSPC */
+#define ALLOWS_MISSING 0x4u  /* APR_ENOTIMPL */
+#define FOR_STORING 0x8u     /* store_timeout is its deadline */
+
+typedef struct slot_t {
+    const char *name;
+    mw_counter_e error;
+    unsigned int rules;
+} slot_t;
+
+static const slot_t slots[MW_SLOTS] = {
+    [MW_SLOT_GET] = { "get", MW_COUNT_ERROR_GET, ALLOWS_DAMAGED },
+    [MW_SLOT_READ] = { "read", MW_COUNT_ERROR_GET, ALLOWS_DAMAGED },
+    [MW_SLOT_EXISTS] = { "exists", MW_COUNT_ERROR_GET, ALLOWS_DAMAGED },
+    [MW_SLOT_SET] = { "set", MW_COUNT_ERROR_SET,
+                      ALLOWS_NO_SPACE | FOR_STORING },
+    [MW_SLOT_SET_BEGIN] = { "set_begin", MW_COUNT_ERROR_SET,
+                            ALLOWS_NO_SPACE | FOR_STORING },
+    [MW_SLOT_SET_WRITE] = { "set_write", MW_COUNT_ERROR_SET,
+                            ALLOWS_NO_SPACE | FOR_STORING },
+    [MW_SLOT_SET_COMMIT] = { "set_commit", MW_COUNT_ERROR_SET,
+                             ALLOWS_NO_SPACE | FOR_STORING },
+    [MW_SLOT_SET_HEAD] = { "set_head", MW_COUNT_ERROR_SET,
+                           ALLOWS_DAMAGED | ALLOWS_NO_SPACE | FOR_STORING },
+    [MW_SLOT_REMOVE] = { "remove", MW_COUNT_ERROR_OTHER, 0 },
+    [MW_SLOT_CLEAR] = { "clear", MW_COUNT_ERROR_OTHER, ALLOWS_MISSING },
+    [MW_SLOT_KEYS] = { "keys", MW_COUNT_ERROR_OTHER, ALLOWS_MISSING },
+    [MW_SLOT_SWEEP] = { "sweep", MW_COUNT_ERROR_OTHER, 0 },
+    [MW_SLOT_STATS] = { "stats", MW_COUNT_ERROR_OTHER, 0 }
+};
+
+static int status_is_timeout(apr_status_t rv)
+{
+    return APR_STATUS_IS_TIMEUP(rv) || APR_STATUS_IS_ETIMEDOUT(rv);
+}
+
+static int status_is_trouble(apr_status_t rv, unsigned int rules)
+{
+    switch (rv) {
+    case APR_SUCCESS:
+    case APR_NOTFOUND:
+        return 0;
+    case APR_EINCOMPLETE:
+        return !(rules & ALLOWS_DAMAGED);
+    case APR_ENOSPC:
+        return !(rules & ALLOWS_NO_SPACE);
+    case APR_ENOTIMPL:
+        return !(rules & ALLOWS_MISSING);
+    default:
+        return 1;
+    }
+}
+
+static void call_log(mw_store_t *store, mw_slot_e slot, apr_status_t rv,
+                     const char *format, ...)
+    __attribute__((format(printf, 4, 5)));
+
+/* A slot's lines are of two kinds, so that a stream of one does not hide the
+ * first of the other. */
+static void call_log(mw_store_t *store, mw_slot_e slot, apr_status_t rv,
+                     const char *format, ...)
+{
+    apr_uint32_t kind = 2 * (apr_uint32_t)slot + status_is_timeout(rv);
+    va_list arguments;
+
+    va_start(arguments, format);
+    mw_store_log_kind(store, CACHEMW_LOG_WARNING, rv, kind, format, arguments);
+    va_end(arguments);
+}
+
+/* --- around a slot -------------------------------------------------------- */
+
+static apr_status_t pass_lock(mw_pass_t *pass, apr_int64_t now)
+{
+    mw_store_t *store = pass->store;
+    apr_interval_time_t wait = LOCK_WAIT;
+    apr_status_t rv = apr_thread_mutex_trylock(store->mutex);
+
+    if (rv == APR_SUCCESS) {
+        return rv;
+    }
+    if (pass->call->deadline) {
+        wait = pass->call->deadline > now ? pass->call->deadline - now : 0;
+    }
+    rv = apr_thread_mutex_timedlock(store->mutex, wait);
+    if (rv != APR_SUCCESS) {
+        mw_store_count(store, MW_COUNT_TIMEOUT, 1);
+        call_log(store, pass->slot, rv, "%s: other calls take too long",
+                 slots[pass->slot].name);
+    }
+    return rv;
+}
+
+static void pass_set_deadline(mw_pass_t *pass, apr_int64_t now)
+{
+    const mw_store_settings_t *settings = &pass->store->settings;
+
+    pass->own = *pass->call;
+    pass->own.deadline =
+        now
+        + ((slots[pass->slot].rules & FOR_STORING) ? settings->store_timeout
+                                                   : settings->timeout);
+    pass->call = &pass->own;
+}
+
+apr_status_t mw_pass_enter_guarded(mw_pass_t *pass)
+{
+    mw_store_t *store = pass->store;
+    unsigned int guards = store->guards;
+    apr_int64_t now;
+    apr_status_t rv;
+
+    if (guards & MW_GUARD_OFF) {
+        return APR_EGENERAL;
+    }
+    now = mw_monotonic();
+    if (guards & MW_GUARD_REMOTE) {
+        if (!pass->call->deadline) {
+            pass_set_deadline(pass, now);
+        }
+        else if (pass->call->deadline <= now) {
+            /* others used up the time: no failure of this store's */
+            mw_store_count(store, MW_COUNT_SKIPPED, 1);
+            return APR_TIMEUP;
+        }
+    }
+    if (guards & MW_GUARD_SERIALIZE) {
+        rv = pass_lock(pass, now);
+        if (rv != APR_SUCCESS) {
+            return rv;
+        }
+    }
+    if ((guards & MW_GUARD_REMOTE) && !mw_breaker_allows(store->state, now)) {
+        mw_store_count(store, MW_COUNT_SKIPPED, 1);
+        if (guards & MW_GUARD_SERIALIZE) {
+            apr_thread_mutex_unlock(store->mutex);
+        }
+        return APR_EGENERAL;
+    }
+    return APR_SUCCESS;
+}
+
+static void pass_tell_breaker(mw_store_t *store, apr_status_t rv, int trouble)
+{
+    apr_uint32_t random;
+
+    if (!trouble) {
+        if (mw_breaker_success(store->state)) {
+            mw_store_log(store, CACHEMW_LOG_INFO, APR_SUCCESS,
+                         "works again: back in use");
+        }
+        return;
+    }
+    mw_store_random(&random, sizeof(random));
+    if (mw_breaker_failure(store->state, mw_monotonic(), random, rv)) {
+        mw_store_log(store, CACHEMW_LOG_WARNING, rv,
+                     "%d failures in a row: out of use until a probe works",
+                     MW_BREAKER_FAILURES);
+    }
+}
+
+apr_status_t mw_pass_leave_slowly(mw_pass_t *pass, apr_status_t rv)
+{
+    mw_store_t *store = pass->store;
+    const slot_t *slot = &slots[pass->slot];
+    int trouble = status_is_trouble(rv, slot->rules);
+
+    if (store->guards & MW_GUARD_SERIALIZE) {
+        apr_thread_mutex_unlock(store->mutex);
+    }
+    if (trouble) {
+        int timeout = status_is_timeout(rv);
+
+        mw_store_count(store, timeout ? MW_COUNT_TIMEOUT : slot->error, 1);
+        call_log(store, pass->slot, rv, "%s: %s", slot->name,
+                 timeout ? "timed out" : "failed");
+    }
+    if (store->guards & MW_GUARD_REMOTE) {
+        pass_tell_breaker(store, rv, trouble);
+    }
+    return rv;
+}
+
+void mw_call_share_deadline(const mw_store_t *store, cachemw_call_t *call)
+{
+    if ((store->guards & MW_GUARD_REMOTE) && !call->deadline) {
+        call->deadline = mw_monotonic() + store->settings.store_timeout;
+    }
+}
+
+/* --- get and read: nothing is believed ------------------------------------ */
+
+/* Bytes of the buckets from `first` on; -1 when one is no data. */
+static apr_off_t body_length(apr_bucket_brigade *body, apr_bucket *first)
+{
+    apr_off_t length = 0;
+    apr_bucket *e;
+
+    for (e = first; e != APR_BRIGADE_SENTINEL(body); e = APR_BUCKET_NEXT(e)) {
+        if (APR_BUCKET_IS_METADATA(e) || e->length == (apr_size_t)-1) {
+            return -1;
+        }
+        length += e->length;
+    }
+    return length;
+}
+
+/* What is wrong with an entry that get returned, or NULL. */
+static const char *get_nonsense(const mw_store_t *store,
+                                const cachemw_entry_t *entry)
+{
+    apr_off_t length;
+
+    if (entry->head_len > CACHEMW_HEAD_MAX
+        || (entry->head_len > 0 && !entry->head)) {
+        return "a head that cannot be";
+    }
+    if (entry->body_len < 0) {
+        return "a body of unknown length";
+    }
+    if (!entry->body) {
+        return NULL;
+    }
+    length = body_length(entry->body, APR_BRIGADE_FIRST(entry->body));
+    if (length < 0 || length > entry->body_len) {
+        return "more than the body";
+    }
+    if (length < entry->body_len && (length == 0 || store->whole_bodies)) {
+        return "less than the body";
+    }
+    return NULL;
+}
+
+static void call_remove_quietly(mw_store_t *store, const cachemw_call_t *call,
+                                const cachemw_key_t *key,
+                                const cachemw_id_t *id)
+{
+    mw_pass_t pass;
+
+    if (mw_pass_enter(&pass, store, call, MW_SLOT_REMOVE) == APR_SUCCESS) {
+        mw_pass_leave(&pass,
+                      store->table.remove(store->self, pass.call, key, id));
+    }
+}
+
+static void call_damaged(mw_store_t *store, const cachemw_call_t *call,
+                         const cachemw_key_t *key, const cachemw_id_t *id,
+                         const char *what)
+{
+    mw_store_count(store, MW_COUNT_DAMAGED, 1);
+    mw_store_log(store, CACHEMW_LOG_WARNING, APR_SUCCESS,
+                 "a damaged entry is removed: %s", what);
+    call_remove_quietly(store, call, key, id);
+}
+
+void mw_store_damaged(mw_store_t *store, const cachemw_call_t *call,
+                      const cachemw_key_t *key, const cachemw_id_t *id)
+{
+    call_damaged(store, call, key, id, "its head cannot be decoded");
+}
+
+apr_status_t mw_store_get(mw_store_t *store, const cachemw_call_t *call,
+                          const cachemw_key_t *key, cachemw_entry_t *entry)
+{
+    apr_bucket_brigade *body = entry->body;
+    apr_int64_t since = 0;
+    const char *nonsense = NULL;
+    mw_pass_t pass;
+    apr_status_t rv = mw_pass_enter(&pass, store, call, MW_SLOT_GET);
+
+    if (rv != APR_SUCCESS) {
+        return rv;
+    }
+    if (mw_call_is_sampled(call)) {
+        since = mw_monotonic();
+    }
+    rv = store->table.get(store->self, pass.call, key, entry);
+    if (since) {
+        mw_store_count(store, MW_COUNT_GET_SAMPLES, 1);
+        mw_store_count(store, MW_COUNT_GET_MICROSECONDS,
+                       mw_monotonic() - since);
+    }
+    rv = mw_pass_leave(&pass, rv);
+    entry->body = body;
+    if (rv == APR_SUCCESS) {
+        nonsense = get_nonsense(store, entry);
+        if (!nonsense && entry->expires > call->now) {
+            return APR_SUCCESS;
+        }
+        rv = nonsense ? APR_EINCOMPLETE : APR_NOTFOUND;
+    }
+    if (body) {
+        apr_brigade_cleanup(body);
+    }
+    if (rv == APR_EINCOMPLETE) {
+        call_damaged(store, call, key, NULL,
+                     nonsense ? nonsense : "the provider says so");
+        rv = APR_NOTFOUND;
+    }
+    return rv;
+}
+
+static void body_cut(apr_bucket_brigade *body, apr_bucket *last)
+{
+    while (APR_BRIGADE_LAST(body) != last) {
+        apr_bucket_delete(APR_BRIGADE_LAST(body));
+    }
+}
+
+apr_status_t mw_store_read(mw_store_t *store, const cachemw_call_t *call,
+                           const cachemw_key_t *key, const cachemw_id_t *id,
+                           apr_off_t offset, apr_size_t limit,
+                           apr_bucket_brigade *body)
+{
+    apr_bucket *last = APR_BRIGADE_LAST(body);
+    const char *nonsense = NULL;
+    mw_pass_t pass;
+    apr_off_t length;
+    apr_status_t rv = mw_pass_enter(&pass, store, call, MW_SLOT_READ);
+
+    if (rv != APR_SUCCESS) {
+        return rv;
+    }
+    rv = mw_pass_leave(&pass, store->table.read(store->self, pass.call, key, id,
+                                                offset, limit, body));
+    if (rv == APR_SUCCESS) {
+        /* the sentinel's successor is the first bucket */
+        length = body_length(body, APR_BUCKET_NEXT(last));
+        if (length > 0 && (apr_size_t)length <= limit) {
+            return APR_SUCCESS;
+        }
+        nonsense = "a piece of another length than asked for";
+        rv = APR_EINCOMPLETE;
+    }
+    body_cut(body, last);
+    if (rv == APR_EINCOMPLETE) {
+        call_damaged(store, call, key, id,
+                     nonsense ? nonsense : "the provider says so");
+        rv = APR_NOTFOUND;
+    }
+    return rv;
+}
+
+apr_status_t mw_exists_by_get(mw_store_t *store, const cachemw_call_t *call,
+                              const cachemw_key_t *key)
+{
+    cachemw_entry_t entry;
+
+    memset(&entry, 0, sizeof(entry));
+    return mw_store_get(store, call, key, &entry);
+}
+
+apr_status_t mw_exists_by_slot(mw_store_t *store, const cachemw_call_t *call,
+                               const cachemw_key_t *key)
+{
+    mw_pass_t pass;
+    apr_status_t rv = mw_pass_enter(&pass, store, call, MW_SLOT_EXISTS);
+
+    if (rv != APR_SUCCESS) {
+        return rv;
+    }
+    rv = mw_pass_leave(&pass, store->table.exists(store->self, pass.call, key));
+    if (rv == APR_EINCOMPLETE) {
+        call_damaged(store, call, key, NULL, "the provider says so");
+        rv = APR_NOTFOUND;
+    }
+    return rv;
+}
+
+/* --- the others ----------------------------------------------------------- */
+
+apr_status_t mw_store_exists(mw_store_t *store, const cachemw_call_t *call,
+                             const cachemw_key_t *key)
+{
+    return store->composed.exists(store, call, key);
+}
+
+apr_status_t mw_store_remove(mw_store_t *store, const cachemw_call_t *call,
+                             const cachemw_key_t *key, const cachemw_id_t *id)
+{
+    mw_pass_t pass;
+    apr_status_t rv = mw_pass_enter(&pass, store, call, MW_SLOT_REMOVE);
+
+    if (rv != APR_SUCCESS) {
+        return rv;
+    }
+    rv = mw_pass_leave(&pass,
+                       store->table.remove(store->self, pass.call, key, id));
+    if (rv == APR_SUCCESS) {
+        mw_store_count(store, MW_COUNT_REMOVED, 1);
+    }
+    return rv;
+}
+
+apr_status_t mw_store_clear(mw_store_t *store, const cachemw_call_t *call)
+{
+    mw_pass_t pass;
+    apr_status_t rv;
+
+    /* First: what is committed from here on sees that it changed. */
+    if (store->state) {
+        mw_epoch_bump_all(store->state);
+    }
+    rv = mw_pass_enter(&pass, store, call, MW_SLOT_CLEAR);
+    if (rv != APR_SUCCESS) {
+        return rv;
+    }
+    return mw_pass_leave(&pass, store->table.clear(store->self, pass.call));
+}
+
+typedef struct keys_t {
+    const char *pattern;
+    apr_time_t now;
+    cachemw_keys_fn *each;
+    void *baton;
+    apr_status_t stopped; /* what the caller's function ended it with */
+} keys_t;
+
+static apr_status_t keys_filter(void *baton, const cachemw_key_t *key,
+                                const cachemw_entry_t *entry)
+{
+    keys_t *keys = baton;
+
+    if (entry->expires <= keys->now
+        || (keys->pattern
+            && !mw_glob_matches(keys->pattern, key->data, key->len))) {
+        return APR_SUCCESS;
+    }
+    keys->stopped = keys->each(keys->baton, key, entry);
+    return keys->stopped;
+}
+
+apr_status_t mw_store_keys(mw_store_t *store, const cachemw_call_t *call,
+                           const char *pattern, cachemw_keys_fn *each,
+                           void *baton)
+{
+    keys_t keys = { pattern, call->now, each, baton, APR_SUCCESS };
+    mw_pass_t pass;
+    apr_status_t rv = mw_pass_enter(&pass, store, call, MW_SLOT_KEYS);
+
+    if (rv != APR_SUCCESS) {
+        return rv;
+    }
+    rv = store->table.keys(store->self, pass.call, pattern, keys_filter, &keys);
+    if (keys.stopped != APR_SUCCESS) {
+        mw_pass_leave(&pass, APR_SUCCESS);
+        return keys.stopped;
+    }
+    return mw_pass_leave(&pass, rv);
+}
+
+apr_status_t mw_store_sweep(mw_store_t *store, const cachemw_call_t *call,
+                            int *more)
+{
+    cachemw_call_t step = *call;
+    mw_pass_t pass;
+    apr_status_t rv;
+
+    *more = 0;
+    if (!step.deadline) {
+        step.deadline = mw_monotonic() + SWEEP_STEP;
+    }
+    rv = mw_pass_enter(&pass, store, &step, MW_SLOT_SWEEP);
+    if (rv != APR_SUCCESS) {
+        return rv;
+    }
+    rv = mw_pass_leave(&pass, store->table.sweep(store->self, pass.call, more));
+    if (rv != APR_SUCCESS) {
+        *more = 0;
+    }
+    return rv;
+}
+
+apr_status_t mw_store_stats(mw_store_t *store, const cachemw_call_t *call,
+                            cachemw_stats_t *stats)
+{
+    mw_pass_t pass;
+    apr_status_t rv;
+
+    stats->entries = -1;
+    stats->expired = -1;
+    stats->bytes = -1;
+    stats->bytes_max = -1;
+    stats->entries_max = -1;
+    rv = mw_pass_enter(&pass, store, call, MW_SLOT_STATS);
+    if (rv != APR_SUCCESS) {
+        return rv;
+    }
+    return mw_pass_leave(&pass,
+                         store->table.stats(store->self, pass.call, stats));
+}

@@ -1,0 +1,170 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+#include "store_private.h"
+
+/* Opened, prepared and closed by its own configuration. */
+static apr_status_t facade_open(const cachemw_services_t *services,
+                                const cachemw_value_t *values,
+                                apr_pool_t *pconf, void **store,
+                                const char **error)
+{
+    (void)services, (void)values, (void)pconf, (void)store;
+    *error = "it is open already";
+    return APR_ENOTIMPL;
+}
+
+static void facade_close(void *store)
+{
+    (void)store;
+}
+
+static apr_status_t facade_post_config(void *store, apr_pool_t *pconf,
+                                       apr_uid_t uid, apr_gid_t gid)
+{
+    (void)store, (void)pconf, (void)uid, (void)gid;
+    return APR_SUCCESS;
+}
+
+static apr_status_t facade_child_init(void *store, apr_pool_t *pchild)
+{
+    (void)store, (void)pchild;
+    return APR_SUCCESS;
+}
+
+static apr_status_t facade_get(void *store, const cachemw_call_t *call,
+                               const cachemw_key_t *key, cachemw_entry_t *entry)
+{
+    apr_status_t rv = mw_store_get(store, call, key, entry);
+
+    mw_store_count(store, rv == APR_SUCCESS ? MW_COUNT_HIT : MW_COUNT_MISS, 1);
+    return rv;
+}
+
+static apr_status_t facade_read(void *store, const cachemw_call_t *call,
+                                const cachemw_key_t *key,
+                                const cachemw_id_t *id, apr_off_t offset,
+                                apr_size_t limit, apr_bucket_brigade *body)
+{
+    return mw_store_read(store, call, key, id, offset, limit, body);
+}
+
+static apr_status_t facade_set(void *store, const cachemw_call_t *call,
+                               const cachemw_key_t *key,
+                               const cachemw_entry_t *entry)
+{
+    apr_status_t rv = mw_store_set(store, call, key, entry);
+
+    if (rv == APR_SUCCESS) {
+        mw_store_count(store, MW_COUNT_STORED, 1);
+        mw_store_count(store, MW_COUNT_BYTES_STORED, entry->body_len);
+    }
+    return rv;
+}
+
+static apr_status_t facade_remove(void *store, const cachemw_call_t *call,
+                                  const cachemw_key_t *key,
+                                  const cachemw_id_t *id)
+{
+    return mw_store_remove(store, call, key, id);
+}
+
+static apr_status_t facade_set_head(void *store, const cachemw_call_t *call,
+                                    const cachemw_key_t *key,
+                                    const cachemw_id_t *id,
+                                    const cachemw_entry_t *entry)
+{
+    return mw_store_set_head(store, call, key, id, entry);
+}
+
+/* Purge epochs are compared by the store that requests know; its epoch means
+ * nothing here. */
+static apr_status_t facade_set_begin(void *store, const cachemw_call_t *call,
+                                     const cachemw_key_t *key,
+                                     const cachemw_entry_t *entry, void **set)
+{
+    mw_set_t *begun;
+    apr_status_t rv =
+        mw_set_begin(store, call, key, NULL, entry, MW_SET_REQUEST, &begun);
+
+    if (rv == APR_SUCCESS) {
+        *set = begun;
+    }
+    return rv;
+}
+
+static apr_status_t facade_set_write(void *store, const cachemw_call_t *call,
+                                     void *set, const char *data,
+                                     apr_size_t length)
+{
+    (void)store;
+    return mw_set_write(set, call, data, length);
+}
+
+static apr_status_t facade_set_commit(void *store, const cachemw_call_t *call,
+                                      void *set)
+{
+    (void)store;
+    return mw_store_set_commit(set, call);
+}
+
+static void facade_set_abort(void *store, void *set)
+{
+    (void)store;
+    mw_store_set_abort(set);
+}
+
+static apr_status_t facade_exists(void *store, const cachemw_call_t *call,
+                                  const cachemw_key_t *key)
+{
+    return mw_store_exists(store, call, key);
+}
+
+static apr_status_t facade_clear(void *store, const cachemw_call_t *call)
+{
+    return mw_store_clear(store, call);
+}
+
+static apr_status_t facade_keys(void *store, const cachemw_call_t *call,
+                                const char *pattern, cachemw_keys_fn *each,
+                                void *baton)
+{
+    return mw_store_keys(store, call, pattern, each, baton);
+}
+
+static apr_status_t facade_sweep(void *store, const cachemw_call_t *call,
+                                 int *more)
+{
+    return mw_store_sweep(store, call, more);
+}
+
+static apr_status_t facade_stats(void *store, const cachemw_call_t *call,
+                                 cachemw_stats_t *stats)
+{
+    return mw_store_stats(store, call, stats);
+}
+
+static apr_off_t facade_object_limit(void *store)
+{
+    return mw_store_settings(store)->max_object_size;
+}
+
+const cachemw_provider_t mw_facade = { .size = sizeof(cachemw_provider_t),
+                                       .open = facade_open,
+                                       .close = facade_close,
+                                       .get = facade_get,
+                                       .set = facade_set,
+                                       .remove = facade_remove,
+                                       .post_config = facade_post_config,
+                                       .child_init = facade_child_init,
+                                       .set_head = facade_set_head,
+                                       .read = facade_read,
+                                       .set_begin = facade_set_begin,
+                                       .set_write = facade_set_write,
+                                       .set_commit = facade_set_commit,
+                                       .set_abort = facade_set_abort,
+                                       .exists = facade_exists,
+                                       .clear = facade_clear,
+                                       .keys = facade_keys,
+                                       .sweep = facade_sweep,
+                                       .stats = facade_stats,
+                                       .object_limit = facade_object_limit };

@@ -1,0 +1,145 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+#include <stddef.h>
+
+#include "apr_escape.h"
+#include "apr_file_io.h"
+#include "apr_strings.h"
+
+#include "random.h"
+#include "store_private.h"
+
+static mw_store_t *services_store(const cachemw_services_t *services)
+{
+    return (mw_store_t *)((char *)services - offsetof(mw_store_t, services));
+}
+
+static void services_log(const cachemw_services_t *services,
+                         cachemw_level_e level, apr_status_t rv,
+                         const char *format, ...)
+    __attribute__((format(printf, 4, 5)));
+
+static void services_log(const cachemw_services_t *services,
+                         cachemw_level_e level, apr_status_t rv,
+                         const char *format, ...)
+{
+    va_list arguments;
+
+    va_start(arguments, format);
+    mw_store_log_kind(services_store(services), level, rv,
+                      mw_store_log_hash(format), format, arguments);
+    va_end(arguments);
+}
+
+static void services_count(const cachemw_services_t *services,
+                           cachemw_count_e what, apr_uint64_t n)
+{
+    static const mw_counter_e counters[] = {
+        [CACHEMW_COUNT_EVICTED] = MW_COUNT_EVICTED,
+        [CACHEMW_COUNT_EXPIRED] = MW_COUNT_EXPIRED,
+        [CACHEMW_COUNT_RECOVERED] = MW_COUNT_RECOVERED
+    };
+
+    if ((unsigned int)what < sizeof(counters) / sizeof(counters[0])) {
+        mw_store_count(services_store(services), counters[what], n);
+    }
+}
+
+static apr_interval_time_t services_remaining(
+    const cachemw_services_t *services, const cachemw_call_t *call)
+{
+    apr_int64_t left;
+
+    (void)services;
+    if (!call->deadline) {
+        return -1;
+    }
+    left = call->deadline - mw_monotonic();
+    return left > 0 ? left : 0;
+}
+
+static apr_status_t services_random(const cachemw_services_t *services,
+                                    void *buffer, apr_size_t length)
+{
+    (void)services;
+    return mw_random(buffer, length);
+}
+
+static apr_status_t services_temp_file(const cachemw_services_t *services,
+                                       apr_file_t **file, apr_pool_t *pool)
+{
+    const mw_store_t *store = services_store(services);
+    unsigned char name[16];
+    char hex[2 * sizeof(name) + 1];
+    const char *path;
+    apr_status_t rv;
+
+    if (!store->temp_dir) {
+        return APR_ENODIR;
+    }
+    rv = mw_random(name, sizeof(name));
+    if (rv != APR_SUCCESS) {
+        return rv;
+    }
+    apr_escape_hex(hex, name, sizeof(name), 0, NULL);
+    path = apr_pstrcat(pool, store->temp_dir, "/cachemw-", hex, NULL);
+    /* APR opens close-on-exec unless told otherwise */
+    rv = apr_file_open(file, path,
+                       APR_FOPEN_READ | APR_FOPEN_WRITE | APR_FOPEN_CREATE
+                           | APR_FOPEN_EXCL | APR_FOPEN_BINARY,
+                       APR_FPROT_UREAD | APR_FPROT_UWRITE, pool);
+    if (rv == APR_SUCCESS) {
+        apr_file_remove(path, pool);
+    }
+    return rv;
+}
+
+static apr_status_t services_segment(const cachemw_services_t *services,
+                                     apr_size_t size, apr_uint64_t layout,
+                                     void **base, int *is_new)
+{
+    const mw_store_t *store = services_store(services);
+    char name[512];
+
+    if (!store->in_post_config) {
+        return APR_EINVAL;
+    }
+    /* another provider's bytes under the same name are another segment */
+    apr_snprintf(name, sizeof(name), "data/%s/%s", store->provider_name,
+                 store->name);
+    return mw_segment_get(store->host->segments, name, size, layout, base,
+                          is_new);
+}
+
+static apr_status_t services_find(const cachemw_services_t *services,
+                                  const char *name,
+                                  const cachemw_provider_t **table, void **self)
+{
+    const mw_store_t *store = services_store(services);
+    mw_store_t *found = NULL;
+
+    if (store->host->find) {
+        found = store->host->find(store->host->baton, name);
+    }
+    if (!found || found == store) {
+        return APR_NOTFOUND;
+    }
+    *table = &mw_facade;
+    *self = found;
+    return APR_SUCCESS;
+}
+
+void mw_services_init(mw_store_t *store)
+{
+    cachemw_services_t *services = &store->services;
+
+    services->size = sizeof(*services);
+    services->store_name = store->name;
+    services->log = services_log;
+    services->count = services_count;
+    services->remaining = services_remaining;
+    services->random = services_random;
+    services->temp_file = services_temp_file;
+    services->segment = services_segment;
+    services->store = services_find;
+}
