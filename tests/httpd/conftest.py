@@ -49,6 +49,7 @@ CacheQuickHandler @QUICK@
 CacheHeader on
 CacheDetailHeader on
 CacheLock off
+UseCanonicalPhysicalPort on
 @PROVIDER@
 <IfModule http2_module>
     Protocols h2c http/1.1
@@ -70,13 +71,21 @@ ProxyPass "/" "http://127.0.0.1:@ORIGIN@/" retry=0
 </Location>
 <Location "/errordoc/">
     ProxyErrorOverride on
-    ErrorDocument 404 /plain/shared-error-document
+    ErrorDocument 404 /local/words/404.html
 </Location>
+<Location "/errordoc-kept/">
+    ProxyErrorOverride on
+    ErrorDocument 404 /local/words-kept/404.html
+</Location>
+<Directory "@DIR@/htdocs/local/words-kept">
+    Header set Cache-Control max-age=60
+</Directory>
 RewriteEngine on
 RewriteRule ^/rewritten/(.*)$ /plain/$1 [PT]
 <Directory "@DIR@/htdocs/local/ssi">
     Options +Includes
     SetOutputFilter INCLUDES
+    Header set Cache-Control no-store
 </Directory>
 <Directory "@DIR@/htdocs/local/ssi-cached">
     Options +Includes
@@ -87,6 +96,18 @@ RewriteRule ^/rewritten/(.*)$ /plain/$1 [PT]
     RewriteEngine on
     RewriteRule ^(.*)\\.old$ $1.txt
 </Directory>
+<Directory "@DIR@/htdocs/local/negotiated">
+    Options +MultiViews
+    AddLanguage de .de
+    AddLanguage fr .fr
+</Directory>
+<Directory "@DIR@/htdocs/local/listed">
+    Options +Indexes
+    IndexOptions FancyIndexing
+</Directory>
+<Location "/after/">
+    SetOutputFilter CACHE;DEFLATE
+</Location>
 <Location "/server-status">
     SetHandler server-status
 </Location>

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """A private httpd, a scripted origin and clients that notice a cut."""
 
-from .client import Connection, Response, h2
+from .client import Connection, Response
+from .http2 import Connection2
 from .origin import Gate, Origin, Reply
 from .server import Httpd, configtest
 from .settings import settings
 
-__all__ = ["Connection", "Gate", "Httpd", "Origin", "Reply", "Response",
-           "configtest", "h2", "settings"]
+__all__ = ["Connection", "Connection2", "Gate", "Httpd", "Origin", "Reply", "Response",
+           "configtest", "settings"]

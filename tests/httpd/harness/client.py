@@ -3,11 +3,8 @@
 
 import socket
 import struct
-import subprocess
-import tempfile
 import zlib
 from dataclasses import dataclass, field
-from pathlib import Path
 
 TIMEOUT = 30
 
@@ -243,46 +240,3 @@ class Connection:
         self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER,
                              struct.pack("ii", 1, 0))
         self.sock.close()
-
-
-def h2(addr, target, headers=(), method="GET", host=None, body=None):
-    """One request over HTTP/2 with prior knowledge, through curl."""
-    with tempfile.TemporaryDirectory(prefix="cachemw-h2-") as tmp:
-        out, head, sent = (Path(tmp, n) for n in ("body", "head", "sent"))
-        cmd = ["curl", "--http2-prior-knowledge", "-sS", "--noproxy", "*",
-               "--path-as-is", "--raw", "--max-time", str(TIMEOUT), "-D",
-               str(head), "-o", str(out)]
-        cmd += ["-I"] if method == "HEAD" else ["-X", method]
-        for name, value in pairs(headers):
-            cmd += ["-H", f"{name}: {value}" if value else f"{name};"]
-        if host:
-            cmd += ["-H", f"Host: {host}"]
-        if body is not None:
-            sent.write_bytes(body)
-            cmd += ["--data-binary", f"@{sent}"]
-        cmd.append("http://%s:%d%s" % (*addr, target))
-        done = subprocess.run(cmd, capture_output=True, text=True,
-                              timeout=TIMEOUT + 10)
-        res = Response(framing="h2", complete=done.returncode == 0,
-                       why=f"curl {done.returncode}: {done.stderr.strip()}")
-        if out.exists() and method != "HEAD":
-            res.body = out.read_bytes()
-        if head.exists():
-            _h2_head(res, head.read_bytes().decode("latin-1"))
-        return res
-
-
-def _h2_head(res, text):
-    for block in text.replace("\r\n", "\n").split("\n\n"):
-        lines = block.strip().split("\n")
-        if not lines[0].startswith("HTTP/"):
-            res.trailers += [tuple(x.split(": ", 1)) for x in lines if ": " in x]
-            continue
-        assert lines[0].startswith("HTTP/2 "), lines[0]
-        status = int(lines[0].split()[1])
-        fields = [(n, v.strip()) for n, _, v in
-                  (x.partition(":") for x in lines[1:])]
-        if status < 200:
-            res.interim.append((status, fields))
-        else:
-            res.status, res.headers = status, fields

@@ -12,13 +12,13 @@ import tempfile
 import time
 from pathlib import Path
 
-from . import client
+from . import client, http2
 from .settings import settings
 
 START = 20      # seconds httpd may take to start, restart or stop
 
-MODULES = """authz_core headers dir mime alias rewrite include filter deflate
-    env setenvif status proxy proxy_http cache""".split()
+MODULES = """authz_core headers negotiation dir autoindex mime alias rewrite include
+    filter deflate env setenvif status proxy proxy_http cache""".split()
 
 HEAD = """\
 ServerRoot "@DIR@"
@@ -162,10 +162,15 @@ class Httpd:
         (self.dir / "mime.types").write_text(
             "text/html html shtml\ntext/plain txt\ntext/css css\n")
         for name, data in files.items():
-            path = self.dir / "htdocs" / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(data if isinstance(data, bytes)
-                             else data.encode())
+            self.file(name, data)
+
+    def file(self, name, data, age=100000):
+        """Put a file below the document root, last changed AGE seconds ago."""
+        path = self.dir / "htdocs" / name.lstrip("/")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data if isinstance(data, bytes) else data.encode())
+        when = time.time() - age
+        os.utime(path, (when, when))
 
     # ---- configuration ------------------------------------------------------
 
@@ -346,9 +351,13 @@ class Httpd:
     def get(self, target, headers=(), **more):
         return self.ask("GET", target, headers, **more)
 
-    def h2(self, target, headers=(), method="GET", **more):
-        return client.h2(self.addr(), target, headers, method,
-                         host=f"{self.host_name}:{self.ports[0]}", **more)
+    def connect2(self, port=0, host=None, **more):
+        host = f"{host or self.host_name}:{self.ports[port]}"
+        return http2.Connection2(self.addr(port), host, **more)
+
+    def h2(self, target, headers=(), method="GET", body=None, **more):
+        with self.connect2(**more) as conn:
+            return conn.ask(method, target, headers, body)
 
 
 def configtest(conf, **more):
