@@ -40,5 +40,7 @@ int mw_config_check(apr_pool_t *pconf, apr_pool_t *plog, apr_pool_t *ptemp,
 int mw_config_post(apr_pool_t *pconf, apr_pool_t *plog, apr_pool_t *ptemp,
                    server_rec *s);
 void mw_config_child_init(apr_pool_t *pchild, server_rec *s);
+/** With -D DUMP_CACHEMW_OPTIONS: print the options of every provider. */
+void mw_config_test(apr_pool_t *pconf, server_rec *s);
 
 #endif

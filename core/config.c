@@ -1,0 +1,290 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+#include <stdio.h>
+
+#include "apr_lib.h"
+#include "apr_strings.h"
+#include "http_core.h"
+#include "httpd.h"
+#include "http_log.h"
+#include "http_main.h"
+
+#include "cache_adapter.h"
+#include "config.h"
+#include "enables.h"
+#include "servers.h"
+#include "stores.h"
+#include "watchdog.h"
+#include "words.h"
+
+APLOG_USE_MODULE(cachemw);
+
+#define CONFIG_NAMESPACE_MAX 255
+#define CONFIG_UNCLOSED "a quote is not closed"
+
+/* Of the configuration that is being read or runs. */
+static mw_stores_t *config_stores;
+
+static mw_place_t config_place(const cmd_parms *cmd)
+{
+    mw_place_t place;
+
+    place.file = cmd->directive->filename;
+    place.line = cmd->directive->line_num;
+    return place;
+}
+
+/* "CachemwStore hot: what is wrong" */
+static const char *config_error(const cmd_parms *cmd, const char *word,
+                                const char *error)
+{
+    return apr_pstrcat(cmd->pool, cmd->cmd->name, word ? " " : "",
+                       word ? word : "", ": ", error, NULL);
+}
+
+static const char *config_set_store(cmd_parms *cmd, void *unused,
+                                    const char *args)
+{
+    apr_array_header_t *list = mw_words_split(args, cmd->pool);
+    const char *error = ap_check_cmd_context(cmd, GLOBAL_ONLY);
+    mw_place_t place = config_place(cmd);
+    mw_definition_t *definition;
+    const char **words;
+
+    (void)unused;
+    if (error) {
+        return error;
+    }
+    if (!list) {
+        return config_error(cmd, NULL, CONFIG_UNCLOSED);
+    }
+    if (list->nelts < 2) {
+        return config_error(cmd, NULL,
+                            "takes a name, a provider and its options: "
+                            "NAME PROVIDER [option=value ...]");
+    }
+    words = (const char **)list->elts;
+    error = mw_stores_define(config_stores, cmd->cmd->name, &place, words[0],
+                             words[1], words + 2, list->nelts - 2, &definition);
+    if (error) {
+        return config_error(cmd, words[0], error);
+    }
+    cmd->directive->args =
+        mw_stores_censor(definition, words, list->nelts, cmd->pool);
+    return NULL;
+}
+
+static const char *config_twice(const cmd_parms *cmd, const mw_place_t *first)
+{
+    return config_error(cmd, NULL,
+                        apr_psprintf(cmd->pool,
+                                     "this server has one on line %d of %s "
+                                     "already",
+                                     first->line, first->file));
+}
+
+/* A provider with options, or any but the default one without, is a store of
+ * its own. What else the word may mean is known when all is read. */
+static const char *config_define_in_place(cmd_parms *cmd,
+                                          mw_server_conf_t *conf,
+                                          const char *const *words, int nwords)
+{
+    const char *error;
+
+    if (!mw_stores_provider(words[0])
+        || (nwords == 1 && !strcmp(words[0], MW_PROVIDER_DEFAULT))) {
+        return NULL;
+    }
+    error =
+        mw_stores_define(config_stores, cmd->cmd->name, &conf->word_place, NULL,
+                         words[0], words + 1, nwords - 1, &conf->definition);
+    if (error) {
+        return config_error(cmd, words[0], error);
+    }
+    cmd->directive->args =
+        mw_stores_censor(conf->definition, words, nwords, cmd->pool);
+    return NULL;
+}
+
+static const char *config_set_provider(cmd_parms *cmd, void *unused,
+                                       const char *args)
+{
+    mw_server_conf_t *conf = mw_server_conf(cmd->server);
+    apr_array_header_t *list = mw_words_split(args, cmd->pool);
+    const char *error = ap_check_cmd_context(cmd, NOT_IN_DIR_CONTEXT);
+    const char **words;
+
+    (void)unused;
+    if (error) {
+        return apr_pstrcat(cmd->pool, error,
+                           ": a server or virtual host keeps all its responses "
+                           "in one store",
+                           NULL);
+    }
+    if (!list) {
+        return config_error(cmd, NULL, CONFIG_UNCLOSED);
+    }
+    if (list->nelts < 1) {
+        return config_error(cmd, NULL,
+                            "takes the name of a store, or a provider and its "
+                            "options: NAME, or PROVIDER [option=value ...]");
+    }
+    if (conf->word) {
+        return config_twice(cmd, &conf->word_place);
+    }
+    words = (const char **)list->elts;
+    conf->word = words[0];
+    conf->word_place = config_place(cmd);
+    conf->has_options = list->nelts > 1;
+    return config_define_in_place(cmd, conf, words, list->nelts);
+}
+
+static const char *config_set_name_space(cmd_parms *cmd, void *unused,
+                                         const char *arg)
+{
+    mw_server_conf_t *conf = mw_server_conf(cmd->server);
+    const char *error = ap_check_cmd_context(cmd, NOT_IN_DIR_CONTEXT);
+    const char *c;
+
+    (void)unused;
+    if (error) {
+        return error;
+    }
+    if (conf->chosen) {
+        return config_twice(cmd, &conf->chosen_place);
+    }
+    for (c = arg; apr_isgraph(*c); c++) {
+        continue;
+    }
+    if (!*arg || *c || c - arg > CONFIG_NAMESPACE_MAX) {
+        return config_error(cmd, arg,
+                            apr_psprintf(cmd->pool,
+                                         "a namespace is 1 to %d visible ASCII "
+                                         "characters",
+                                         CONFIG_NAMESPACE_MAX));
+    }
+    conf->chosen = arg;
+    conf->chosen_place = config_place(cmd);
+    return NULL;
+}
+
+static apr_status_t config_forget(void *unused)
+{
+    (void)unused;
+    config_stores = NULL;
+    return APR_SUCCESS;
+}
+
+int mw_config_pre(apr_pool_t *pconf, apr_pool_t *plog, apr_pool_t *ptemp)
+{
+    (void)plog;
+    (void)ptemp;
+    config_stores = mw_stores_make(pconf);
+    apr_pool_cleanup_register(pconf, NULL, config_forget,
+                              apr_pool_cleanup_null);
+    return OK;
+}
+
+static void config_warn(const apr_array_header_t *servers,
+                        const apr_array_header_t *enables, int used,
+                        const server_rec *s)
+{
+    mw_enables_warn(enables, s);
+    if (used) {
+        mw_stores_warn_unused(config_stores);
+    }
+    else if (mw_servers_say(servers) || mw_stores_are_defined(config_stores)) {
+        ap_log_error(APLOG_MARK, APLOG_WARNING, 0, s,
+                     "Stores of mod_cachemw are configured, but nothing is "
+                     "kept in them: no CacheEnable " MW_CACHE_TYPE
+                     " is in force");
+    }
+}
+
+int mw_config_check(apr_pool_t *pconf, apr_pool_t *plog, apr_pool_t *ptemp,
+                    server_rec *s)
+{
+    apr_array_header_t *servers = mw_servers_list(s, pconf);
+    apr_array_header_t *enables = mw_enables_collect(ap_conftree, ptemp);
+    int errors;
+
+    (void)plog;
+    mw_servers_name(servers, pconf);
+    errors = mw_servers_resolve(servers, config_stores, pconf);
+    errors += mw_stores_open(config_stores);
+    if (errors) {
+        return HTTP_INTERNAL_SERVER_ERROR;
+    }
+    if (!mw_cache_adapter_bind()) {
+        ap_log_error(APLOG_MARK, APLOG_STARTUP | APLOG_ERR, 0, NULL,
+                     "mod_cache is not loaded, so mod_cachemw does nothing: "
+                     "LoadModule cache_module modules/mod_cache.so (Debian: "
+                     "a2enmod cache)");
+        return OK;
+    }
+    config_warn(servers, enables,
+                mw_servers_use(servers, config_stores, enables), s);
+    return OK;
+}
+
+int mw_config_post(apr_pool_t *pconf, apr_pool_t *plog, apr_pool_t *ptemp,
+                   server_rec *s)
+{
+    (void)plog;
+    (void)ptemp;
+    if (ap_state_query(AP_SQ_MAIN_STATE) == AP_SQ_MS_CREATE_PRE_CONFIG) {
+        return OK;
+    }
+    mw_stores_create(config_stores, s->process);
+    mw_servers_drop_failed(s);
+    mw_watchdog_register(pconf, s);
+    return OK;
+}
+
+void mw_config_child_init(apr_pool_t *pchild, server_rec *s)
+{
+    (void)s;
+    mw_stores_child_init(config_stores, pchild);
+}
+
+void mw_config_test(apr_pool_t *pconf, server_rec *s)
+{
+    const apr_array_header_t *names = mw_stores_providers(pconf);
+    const cachemw_option_t *table;
+    const char *name;
+    int i;
+
+    (void)s;
+    if (!ap_exists_config_define("DUMP_CACHEMW_OPTIONS")) {
+        return;
+    }
+    printf("[common]\n%s", mw_options_reference(mw_store_options, pconf));
+    for (i = 0; i < names->nelts; i++) {
+        name = APR_ARRAY_IDX(names, i, const char *);
+        table = mw_stores_provider(name)->options;
+        printf("[%s]\n%s", name,
+               table ? mw_options_reference(table, pconf) : "");
+    }
+    fflush(stdout);
+}
+
+void mw_config_each_store(mw_config_each_fn *each, void *baton)
+{
+    mw_stores_each(config_stores, each, baton);
+}
+
+const command_rec mw_config_commands[] = {
+    AP_INIT_RAW_ARGS(MW_DIRECTIVE_STORE, config_set_store, NULL,
+                     RSRC_CONF | ACCESS_CONF,
+                     "a name, a provider and its options: a store for the "
+                     "responses that mod_cache keeps"),
+    AP_INIT_RAW_ARGS(MW_DIRECTIVE_PROVIDER, config_set_provider, NULL,
+                     RSRC_CONF | ACCESS_CONF,
+                     "the name of a store, or a provider and its options: "
+                     "where this server's responses are kept"),
+    AP_INIT_TAKE1(MW_DIRECTIVE_NAMESPACE, config_set_name_space, NULL,
+                  RSRC_CONF | ACCESS_CONF,
+                  "what keeps this server's responses apart from others in "
+                  "the same store, instead of ServerName:port"),
+    { .name = NULL }
+};

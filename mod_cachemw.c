@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+#include "httpd.h"
+#include "apr_optional_hooks.h"
+#include "ap_provider.h"
+#include "http_config.h"
+#include "mod_cache.h"
+#include "mod_status.h"
+
+#include "core/cache_adapter.h"
+#include "core/config.h"
+#include "core/status.h"
+#include "providers/memory/memory.h"
+
+static void register_hooks(apr_pool_t *p)
+{
+    static const char *const before_cache[] = { "mod_cache.c", NULL };
+
+    ap_register_provider(p, CACHE_PROVIDER_GROUP, "cachemw", "0",
+                         &mw_cache_provider);
+    ap_register_provider(p, CACHEMW_PROVIDER_GROUP, "memory",
+                         CACHEMW_PROVIDER_VERSION, &mw_memory_provider);
+
+    ap_hook_pre_config(mw_config_pre, NULL, NULL, APR_HOOK_MIDDLE);
+    ap_hook_check_config(mw_config_check, NULL, NULL, APR_HOOK_MIDDLE);
+    ap_hook_test_config(mw_config_test, NULL, NULL, APR_HOOK_MIDDLE);
+    ap_hook_post_config(mw_config_post, NULL, NULL, APR_HOOK_MIDDLE);
+    /* Before mod_watchdog starts the thread that sweeps. */
+    ap_hook_child_init(mw_config_child_init, NULL, NULL, APR_HOOK_FIRST);
+    ap_hook_quick_handler(mw_cache_adapter_note_lookup, NULL, before_cache,
+                          APR_HOOK_FIRST);
+
+    APR_OPTIONAL_HOOK(cache, cache_status, mw_cache_adapter_status, NULL, NULL,
+                      APR_HOOK_MIDDLE);
+    APR_OPTIONAL_HOOK(ap, status_hook, mw_status, NULL, NULL, APR_HOOK_MIDDLE);
+}
+
+AP_DECLARE_MODULE(cachemw) = {
+    STANDARD20_MODULE_STUFF,
+    .create_server_config = mw_config_create_server,
+    .merge_server_config = mw_config_merge_server,
+    .cmds = mw_config_commands,
+    .register_hooks = register_hooks,
+};
