@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
-#include <limits.h>
 #include <string.h>
+#include <strings.h>
 
 #include "apr_file_info.h"
 #include "apr_lib.h"
@@ -16,6 +16,7 @@
 
 #define NUMBER_MAX APR_INT64_C(0x7fffffffffffffff)
 
+/** The last of several has no suffix: what a bare number counts. */
 typedef struct unit_t {
     const char *suffix;
     apr_int64_t factor;
@@ -39,7 +40,6 @@ typedef struct type_t {
     const char *name;     /**< in the reference */
     const char *accepted; /**< "… is accepted"; NULL: the words */
     const unit_t *units;  /**< suffixes, smallest first; NULL: none */
-    const char *plain;    /**< suffix that is meant when there is none */
     parse_fn *parse;
     int is_ordered; /**< minimum and maximum count */
     int is_secret;
@@ -77,12 +77,10 @@ static apr_int64_t number_append(apr_int64_t number, char digit)
 
 static const unit_t *unit_find(const unit_t *units, const char *suffix)
 {
-    for (; units->suffix && *suffix; units++) {
-        if (!strcasecmp(units->suffix, suffix)) {
-            return units;
-        }
+    while (units->suffix && strcasecmp(units->suffix, suffix)) {
+        units++;
     }
-    return *suffix ? NULL : units;
+    return units->suffix || !*suffix ? units : NULL;
 }
 
 /** A number with a suffix. @return 0 when the text is not one */

@@ -8,6 +8,7 @@
 #include "core/option_value.h"
 #include "core/options.h"
 
+/** Longer names have no closest one. */
 #define NAME_MAX_COMPARED 32
 
 /** A place in one of several tables. */
@@ -117,7 +118,11 @@ static const char *unknown_message(const mw_options_t *sets, int nsets,
         for (row = 0; row < table_size(sets[i].table); row++) {
             const char *candidate = sets[i].table[row].name;
             const int distance = name_distance(name, length, candidate);
+            place_t place;
 
+            if (place_find(&place, sets, i, candidate, strlen(candidate))) {
+                continue; /* hidden by an earlier table */
+            }
             known =
                 apr_pstrcat(pool, known, *known ? ", " : "", candidate, NULL);
             if (distance <= best) {
@@ -127,10 +132,7 @@ static const char *unknown_message(const mw_options_t *sets, int nsets,
         }
     }
     if (!*known) {
-        return apr_psprintf(pool,
-                            "option '%.*s' is unknown; there are no "
-                            "options here",
-                            (int)length, name);
+        known = "none";
     }
     return apr_psprintf(pool, "option '%.*s' is unknown; %s%s%sknown are %s",
                         (int)length, name, closest ? "did you mean '" : "",
