@@ -117,20 +117,20 @@ static apr_status_t adapter_recall_body(cache_handle_t *h, apr_pool_t *p,
     return APR_SUCCESS;
 }
 
-/* The purge epoch from before the request went to the origin. A request that
- * mod_cache did not look up (no-cache) has none: then nothing may have changed
- * in the whole store since it came in. */
-static int adapter_epoch(mw_handle_t *handle, request_rec *r)
+/* The purge epoch from before the request went to the origin; a request that
+ * mod_cache did not look up (no-cache) goes by when it came in.
+ * 0: it has been overtaken, or that cannot be told. */
+static int adapter_take_epoch(mw_handle_t *handle, request_rec *r)
 {
-    mw_state_t *shared = mw_store_state(handle->store);
     mw_handle_t *looked = mw_handle_of_lookup(r, &handle->plain);
 
-    if (looked != NULL) {
-        handle->epoch = looked->epoch;
-        return 1;
+    if (looked == NULL) {
+        handle->changes = mw_request_state(r)->changes;
+        return mw_handle_fix_epoch(handle);
     }
-    handle->epoch = mw_epoch_get(shared, &handle->plain);
-    return mw_request_state(r)->changes == mw_epoch_changes(shared);
+    handle->has_epoch = mw_handle_fix_epoch(looked);
+    handle->epoch = looked->epoch;
+    return handle->has_epoch;
 }
 
 static int adapter_create_entity(cache_handle_t *h, request_rec *r,
@@ -144,7 +144,7 @@ static int adapter_create_entity(cache_handle_t *h, request_rec *r,
         || (handle = mw_handle_make(r, server, key)) == NULL) {
         return DECLINED;
     }
-    if (!adapter_epoch(handle, r)) {
+    if (!adapter_take_epoch(handle, r)) {
         mw_store_count(handle->store, MW_COUNT_REFUSED, 1);
         return DECLINED;
     }

@@ -101,14 +101,12 @@ apr_status_t mw_lookup_record(mw_handle_t *handle, request_rec *r)
     return rv;
 }
 
-apr_status_t mw_lookup_response(mw_handle_t *handle, request_rec *r)
+static apr_status_t lookup_response(mw_handle_t *handle, request_rec *r)
 {
     int body = !r->header_only && !mw_request_state(r)->lookup
                && !request_is_conditional(r);
     apr_status_t rv;
 
-    handle->epoch = mw_epoch_get(mw_store_state(handle->store), &handle->plain);
-    handle->looked_up = r->request_time;
     rv = lookup_get(handle, r, &handle->plain, body);
     if (rv != APR_SUCCESS) {
         return rv;
@@ -125,12 +123,32 @@ apr_status_t mw_lookup_response(mw_handle_t *handle, request_rec *r)
     return rv == APR_SUCCESS ? lookup_variant(handle, r, body) : rv;
 }
 
+/* What is fresh without a doubt is not going to be stored again. */
+static int lookup_is_fresh(const mw_handle_t *handle, const request_rec *r)
+{
+    return handle->head.expire > r->request_time
+           && !(handle->head.control & MW_CONTROL_INVALIDATED)
+           && apr_table_get(r->headers_in, "Cache-Control") == NULL;
+}
+
+apr_status_t mw_lookup_response(mw_handle_t *handle, request_rec *r)
+{
+    apr_status_t rv;
+
+    handle->looked_up = r->request_time;
+    handle->changes = mw_epoch_changes(mw_store_state(handle->store));
+    rv = lookup_response(handle, r);
+    if (rv != APR_SUCCESS || !lookup_is_fresh(handle, r)) {
+        mw_handle_fix_epoch(handle);
+    }
+    return rv;
+}
+
 apr_status_t mw_lookup_any(mw_handle_t *handle, request_rec *r)
 {
     apr_status_t rv;
 
     handle->looked_up = apr_time_now();
-    handle->epoch = mw_epoch_get(mw_store_state(handle->store), &handle->plain);
     rv = mw_lookup_record(handle, r);
     return rv == APR_SUCCESS && handle->record == NULL
                ? lookup_decode(handle, r)
@@ -148,10 +166,8 @@ static int lookup_needs_no_body(const mw_handle_t *handle, request_rec *r)
         || handle->entry.body_len == 0) {
         return 1;
     }
-    if ((handle->head.control & MW_CONTROL_INVALIDATED)
-        || handle->head.expire <= r->request_time
-        || apr_table_get(r->headers_in, "Range") != NULL
-        || apr_table_get(r->headers_in, "Cache-Control") != NULL) {
+    if (!lookup_is_fresh(handle, r)
+        || apr_table_get(r->headers_in, "Range") != NULL) {
         return 0;
     }
     if (apr_table_get(r->headers_in, "If-None-Match") != NULL) {

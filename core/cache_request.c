@@ -61,6 +61,17 @@ mw_handle_t *mw_handle_make(request_rec *r, const mw_server_t *server,
     return handle;
 }
 
+int mw_handle_fix_epoch(mw_handle_t *handle)
+{
+    mw_state_t *shared = mw_store_state(handle->store);
+
+    if (!handle->has_epoch) {
+        handle->epoch = mw_epoch_get(shared, &handle->plain);
+        handle->has_epoch = mw_epoch_changes(shared) == handle->changes;
+    }
+    return handle->has_epoch;
+}
+
 /* The request that stood before this one: a redirect's origin, or the request
  * that includes this one. */
 static request_rec *request_before(const request_rec *r)

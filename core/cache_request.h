@@ -26,7 +26,9 @@ typedef struct mw_handle_t {
     conn_rec *connection;
     cachemw_key_t plain;  /**< namespace, NUL, URL key */
     cachemw_key_t key;    /**< the same, or the variant's */
-    apr_uint64_t epoch;   /**< purge epoch of plain before the look-up */
+    apr_uint64_t changes; /**< purges of the store before the look-up */
+    apr_uint64_t epoch;   /**< purge epoch of plain at that moment, */
+    int has_epoch;        /**< once mw_handle_fix_epoch() has found it */
     apr_time_t looked_up; /**< when: later reads ask for that time */
 
     mw_vary_t *record; /**< the Vary record; NULL: does not vary */
@@ -71,6 +73,13 @@ mw_handle_t *mw_handle_recognise(request_rec *r, const cache_handle_t *h);
 
 /** The handle of the look-up that led to storing under this key, or NULL. */
 mw_handle_t *mw_handle_of_lookup(request_rec *r, const cachemw_key_t *plain);
+
+/**
+ * Find the purge epoch that held when handle->changes was read, unless it is
+ * known. Kept off the hit path, for it hashes the key.
+ * @return 0 when it cannot be told any more: something was purged since
+ */
+int mw_handle_fix_epoch(mw_handle_t *handle);
 
 /** A call in the request's pool; the deadline is the store's own. */
 void mw_request_call(request_rec *r, apr_time_t now, cachemw_call_t *call);

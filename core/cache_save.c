@@ -38,10 +38,11 @@ static apr_time_t save_expires(mw_handle_t *handle, apr_time_t now)
            + mw_store_settings(handle->store)->keep;
 }
 
-static int save_is_overtaken(const mw_handle_t *handle)
+static int save_is_overtaken(mw_handle_t *handle)
 {
-    return mw_epoch_get(mw_store_state(handle->store), &handle->plain)
-           != handle->epoch;
+    return !mw_handle_fix_epoch(handle)
+           || mw_epoch_get(mw_store_state(handle->store), &handle->plain)
+                  != handle->epoch;
 }
 
 /* Choose the Vary record that the new variant belongs to: the one there is, if

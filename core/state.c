@@ -131,15 +131,29 @@ apr_uint64_t mw_epoch_get(const mw_state_t *state, const cachemw_key_t *key)
     return all << 32 | __atomic_load_n(slot, __ATOMIC_SEQ_CST);
 }
 
+/* Counted before the epoch changes: who reads the count, then an epoch, then
+ * the same count again has read an epoch that held all the while. */
+static void epoch_count_change(mw_state_t *state)
+{
+    __atomic_fetch_add(&state->epoch_changes, 1, __ATOMIC_SEQ_CST);
+}
+
 void mw_epoch_bump(mw_state_t *state, const cachemw_key_t *key)
 {
+    epoch_count_change(state);
     __atomic_fetch_add(&state->epochs[epoch_slot(state, key)], 1,
                        __ATOMIC_SEQ_CST);
 }
 
 void mw_epoch_bump_all(mw_state_t *state)
 {
+    epoch_count_change(state);
     __atomic_fetch_add(&state->epoch_all, 1, __ATOMIC_SEQ_CST);
+}
+
+apr_uint64_t mw_epoch_changes(const mw_state_t *state)
+{
+    return __atomic_load_n(&state->epoch_changes, __ATOMIC_SEQ_CST);
 }
 
 int mw_log_allowed(mw_state_t *state, apr_uint32_t kind, apr_int64_t now,
