@@ -12,6 +12,10 @@
 #include "core/status.h"
 #include "providers/memory/memory.h"
 
+/* The one symbol that leaves this object. */
+extern module AP_MODULE_DECLARE_DATA cachemw_module
+    __attribute__((visibility("default")));
+
 static void register_hooks(apr_pool_t *p)
 {
     static const char *const before_cache[] = { "mod_cache.c", NULL };
