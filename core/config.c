@@ -209,7 +209,7 @@ int mw_config_check(apr_pool_t *pconf, apr_pool_t *plog, apr_pool_t *ptemp,
     int errors;
 
     (void)plog;
-    mw_servers_name(servers, pconf);
+    mw_servers_name(servers, enables, pconf);
     errors = mw_servers_resolve(servers, config_stores, pconf);
     errors += mw_stores_open(config_stores);
     if (errors) {

@@ -120,7 +120,8 @@ static void server_warn_rival(const server_rec *s, const server_rec *rival)
                  s->defn_name);
 }
 
-void mw_servers_name(const apr_array_header_t *servers, apr_pool_t *pconf)
+void mw_servers_name(const apr_array_header_t *servers,
+                     const apr_array_header_t *enables, apr_pool_t *pconf)
 {
     server_rec **all = (server_rec **)servers->elts;
     mw_site_t *sites = apr_pcalloc(pconf, servers->nelts * sizeof(*sites));
@@ -142,7 +143,8 @@ void mw_servers_name(const apr_array_header_t *servers, apr_pool_t *pconf)
         to = &mw_server_conf(all[i])->resolved;
         to->name_space = sites[i].name_space;
         to->name_space_len = strlen(sites[i].name_space);
-        if (sites[i].rival >= 0 && sites[i].rival < i) {
+        if (sites[i].rival >= 0 && sites[i].rival < i
+            && mw_enables_apply(enables, all[i])) {
             server_warn_rival(all[i], all[sites[i].rival]);
         }
     }

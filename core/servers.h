@@ -35,8 +35,12 @@ mw_server_conf_t *mw_server_conf(const server_rec *s);
  */
 apr_array_header_t *mw_servers_list(server_rec *s, apr_pool_t *pconf);
 
-/** Give them their namespaces; warn of those that cannot be told apart. */
-void mw_servers_name(const apr_array_header_t *servers, apr_pool_t *pconf);
+/**
+ * Give them their namespaces; warn of those that cannot be told apart.
+ * @param enables from mw_enables_collect()
+ */
+void mw_servers_name(const apr_array_header_t *servers,
+                     const apr_array_header_t *enables, apr_pool_t *pconf);
 
 /**
  * Find the store that each server means.
