@@ -62,31 +62,27 @@ int mw_is_token(const char *bytes, apr_size_t length)
 /* The value of a Content-Length field, -1 when it is none. */
 static apr_int64_t length_parse(const char *value)
 {
-    apr_int64_t n = 0;
+    const char *p = value;
+    apr_uint64_t n = 0;
 
-    if (!*value) {
-        return -1;
+    for (; *p >= '0' && *p <= '9'; p++) {
+        n = n * 10 + (*p - '0');
     }
-    for (; *value; value++) {
-        int digit = *value - '0';
-
-        if (digit < 0 || digit > 9 || n > (APR_INT64_MAX - digit) / 10) {
-            return -1;
-        }
-        n = n * 10 + digit;
-    }
-    return n;
+    /* 18 digits cannot overflow, and no body is longer */
+    return !*p && p > value && p - value <= 18 ? (apr_int64_t)n : -1;
 }
 
 /*
- * Whether a field agrees with a body of body_len bytes, sent whole. While
- * body_len is -1 a Content-Length sets it, so that a second one must agree.
+ * Whether a field whose name has the length of one of the two that frame a
+ * message agrees with a body of body_len bytes, sent whole. While body_len is
+ * -1 a Content-Length sets it, so that a second one must agree.
  */
-static int framing_agrees(const char *name, apr_size_t name_len,
-                          const char *value, apr_int64_t *body_len)
+static int framing_agrees(const char *name, const char *value,
+                          apr_int64_t *body_len)
 {
-    if (name_len == sizeof("Content-Length") - 1
-        && !apr_cstr_casecmp(name, "Content-Length")) {
+    /* how it is nearly always written */
+    if (!memcmp(name, "Content-Length", sizeof("Content-Length"))
+        || !apr_cstr_casecmp(name, "Content-Length")) {
         apr_int64_t n = length_parse(value);
 
         if (*body_len == -1) {
@@ -94,8 +90,13 @@ static int framing_agrees(const char *name, apr_size_t name_len,
         }
         return n >= 0 && n == *body_len;
     }
-    return name_len != sizeof("Transfer-Encoding") - 1
-           || apr_cstr_casecmp(name, "Transfer-Encoding");
+    return apr_cstr_casecmp(name, "Transfer-Encoding") != 0;
+}
+
+static int field_is_framing(apr_size_t name_len)
+{
+    return name_len == sizeof("Content-Length") - 1
+           || name_len == sizeof("Transfer-Encoding") - 1;
 }
 
 static int numbers_are_valid(const mw_head_t *head)
@@ -173,6 +174,8 @@ const unsigned char *mw_frame_open(const void *bytes, apr_size_t length,
 
 typedef unsigned char lanes_t __attribute__((vector_size(16)));
 #define LANES ((apr_size_t)sizeof(lanes_t))
+/* How often a lane can count. */
+#define LANE_MAX 255
 
 static lanes_t lanes_load(const unsigned char *p)
 {
@@ -182,31 +185,19 @@ static lanes_t lanes_load(const unsigned char *p)
     return lanes;
 }
 
-/*
- * The n < LANES bytes before end, the other lanes filled with 'x', which no
- * check minds. A whole load is in bounds: the frame lies before.
- */
-static lanes_t lanes_load_tail(const unsigned char *end, apr_size_t n)
+/* All ones in the last n < LANES lanes. */
+static lanes_t lanes_last(apr_size_t n)
 {
     static const unsigned char mask[2 * sizeof(lanes_t)] = {
         0,    0,    0,    0,    0,    0,    0,    0,    0,    0,    0,
         0,    0,    0,    0,    0,    0xff, 0xff, 0xff, 0xff, 0xff, 0xff,
         0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff
     };
-    lanes_t keep = lanes_load(mask + n);
 
-    return (lanes_load(end - LANES) & keep) | (~keep & 'x');
+    return lanes_load(mask + n);
 }
 
-static int lanes_any(lanes_t lanes)
-{
-    apr_uint64_t half[2];
-
-    memcpy(half, &lanes, sizeof(half));
-    return (half[0] | half[1]) != 0;
-}
-
-static apr_uint32_t lanes_sum(lanes_t lanes)
+static apr_size_t lanes_sum(lanes_t lanes)
 {
     const apr_uint64_t even = APR_UINT64_C(0x00ff00ff00ff00ff);
     apr_uint64_t half[2], sum;
@@ -214,62 +205,89 @@ static apr_uint32_t lanes_sum(lanes_t lanes)
     memcpy(half, &lanes, sizeof(half));
     sum = (half[0] & even) + (half[0] >> 8 & even) + (half[1] & even)
           + (half[1] >> 8 & even);
-    return (apr_uint32_t)(sum * APR_UINT64_C(0x0001000100010001) >> 48);
+    return sum * APR_UINT64_C(0x0001000100010001) >> 48;
 }
 
-static lanes_t lanes_next(const unsigned char **p, const unsigned char *end)
+/* All ones where there is a letter, a digit or a hyphen. */
+static lanes_t lanes_plain(lanes_t lanes)
 {
-    apr_size_t left = end - *p;
-    lanes_t lanes;
+    lanes_t letters = (lanes_t)(((lanes | 0x20) - 'a') < 26);
+    lanes_t digits = (lanes_t)((lanes - '0') < 10);
 
-    if (left < LANES) {
-        *p = end;
-        return lanes_load_tail(end, left);
-    }
-    lanes = lanes_load(*p);
-    *p += LANES;
-    return lanes;
+    return letters | digits | (lanes_t)(lanes == '-');
 }
 
-/* Whether there are exactly so many NUL, and neither CR nor LF. */
-static int strings_are_clean(const unsigned char *p, const unsigned char *end,
-                             apr_uint32_t nuls)
+/* All ones where there is CR, LF, NUL or another character up to CR. */
+static lanes_t lanes_low(lanes_t lanes)
 {
-    lanes_t bad = { 0 };
-    apr_uint32_t found = 0;
-
-    while (p < end) {
-        lanes_t count = { 0 };
-        int steps;
-
-        /* a lane counts to 255 */
-        for (steps = 255; steps && p < end; steps--) {
-            lanes_t lanes = lanes_next(&p, end);
-
-            count -= (lanes_t)(lanes == 0);
-            bad |= (lanes_t)((lanes == '\r') | (lanes == '\n'));
-        }
-        found += lanes_sum(count);
-    }
-    return found == nuls && !lanes_any(bad);
+    return (lanes_t)(lanes <= '\r');
 }
 
 /*
- * Whether all are letters, digits, hyphens or NUL, as in nearly all field
- * names; if not, mw_is_token() has the last word on each.
+ * How many bytes are what `are` tells. At least LANES bytes lie before p: what
+ * is left at the end is loaded with some of them.
  */
-static int names_are_plain(const unsigned char *p, const unsigned char *end)
+static APR_INLINE apr_size_t bytes_count(const unsigned char *p,
+                                         apr_size_t length,
+                                         lanes_t (*are)(lanes_t lanes))
 {
-    lanes_t other = { 0 };
+    apr_size_t found = 0, n;
 
-    while (p < end) {
-        lanes_t lanes = lanes_next(&p, end);
-        lanes_t letters = (lanes_t)(((lanes | 0x20) - 'a') < 26);
-        lanes_t digits = (lanes_t)((lanes - '0') < 10);
+    for (;;) {
+        lanes_t count = { 0 };
 
-        other |= ~(letters | digits | (lanes_t)((lanes == '-') | (lanes == 0)));
+        for (n = length / LANES < LANE_MAX - 1 ? length / LANES : LANE_MAX - 1;
+             n; n--) {
+            count -= are(lanes_load(p));
+            p += LANES;
+            length -= LANES;
+        }
+        if (length < LANES) {
+            p += length;
+            count -= are(lanes_load(p - LANES)) & lanes_last(length);
+            return found + lanes_sum(count);
+        }
+        found += lanes_sum(count);
     }
-    return !lanes_any(other);
+}
+
+/*
+ * Whether names with n terminators have nothing but characters of tokens; that
+ * the terminators are there is for the caller to see. Nearly all names are
+ * plain, which is quickly told; if not, each byte is looked at.
+ */
+static int names_are_tokens(const char *names, apr_size_t length, apr_size_t n)
+{
+    apr_size_t i, nuls = 0;
+
+    if (bytes_count((const unsigned char *)names, length, lanes_plain) + n
+        == length) {
+        return 1;
+    }
+    for (i = 0; i < length; i++) {
+        if (names[i] && !char_is_token((unsigned char)names[i])) {
+            return 0;
+        }
+        nuls += !names[i];
+    }
+    return nuls == n;
+}
+
+/* The same of values, which have no CR and LF, and seldom a tab. */
+static int values_are_clean(const char *values, apr_size_t length, apr_size_t n)
+{
+    apr_size_t i, nuls = 0;
+
+    if (bytes_count((const unsigned char *)values, length, lanes_low) == n) {
+        return 1;
+    }
+    for (i = 0; i < length; i++) {
+        if (values[i] == '\r' || values[i] == '\n') {
+            return 0;
+        }
+        nuls += !values[i];
+    }
+    return nuls == n;
 }
 
 /* --- encode -------------------------------------------------------------- */
@@ -291,7 +309,8 @@ static apr_status_t fields_measure(const apr_array_header_t *fields,
         apr_size_t name_len = strlen(field->key);
 
         if (!mw_is_token(field->key, name_len) || strpbrk(field->val, "\r\n")
-            || !framing_agrees(field->key, name_len, field->val, &body_len)) {
+            || (field_is_framing(name_len)
+                && !framing_agrees(field->key, field->val, &body_len))) {
             return APR_EINVAL;
         }
         if (name_len > FIELD_NAME_MAX) {
@@ -432,7 +451,7 @@ static int parts_find(mw_head_t *head, fields_t *fields, const unsigned char *p,
     head->vary_block_len = block_len;
     p += block_len;
     left -= block_len;
-    if (fields->count > left / FIELD_FIXED) {
+    if ((apr_uint64_t)fields->count * FIELD_FIXED > left) {
         return 0;
     }
     fields->lengths = p;
@@ -446,15 +465,16 @@ static int parts_find(mw_head_t *head, fields_t *fields, const unsigned char *p,
     return 1;
 }
 
-/* The fields into the table; 0 when something is wrong with them. */
+/*
+ * The fields into the table; 0 when something is wrong with them. Their bytes
+ * have been checked, save that each string must end where its length says.
+ */
 static int fields_read(apr_table_t *table, const fields_t *fields,
                        apr_int64_t body_len)
 {
     const unsigned char *lengths = fields->lengths;
     const unsigned char *lengths_end = (const unsigned char *)fields->names;
     const char *name = fields->names, *value = fields->values;
-    int plain = names_are_plain((const unsigned char *)name,
-                                (const unsigned char *)value);
 
     for (; lengths < lengths_end; lengths += FIELD_FIXED) {
         apr_size_t name_len = mw_wire_get16(lengths);
@@ -462,8 +482,9 @@ static int fields_read(apr_table_t *table, const fields_t *fields,
 
         if (!name_len || name_len >= (apr_size_t)(fields->values - name)
             || value_len >= (apr_size_t)(fields->end - value) || name[name_len]
-            || value[value_len] || (!plain && !mw_is_token(name, name_len))
-            || !framing_agrees(name, name_len, value, &body_len)) {
+            || value[value_len]
+            || (field_is_framing(name_len)
+                && !framing_agrees(name, value, &body_len))) {
             return 0;
         }
         apr_table_addn(table, name, value);
@@ -486,8 +507,10 @@ apr_status_t mw_head_decode(const void *bytes, apr_size_t length,
     }
     numbers_read(head, p);
     if (!numbers_are_valid(head) || !parts_find(head, &fields, p, end)
-        || !strings_are_clean((const unsigned char *)fields.names, end,
-                              2 * fields.count)) {
+        || !names_are_tokens(fields.names, fields.values - fields.names,
+                             fields.count)
+        || !values_are_clean(fields.values, fields.end - fields.values,
+                             fields.count)) {
         return APR_EINCOMPLETE;
     }
     head->headers = apr_table_make(pool, (int)fields.count);

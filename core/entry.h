@@ -79,7 +79,7 @@ typedef struct mw_head_t {
  * @return APR_EINVAL when it must not be stored: status, a time or control out
  *         of range; a field whose name is no token (RFC 9110, section 5.6.2)
  *         or whose value has CR or LF; Transfer-Encoding; a Content-Length
- *         that is no number, or several that differ. APR_ENOSPC above
+ *         that is no number of 1 to 18 digits, or several that differ. APR_ENOSPC above
  *         CACHEMW_HEAD_MAX or with a field name of 64 KB
  */
 apr_status_t mw_head_encode(const mw_head_t *head, int checksum,
