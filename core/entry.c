@@ -367,8 +367,7 @@ apr_status_t mw_head_encode(const mw_head_t *head, int checksum,
                             apr_pool_t *pool, const void **bytes,
                             apr_size_t *length)
 {
-    const apr_array_header_t none = { .nelts = 0 };
-    const apr_array_header_t *fields = &none;
+    const apr_array_header_t *fields;
     unsigned char *frame, *p;
     sizes_t sizes;
     apr_status_t rv;
@@ -376,9 +375,8 @@ apr_status_t mw_head_encode(const mw_head_t *head, int checksum,
     if (!numbers_are_valid(head)) {
         return APR_EINVAL;
     }
-    if (head->headers) {
-        fields = apr_table_elts(head->headers);
-    }
+    fields = head->headers ? apr_table_elts(head->headers)
+                           : apr_array_make(pool, 1, sizeof(apr_table_entry_t));
     rv = fields_measure(fields, &sizes);
     if (rv != APR_SUCCESS) {
         return rv;
