@@ -1,0 +1,292 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+#include <unistd.h>
+
+#include "apr_strings.h"
+#include "httpd.h"
+#include "http_log.h"
+#include "http_main.h"
+#include "unixd.h"
+
+#include "stores_private.h"
+
+APLOG_USE_MODULE(cachemw);
+
+#define STORES_RETAINED "mod_cachemw"
+
+/* What store.c writes carries the store's name already. */
+static void stores_log(void *baton, cachemw_level_e level, apr_status_t rv,
+                       const char *text)
+{
+    static const int levels[] = {
+        [CACHEMW_LOG_ERR] = APLOG_ERR,
+        [CACHEMW_LOG_WARNING] = APLOG_WARNING,
+        [CACHEMW_LOG_INFO] = APLOG_INFO,
+        [CACHEMW_LOG_DEBUG] = APLOG_DEBUG,
+    };
+
+    (void)baton;
+    ap_log_error(APLOG_MARK, levels[level], rv, ap_server_conf, "%s", text);
+}
+
+static mw_store_t *stores_host_find(void *baton, const char *name)
+{
+    mw_definition_t *definition = mw_stores_find(baton, name);
+
+    return definition ? definition->store : NULL;
+}
+
+/* The next value of a type in a definition's options, from *at on. */
+static const char *stores_next_value(const mw_definition_t *definition,
+                                     cachemw_type_e type, int *at,
+                                     const char **option)
+{
+    const cachemw_option_t *row = definition->options[0].table;
+    const cachemw_value_t *values = definition->options[0].values;
+
+    for (; row && row[*at].name; ++*at) {
+        if (!row[*at].alias && row[*at].type == type && !values[*at].is_null) {
+            *option = row[*at].name;
+            return values[(*at)++].string;
+        }
+    }
+    return NULL;
+}
+
+static int stores_check_paths(const mw_stores_t *stores)
+{
+    apr_hash_t *paths = apr_hash_make(stores->pconf);
+    mw_definition_t *definition, *other;
+    const char *path, *option;
+    int errors = 0;
+    int at;
+
+    for (definition = stores->definitions; definition;
+         definition = definition->next) {
+        at = 0;
+        while ((
+            path = stores_next_value(definition, CACHEMW_PATH, &at, &option))) {
+            other = apr_hash_get(paths, path, APR_HASH_KEY_STRING);
+            if (other && other != definition) {
+                mw_place_error(&definition->place,
+                               "%s %s: %s=%s: the same path is used by the "
+                               "store on line %d of %s; give each store its "
+                               "own, or name one store in both places",
+                               definition->directive,
+                               definition->name ? definition->name
+                                                : definition->provider_name,
+                               option, path, other->place.line,
+                               other->place.file);
+                errors++;
+            }
+            apr_hash_set(paths, path, APR_HASH_KEY_STRING, definition);
+        }
+    }
+    return errors;
+}
+
+/* "edge -> hot -> edge" */
+static const char *stores_cycle(const mw_stores_t *stores,
+                                const mw_definition_t *again)
+{
+    mw_definition_t **opening = (mw_definition_t **)stores->opening->elts;
+    const char *chain = NULL;
+    int i;
+
+    for (i = 0; i < stores->opening->nelts; i++) {
+        if (chain || opening[i] == again) {
+            chain = apr_pstrcat(stores->pconf, chain ? chain : "",
+                                opening[i]->name, " -> ", NULL);
+        }
+    }
+    return chain ? apr_pstrcat(stores->pconf, chain, again->name, NULL) : NULL;
+}
+
+/* The store of an option, if it is one that may be opened now. */
+static mw_definition_t *stores_inner(mw_stores_t *stores,
+                                     const mw_definition_t *outer,
+                                     const char *option, const char *word)
+{
+    mw_definition_t *inner = mw_stores_find(stores, word);
+    const char *cycle = inner ? stores_cycle(stores, inner) : NULL;
+
+    if (!inner) {
+        mw_place_error(&outer->place,
+                       "%s %s: %s=%s: no store of this name; stores: %s",
+                       outer->directive, outer->name, option, word,
+                       mw_stores_list_names(stores));
+    }
+    else if (cycle) {
+        mw_place_error(&outer->place,
+                       "%s %s: %s=%s: a store cannot contain itself: %s",
+                       outer->directive, outer->name, option, word, cycle);
+        inner = NULL;
+    }
+    return inner;
+}
+
+static int stores_open_itself(mw_stores_t *stores, mw_definition_t *definition)
+{
+    const char *error = NULL;
+    apr_status_t rv;
+
+    rv = mw_store_open(&definition->store, definition->name,
+                       definition->provider, definition->options, &stores->host,
+                       stores->pconf, &error);
+    if (rv != APR_SUCCESS) {
+        definition->store = NULL;
+        mw_place_error(&definition->place, "%s %s: %s", definition->directive,
+                       definition->name,
+                       error ? error : apr_psprintf(stores->pconf, "%pm", &rv));
+        return 1;
+    }
+    mw_store_set_provider_name(definition->store, definition->provider_name);
+    APR_ARRAY_PUSH(stores->opened, mw_definition_t *) = definition;
+    return 0;
+}
+
+static int stores_open_one(mw_stores_t *stores, mw_definition_t *definition)
+{
+    mw_definition_t *inner;
+    const char *word, *option;
+    int errors = 0;
+    int at = 0;
+
+    if (definition->store || definition->is_failed) {
+        return definition->is_failed;
+    }
+    APR_ARRAY_PUSH(stores->opening, mw_definition_t *) = definition;
+    while (
+        (word = stores_next_value(definition, CACHEMW_STORE, &at, &option))) {
+        inner = stores_inner(stores, definition, option, word);
+        errors += inner ? stores_open_one(stores, inner) : 1;
+    }
+    apr_array_pop(stores->opening);
+    definition->is_failed = errors || stores_open_itself(stores, definition);
+    return definition->is_failed;
+}
+
+/* pconf is cleared in the parent only, but a child that is forked without exec
+ * must not close what is not its own, should it ever come here. */
+static apr_status_t stores_close(void *baton)
+{
+    mw_stores_t *stores = baton;
+    mw_definition_t **definition;
+
+    while (stores->parent == getpid()
+           && (definition = apr_array_pop(stores->opened))) {
+        mw_store_close((*definition)->store);
+        (*definition)->store = NULL;
+    }
+    return APR_SUCCESS;
+}
+
+int mw_stores_open(mw_stores_t *stores)
+{
+    mw_definition_t *definition;
+    int errors = stores_check_paths(stores);
+
+    stores->host.log = stores_log;
+    stores->host.find = stores_host_find;
+    stores->host.baton = stores;
+    stores->parent = getpid();
+    apr_pool_cleanup_register(stores->pconf, stores, stores_close,
+                              apr_pool_cleanup_null);
+    for (definition = stores->definitions; definition;
+         definition = definition->next) {
+        errors += stores_open_one(stores, definition);
+    }
+    return errors;
+}
+
+void mw_stores_use(mw_stores_t *stores, mw_definition_t *definition)
+{
+    const char *word, *option;
+    int at = 0;
+
+    if (definition->is_used) {
+        return;
+    }
+    definition->is_used = 1;
+    while (
+        (word = stores_next_value(definition, CACHEMW_STORE, &at, &option))) {
+        mw_stores_use(stores, mw_stores_find(stores, word));
+    }
+}
+
+void mw_stores_warn_unused(const mw_stores_t *stores)
+{
+    const mw_definition_t *definition;
+
+    for (definition = stores->definitions; definition;
+         definition = definition->next) {
+        if (definition->directive && !definition->is_used) {
+            ap_log_error(APLOG_MARK, APLOG_WARNING, 0, ap_server_conf,
+                         "%s %s on line %d of %s is not used: no server with "
+                         "CacheEnable cachemw keeps its responses there",
+                         definition->directive, definition->name,
+                         definition->place.line, definition->place.file);
+        }
+    }
+}
+
+/* The list is in memory that outlives a configuration and this module's code.
+ * One that another build left may be too short: it is emptied then, and a new
+ * one takes its place. */
+static mw_segments_t *stores_segments(process_rec *process)
+{
+    void *memory = ap_retained_data_get(STORES_RETAINED);
+    mw_segments_t *list = NULL;
+
+    if (memory) {
+        list = mw_segments_begin(memory, process->pool);
+    }
+    if (!list) {
+        memory = ap_retained_data_create(STORES_RETAINED, mw_segments_size());
+        list = mw_segments_begin(memory, process->pool);
+    }
+    return list;
+}
+
+void mw_stores_create(mw_stores_t *stores, process_rec *process)
+{
+    int is_root = geteuid() == 0;
+    mw_definition_t **opened = (mw_definition_t **)stores->opened->elts;
+    int i;
+
+    stores->host.segments = stores_segments(process);
+    for (i = 0; i < stores->opened->nelts; i++) {
+        if (opened[i]->is_used) {
+            mw_store_post_config(opened[i]->store, stores->pconf,
+                                 is_root ? ap_unixd_config.user_id : 0,
+                                 is_root ? ap_unixd_config.group_id : 0);
+        }
+    }
+    mw_segments_end(stores->host.segments);
+}
+
+void mw_stores_child_init(mw_stores_t *stores, apr_pool_t *pchild)
+{
+    mw_definition_t **opened = (mw_definition_t **)stores->opened->elts;
+    int i;
+
+    for (i = 0; i < stores->opened->nelts; i++) {
+        if (opened[i]->is_used) {
+            mw_store_child_init(opened[i]->store, pchild);
+        }
+    }
+}
+
+void mw_stores_each(const mw_stores_t *stores, mw_stores_each_fn *each,
+                    void *baton)
+{
+    mw_definition_t **opened;
+    int i;
+
+    for (i = 0; stores && i < stores->opened->nelts; i++) {
+        opened = (mw_definition_t **)stores->opened->elts;
+        if (opened[i]->is_used) {
+            each(baton, opened[i]->store);
+        }
+    }
+}
