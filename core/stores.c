@@ -72,7 +72,7 @@ const char *mw_stores_list_names(const mw_stores_t *stores)
 
     for (definition = stores->definitions; definition;
          definition = definition->next) {
-        if (definition->name && definition->directive) {
+        if (definition->directive && !definition->is_in_place) {
             list = list ? apr_pstrcat(stores->pconf, list, ", ",
                                       definition->name, NULL)
                         : definition->name;
@@ -158,6 +158,7 @@ const char *mw_stores_define(mw_stores_t *stores, const char *directive,
     }
     made = apr_pcalloc(stores->pconf, sizeof(*made));
     made->name = name;
+    made->is_in_place = !name;
     made->directive = directive;
     made->place = *place;
     made->provider_name = provider_name;
@@ -203,9 +204,13 @@ mw_definition_t *mw_stores_default(mw_stores_t *stores)
 
 mw_definition_t *mw_stores_find(mw_stores_t *stores, const char *word)
 {
-    return strcmp(word, MW_PROVIDER_DEFAULT)
-               ? apr_hash_get(stores->names, word, APR_HASH_KEY_STRING)
-               : stores->fallback;
+    mw_definition_t *found;
+
+    if (!strcmp(word, MW_PROVIDER_DEFAULT)) {
+        return stores->fallback;
+    }
+    found = apr_hash_get(stores->names, word, APR_HASH_KEY_STRING);
+    return found && !found->is_in_place ? found : NULL;
 }
 
 const char *mw_stores_unknown(mw_stores_t *stores, const char *word)

@@ -34,6 +34,7 @@ typedef struct mw_place_t {
 /** A store as it is defined. */
 typedef struct mw_definition_t {
     const char *name;      /**< NULL until a store defined in place is named */
+    int is_in_place;       /**< cannot be meant by its name elsewhere */
     const char *directive; /**< that defines it; NULL: the default store */
     mw_place_t place;
     const char *provider_name;

@@ -36,10 +36,17 @@ static mw_store_t *stores_host_find(void *baton, const char *name)
     return definition ? definition->store : NULL;
 }
 
+/* The first word of its directive, as people know it. */
+static const char *definition_word(const mw_definition_t *definition)
+{
+    return definition->is_in_place ? definition->provider_name
+                                   : definition->name;
+}
+
 /* The next value of a type in a definition's options, from *at on. */
-static const char *stores_next_value(const mw_definition_t *definition,
-                                     cachemw_type_e type, int *at,
-                                     const char **option)
+static const char *definition_next(const mw_definition_t *definition,
+                                   cachemw_type_e type, int *at,
+                                   const char **option)
 {
     const cachemw_option_t *row = definition->options[0].table;
     const cachemw_value_t *values = definition->options[0].values;
@@ -64,8 +71,8 @@ static int stores_check_paths(const mw_stores_t *stores)
     for (definition = stores->definitions; definition;
          definition = definition->next) {
         at = 0;
-        while ((
-            path = stores_next_value(definition, CACHEMW_PATH, &at, &option))) {
+        while (
+            (path = definition_next(definition, CACHEMW_PATH, &at, &option))) {
             other = apr_hash_get(paths, path, APR_HASH_KEY_STRING);
             if (other && other != definition) {
                 mw_place_error(&definition->place,
@@ -73,10 +80,8 @@ static int stores_check_paths(const mw_stores_t *stores)
                                "store on line %d of %s; give each store its "
                                "own, or name one store in both places",
                                definition->directive,
-                               definition->name ? definition->name
-                                                : definition->provider_name,
-                               option, path, other->place.line,
-                               other->place.file);
+                               definition_word(definition), option, path,
+                               other->place.line, other->place.file);
                 errors++;
             }
             apr_hash_set(paths, path, APR_HASH_KEY_STRING, definition);
@@ -113,13 +118,13 @@ static mw_definition_t *stores_inner(mw_stores_t *stores,
     if (!inner) {
         mw_place_error(&outer->place,
                        "%s %s: %s=%s: no store of this name; stores: %s",
-                       outer->directive, outer->name, option, word,
+                       outer->directive, definition_word(outer), option, word,
                        mw_stores_list_names(stores));
     }
     else if (cycle) {
-        mw_place_error(&outer->place,
-                       "%s %s: %s=%s: a store cannot contain itself: %s",
-                       outer->directive, outer->name, option, word, cycle);
+        mw_place_error(
+            &outer->place, "%s %s: %s=%s: a store cannot contain itself: %s",
+            outer->directive, definition_word(outer), option, word, cycle);
         inner = NULL;
     }
     return inner;
@@ -136,7 +141,7 @@ static int stores_open_itself(mw_stores_t *stores, mw_definition_t *definition)
     if (rv != APR_SUCCESS) {
         definition->store = NULL;
         mw_place_error(&definition->place, "%s %s: %s", definition->directive,
-                       definition->name,
+                       definition_word(definition),
                        error ? error : apr_psprintf(stores->pconf, "%pm", &rv));
         return 1;
     }
@@ -156,8 +161,7 @@ static int stores_open_one(mw_stores_t *stores, mw_definition_t *definition)
         return definition->is_failed;
     }
     APR_ARRAY_PUSH(stores->opening, mw_definition_t *) = definition;
-    while (
-        (word = stores_next_value(definition, CACHEMW_STORE, &at, &option))) {
+    while ((word = definition_next(definition, CACHEMW_STORE, &at, &option))) {
         inner = stores_inner(stores, definition, option, word);
         errors += inner ? stores_open_one(stores, inner) : 1;
     }
@@ -208,8 +212,7 @@ void mw_stores_use(mw_stores_t *stores, mw_definition_t *definition)
         return;
     }
     definition->is_used = 1;
-    while (
-        (word = stores_next_value(definition, CACHEMW_STORE, &at, &option))) {
+    while ((word = definition_next(definition, CACHEMW_STORE, &at, &option))) {
         mw_stores_use(stores, mw_stores_find(stores, word));
     }
 }
@@ -224,7 +227,7 @@ void mw_stores_warn_unused(const mw_stores_t *stores)
             ap_log_error(APLOG_MARK, APLOG_WARNING, 0, ap_server_conf,
                          "%s %s on line %d of %s is not used: no server with "
                          "CacheEnable cachemw keeps its responses there",
-                         definition->directive, definition->name,
+                         definition->directive, definition_word(definition),
                          definition->place.line, definition->place.file);
         }
     }
