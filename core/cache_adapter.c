@@ -41,10 +41,17 @@ int mw_cache_adapter_note_lookup(request_rec *r, int lookup)
 
     if (store != NULL) {
         state = mw_request_state(r);
-        state->lookup = lookup;
+        state->is_lookup = lookup;
         state->changes = mw_epoch_changes(mw_store_state(store));
     }
     return DECLINED;
+}
+
+/* A page that stands in for an error keeps the error's status, which
+ * mod_cache would replace with the stored one, or store as the page's own. */
+static int request_is_error_document(const request_rec *r)
+{
+    return r->prev != NULL && ap_is_HTTP_ERROR(r->prev->status);
 }
 
 /* Found for another method: what a successful PUT, POST or DELETE makes
@@ -57,6 +64,14 @@ static apr_status_t adapter_open_any(mw_handle_t *handle, request_rec *r)
     return mw_lookup_any(handle, r);
 }
 
+/* A look-up for a subrequest that only looks is declined: answered, the
+ * subrequest would have neither file name nor type, and who asked (mod_dir,
+ * mod_autoindex, mod_negotiation) would take the page for missing. */
+static int adapter_may_answer(request_rec *r)
+{
+    return !mw_request_state(r)->is_lookup && !request_is_error_document(r);
+}
+
 static int adapter_open_entity(cache_handle_t *h, request_rec *r,
                                const char *key)
 {
@@ -67,7 +82,7 @@ static int adapter_open_entity(cache_handle_t *h, request_rec *r,
     h->cache_obj = NULL;
     h->req_hdrs = NULL;
     h->resp_hdrs = NULL;
-    if (adapter_store(server) == NULL
+    if (adapter_store(server) == NULL || !adapter_may_answer(r)
         || (handle = mw_handle_make(r, server, key)) == NULL) {
         return DECLINED;
     }
@@ -75,7 +90,7 @@ static int adapter_open_entity(cache_handle_t *h, request_rec *r,
                                    : adapter_open_any(handle, r);
     if (rv != APR_SUCCESS) {
         handle->is_miss = 1;
-        if (r->method_number == M_GET && !mw_request_state(r)->lookup) {
+        if (r->method_number == M_GET) {
             mw_store_count(handle->store, MW_COUNT_MISS, 1);
             handle->asked = apr_table_copy(r->pool, r->headers_in);
         }
@@ -140,7 +155,8 @@ static int adapter_create_entity(cache_handle_t *h, request_rec *r,
     const mw_server_t *server = mw_config_server(r->server);
     mw_handle_t *handle;
 
-    if (adapter_store(server) == NULL || !mw_save_wanted(r, server->store, len)
+    if (adapter_store(server) == NULL || request_is_error_document(r)
+        || !mw_save_wanted(r, server->store, len)
         || (handle = mw_handle_make(r, server, key)) == NULL) {
         return DECLINED;
     }
@@ -190,6 +206,7 @@ static apr_status_t adapter_invalidate_entity(cache_handle_t *h, request_rec *r)
  * one is complete, should it ever be. */
 static int adapter_remove_entity(cache_handle_t *h)
 {
+    mw_store_count(handle_of(h)->store, MW_COUNT_STALE, 1);
     h->cache_obj = NULL;
     return OK;
 }
@@ -212,14 +229,13 @@ int mw_cache_adapter_status(cache_handle_t *h, request_rec *r,
                             const char *reason)
 {
     mw_handle_t *handle = mw_handle_recognise(r, h);
-    mw_request_t *state =
-        ap_get_module_config(r->request_config, &cachemw_module);
 
-    if (handle != NULL && handle->is_found && !state->lookup) {
+    if (handle != NULL && handle->is_found) {
         if (status == AP_CACHE_HIT) {
             mw_store_count(handle->store, MW_COUNT_HIT, 1);
         }
         else if (status == AP_CACHE_REVALIDATE) {
+            mw_store_count(handle->store, MW_COUNT_STALE, 1);
             mw_store_count(handle->store, MW_COUNT_REVALIDATED, 1);
         }
     }

@@ -103,8 +103,7 @@ apr_status_t mw_lookup_record(mw_handle_t *handle, request_rec *r)
 
 static apr_status_t lookup_response(mw_handle_t *handle, request_rec *r)
 {
-    int body = !r->header_only && !mw_request_state(r)->lookup
-               && !request_is_conditional(r);
+    int body = !r->header_only && !request_is_conditional(r);
     apr_status_t rv;
 
     rv = lookup_get(handle, r, &handle->plain, body);
@@ -162,8 +161,7 @@ static int lookup_needs_no_body(const mw_handle_t *handle, request_rec *r)
 {
     apr_table_t *headers = handle->head.headers;
 
-    if (r->header_only || mw_request_state(r)->lookup
-        || handle->entry.body_len == 0) {
+    if (r->header_only || handle->entry.body_len == 0) {
         return 1;
     }
     if (!lookup_is_fresh(handle, r)

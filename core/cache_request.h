@@ -52,7 +52,7 @@ typedef struct mw_handle_t {
 typedef struct mw_request_t {
     mw_handle_t *handles; /**< newest first */
     apr_uint64_t changes; /**< purges of the store before this request */
-    int lookup;           /**< a subrequest looks before it leaps */
+    int is_lookup;        /**< a subrequest that only looks */
 } mw_request_t;
 
 /** The state of a request; made when there is none. */
