@@ -1,0 +1,298 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+#include <sched.h>
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "apr_general.h"
+
+#include "tests/unit/shared.h"
+
+#define KEYS 16
+#define RUNNERS 8
+#define LONG APR_INT64_C(1000000000000)
+
+static apr_uint64_t mark_take(mw_state_t *state, unsigned int number,
+                              apr_uint64_t owner, apr_int64_t now,
+                              apr_int64_t expires)
+{
+    const cachemw_key_t key = key_make(number);
+
+    return mw_mark_take(state, &key, owner, now, expires);
+}
+
+static apr_uint64_t mark_holder(const mw_state_t *state, unsigned int number,
+                                apr_int64_t now)
+{
+    const cachemw_key_t key = key_make(number);
+
+    return mw_mark_holder(state, &key, now);
+}
+
+static void mark_release(mw_state_t *state, unsigned int number,
+                         apr_uint64_t owner)
+{
+    const cachemw_key_t key = key_make(number);
+
+    mw_mark_release(state, &key, owner);
+}
+
+static void test_marks_one_holder(void **state)
+{
+    assert_int_equal(mark_holder(*state, 1, 10), 0);
+    assert_int_equal(mark_take(*state, 1, 111, 10, 20), 0);
+    assert_int_equal(mark_holder(*state, 1, 10), 111);
+    assert_int_equal(mark_take(*state, 1, 222, 10, 20), 111);
+    assert_int_equal(mark_take(*state, 1, 111, 10, 20), 111);
+    assert_int_equal(mark_take(*state, 2, 333, 10, 20), 0);
+    mark_release(*state, 1, 111);
+    assert_int_equal(mark_holder(*state, 1, 10), 0);
+    assert_int_equal(mark_holder(*state, 2, 10), 333);
+    assert_int_equal(mark_take(*state, 1, 222, 10, 20), 0);
+    assert_int_equal(mark_holder(*state, 1, 10), 222);
+}
+
+/* The first fetcher's child died: the others go on at the latest then. */
+static void test_marks_expire(void **state)
+{
+    assert_int_equal(mark_take(*state, 1, 111, 10, 20), 0);
+    assert_int_equal(mark_take(*state, 1, 222, 19, 30), 111);
+    assert_int_equal(mark_holder(*state, 1, 20), 0);
+    assert_int_equal(mark_take(*state, 1, 222, 20, 30), 0);
+    assert_int_equal(mark_holder(*state, 1, 29), 222);
+    assert_int_equal(mark_holder(*state, 1, 30), 0);
+}
+
+/* A slow fetcher must not free the mark of who took over from it. */
+static void test_marks_release_of_a_former_holder_does_nothing(void **state)
+{
+    assert_int_equal(mark_take(*state, 1, 111, 10, 20), 0);
+    mark_release(*state, 1, 222);
+    assert_int_equal(mark_holder(*state, 1, 10), 111);
+    assert_int_equal(mark_take(*state, 1, 222, 20, 30), 0);
+    mark_release(*state, 1, 111);
+    assert_int_equal(mark_holder(*state, 1, 25), 222);
+    mark_release(*state, 1, 222);
+    mark_release(*state, 1, 222);
+    assert_int_equal(mark_holder(*state, 1, 25), 0);
+}
+
+static void test_marks_any_token(void **state)
+{
+    apr_uint32_t seed = 3;
+    int i;
+
+    for (i = 0; i < 100000; i++) {
+        const apr_uint64_t owner = (apr_uint64_t)random_next(&seed) << 40
+                                   | (apr_uint64_t)random_next(&seed) << 8 | 1;
+
+        assert_int_equal(mark_take(*state, i, owner, 1, LONG), 0);
+        assert_int_equal(mark_holder(*state, i, 1), owner);
+        assert_int_equal(mark_holder(*state, i, LONG - 1), owner);
+        mark_release(*state, i, owner);
+        assert_int_equal(mark_holder(*state, i, 1), 0);
+    }
+}
+
+/* Pages that share a mark wait for each other: it must be rare. */
+static void test_marks_seldom_shared(void **state)
+{
+    int refused = 0;
+    int i;
+
+    for (i = 0; i < 200; i++) {
+        refused += mark_take(*state, i, i + 1, 1, LONG) != 0;
+    }
+    assert_in_range(refused, 0, 10);
+}
+
+typedef struct fetch_t {
+    mw_state_t *state;
+    apr_int64_t clock;
+    apr_uint64_t steps;
+    int faults;
+    apr_uint64_t inside[KEYS]; /**< who fetches the key; 0: nobody */
+    apr_int64_t until[KEYS];   /**< when the mark of who fetches it ends */
+} fetch_t;
+
+static apr_uint64_t token_make(int i, apr_uint64_t n)
+{
+    return (apr_uint64_t)(i + 1) << 32 | n;
+}
+
+static void keys_fetch(void *baton, int i)
+{
+    fetch_t *fetch = baton;
+    apr_uint32_t seed = i + 1;
+    apr_uint64_t n;
+
+    for (n = 1; n <= 20000; n++) {
+        const unsigned int number = random_next(&seed) % KEYS;
+        const apr_uint64_t owner = token_make(i, n);
+        apr_uint64_t other = mark_take(fetch->state, number, owner, 1, LONG);
+        apr_uint64_t nobody = 0;
+
+        if (other && other != owner) {
+            continue;
+        }
+        if (other
+            || !__atomic_compare_exchange_n(&fetch->inside[number], &nobody,
+                                            owner, 0, __ATOMIC_RELAXED,
+                                            __ATOMIC_RELAXED)
+            || mark_holder(fetch->state, number, 1) != owner) {
+            __atomic_fetch_add(&fetch->faults, 1, __ATOMIC_RELAXED);
+        }
+        __atomic_store_n(&fetch->inside[number], 0, __ATOMIC_RELAXED);
+        mark_release(fetch->state, number, owner);
+        __atomic_fetch_add(&fetch->steps, 1, __ATOMIC_RELAXED);
+    }
+}
+
+static void test_marks_exclude_threads_and_processes(void **state)
+{
+    fetch_t *fetch = shared_make(sizeof(*fetch));
+    int number;
+
+    fetch->state = *state;
+    threads_run(RUNNERS, keys_fetch, fetch);
+    processes_run(RUNNERS, keys_fetch, fetch);
+    assert_int_equal(fetch->faults, 0);
+    assert_true(fetch->steps > 1000);
+    for (number = 0; number < KEYS; number++) {
+        assert_int_equal(mark_holder(*state, number, 1), 0);
+    }
+}
+
+/**
+ * Take a mark that ends soon and sometimes outlive it. A fault is counted when
+ * somebody else's mark had not ended at the time at which ours was taken,
+ * although ours has not ended yet either.
+ */
+static void key_fetch_slowly(fetch_t *fetch, unsigned int number,
+                             apr_uint64_t owner, apr_uint32_t *seed)
+{
+    const apr_int64_t now =
+        __atomic_add_fetch(&fetch->clock, 1, __ATOMIC_SEQ_CST);
+    const apr_int64_t expires = now + 1 + random_next(seed) % 50;
+    apr_int64_t until = expires;
+
+    if (mark_take(fetch->state, number, owner, now, expires)) {
+        return;
+    }
+    if (__atomic_exchange_n(&fetch->until[number], expires, __ATOMIC_SEQ_CST)
+            > now
+        && __atomic_load_n(&fetch->clock, __ATOMIC_SEQ_CST) < expires) {
+        __atomic_fetch_add(&fetch->faults, 1, __ATOMIC_RELAXED);
+    }
+    if (random_next(seed) % 8) {
+        __atomic_compare_exchange_n(&fetch->until[number], &until, 0, 0,
+                                    __ATOMIC_SEQ_CST, __ATOMIC_RELAXED);
+        mark_release(fetch->state, number, owner);
+    }
+}
+
+static void keys_fetch_slowly(void *baton, int i)
+{
+    fetch_t *fetch = baton;
+    apr_uint32_t seed = i + 1;
+    apr_uint64_t n;
+
+    for (n = 1; n <= 20000; n++) {
+        key_fetch_slowly(fetch, random_next(&seed) % KEYS, token_make(i, n),
+                         &seed);
+    }
+}
+
+static void test_marks_taken_over_in_threads(void **state)
+{
+    fetch_t *fetch = shared_make(sizeof(*fetch));
+
+    fetch->state = *state;
+    threads_run(RUNNERS, keys_fetch_slowly, fetch);
+    assert_int_equal(fetch->faults, 0);
+}
+
+static void keys_fetch_for_ever(fetch_t *fetch, int i)
+{
+    apr_uint32_t seed = i + 1;
+    apr_uint64_t n;
+
+    for (n = 1;; n++) {
+        key_fetch_slowly(fetch, random_next(&seed) % KEYS, token_make(i, n),
+                         &seed);
+        __atomic_fetch_add(&fetch->steps, 1, __ATOMIC_RELAXED);
+    }
+}
+
+/** Every mark can be taken now, says whose it is, and can be let go. */
+static void marks_check(fetch_t *fetch, apr_int64_t now, apr_uint64_t owner)
+{
+    unsigned int number;
+
+    for (number = 0; number < KEYS; number++) {
+        assert_int_equal(mark_holder(fetch->state, number, now), 0);
+        assert_int_equal(mark_take(fetch->state, number, owner, now, now + 10),
+                         0);
+        assert_int_equal(mark_holder(fetch->state, number, now), owner);
+        mark_release(fetch->state, number, owner);
+        assert_int_equal(mark_holder(fetch->state, number, now), 0);
+    }
+}
+
+/* Wherever children die, no page waits for them longer than their marks. */
+static void test_marks_survive_kills(void **state)
+{
+    fetch_t *fetch = shared_make(sizeof(*fetch));
+    apr_uint32_t seed = 11;
+    int round;
+    int i;
+
+    fetch->state = *state;
+    for (round = 0; round < 150; round++) {
+        const apr_uint64_t stop = fetch->steps + random_next(&seed) % 3000;
+        pid_t pids[3];
+
+        for (i = 0; i < COUNT(pids); i++) {
+            pids[i] = fork();
+            assert_int_not_equal(pids[i], -1);
+            if (!pids[i]) {
+                keys_fetch_for_ever(fetch, round * COUNT(pids) + i);
+            }
+        }
+        while (__atomic_load_n(&fetch->steps, __ATOMIC_RELAXED) < stop) {
+            sched_yield();
+        }
+        for (i = 0; i < COUNT(pids); i++) {
+            assert_int_equal(kill(pids[i], SIGKILL), 0);
+            assert_int_equal(waitpid(pids[i], NULL, 0), pids[i]);
+        }
+        fetch->clock += 1000;
+        marks_check(fetch, fetch->clock, token_make(1000000, round));
+    }
+    assert_int_equal(fetch->faults, 0);
+}
+
+#define SHARED(f)                                          \
+    cmocka_unit_test_setup_teardown(f, shared_state_setup, \
+                                    shared_state_teardown)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        SHARED(test_marks_one_holder),
+        SHARED(test_marks_expire),
+        SHARED(test_marks_release_of_a_former_holder_does_nothing),
+        SHARED(test_marks_any_token),
+        SHARED(test_marks_seldom_shared),
+        SHARED(test_marks_exclude_threads_and_processes),
+        SHARED(test_marks_taken_over_in_threads),
+        SHARED(test_marks_survive_kills),
+    };
+    int failed;
+
+    apr_initialize();
+    failed = cmocka_run_group_tests(tests, NULL, NULL);
+    apr_terminate();
+    return failed;
+}

@@ -1,0 +1,228 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+#include "apr_general.h"
+
+#include "tests/unit/shared.h"
+
+#define SECOND APR_INT64_C(1000000)
+#define RUNNERS 8
+#define ROUNDS 20000
+
+static void counts_add(void *baton, int i)
+{
+    int round;
+
+    for (round = 0; round < ROUNDS; round++) {
+        mw_state_count(baton, MW_COUNT_HIT, 1);
+        mw_state_count(baton, MW_COUNT_BYTES_SENT, (apr_uint64_t)i << 32);
+    }
+}
+
+/* Lost counts would make the status page lie. */
+static void test_state_counts_are_exact(void **state)
+{
+    const apr_uint64_t ids = (apr_uint64_t)RUNNERS * (RUNNERS - 1) / 2 << 32;
+
+    threads_run(RUNNERS, counts_add, *state);
+    assert_int_equal(mw_state_sum(*state, MW_COUNT_HIT), RUNNERS * ROUNDS);
+    processes_run(RUNNERS, counts_add, *state);
+    assert_int_equal(mw_state_sum(*state, MW_COUNT_HIT), 2 * RUNNERS * ROUNDS);
+    assert_int_equal(mw_state_sum(*state, MW_COUNT_BYTES_SENT),
+                     2 * ROUNDS * ids);
+    assert_int_equal(mw_state_sum(*state, MW_COUNT_MISS), 0);
+}
+
+static void test_state_counters_have_names(void **state)
+{
+    int i;
+    int j;
+
+    (void)state;
+    for (i = 0; i < MW_COUNTERS; i++) {
+        assert_non_null(mw_counter_name(i));
+        for (j = 0; j < i; j++) {
+            assert_string_not_equal(mw_counter_name(i), mw_counter_name(j));
+        }
+    }
+}
+
+/* The next configuration finds the counters and the hash key as they are. */
+static void test_state_init_keeps_what_is_there(void **state)
+{
+    cachemw_key_t key = key_make(1);
+    apr_uint64_t epoch;
+
+    mw_state_count(*state, MW_COUNT_STORED, 7);
+    mw_epoch_bump(*state, &key);
+    epoch = mw_epoch_get(*state, &key);
+    mw_state_init(*state);
+    assert_int_equal(mw_state_sum(*state, MW_COUNT_STORED), 7);
+    assert_int_equal(mw_epoch_get(*state, &key), epoch);
+}
+
+static void test_state_init_replaces_what_is_not_a_state(void **state)
+{
+    memset(*state, 0xa5, mw_state_size());
+    mw_state_init(*state);
+    assert_int_equal(mw_state_sum(*state, MW_COUNT_STORED), 0);
+    assert_int_equal(mw_breaker_allows(*state, 1), 1);
+}
+
+static void test_state_epoch_of_a_key_changes_when_bumped(void **state)
+{
+    cachemw_key_t empty = { "", 0 };
+    apr_uint64_t before[200];
+    cachemw_key_t key;
+    int others = 0;
+    int i;
+
+    for (i = 0; i < 200; i++) {
+        key = key_make(i);
+        before[i] = mw_epoch_get(*state, &key);
+    }
+    key = key_make(7);
+    mw_epoch_bump(*state, &key);
+    assert_int_not_equal(mw_epoch_get(*state, &key), before[7]);
+    for (i = 0; i < 200; i++) {
+        key = key_make(i);
+        others += mw_epoch_get(*state, &key) != before[i];
+    }
+    /* Of 199 others few share one of 1024 slots: 0.2 are expected. */
+    assert_in_range(others, 1, 8);
+    mw_epoch_bump(*state, &empty);
+    assert_int_not_equal(mw_epoch_get(*state, &empty), 0);
+}
+
+static void test_state_epochs_all_change_on_clear(void **state)
+{
+    apr_uint64_t before[200];
+    cachemw_key_t key;
+    int i;
+
+    for (i = 0; i < 200; i++) {
+        key = key_make(i);
+        before[i] = mw_epoch_get(*state, &key);
+    }
+    mw_epoch_bump_all(*state);
+    for (i = 0; i < 200; i++) {
+        key = key_make(i);
+        assert_int_not_equal(mw_epoch_get(*state, &key), before[i]);
+    }
+}
+
+/* A key of many bumps must not carry into the half that counts clears. */
+static void test_state_epoch_wraps_within_its_half(void **state)
+{
+    cachemw_key_t key = key_make(1);
+    apr_uint64_t before;
+    int i;
+
+    mw_epoch_bump_all(*state);
+    before = mw_epoch_get(*state, &key);
+    for (i = 0; i < 100000; i++) {
+        mw_epoch_bump(*state, &key);
+    }
+    assert_int_equal(mw_epoch_get(*state, &key) >> 32, before >> 32);
+    assert_int_equal(mw_epoch_get(*state, &key) - before, 100000);
+}
+
+static void test_state_log_one_line_per_ten_seconds(void **state)
+{
+    const apr_int64_t start = 5 * SECOND;
+    apr_uint32_t suppressed = 99;
+    int i;
+
+    assert_int_equal(mw_log_allowed(*state, 1, start, &suppressed), 1);
+    assert_int_equal(suppressed, 0);
+    for (i = 0; i < 41; i++) {
+        assert_int_equal(
+            mw_log_allowed(*state, 1, start + i * SECOND / 5, &suppressed), 0);
+        assert_int_equal(suppressed, 0);
+    }
+    assert_int_equal(mw_log_allowed(*state, 2, start + 9 * SECOND, &suppressed),
+                     1);
+    assert_int_equal(suppressed, 0);
+    assert_int_equal(
+        mw_log_allowed(*state, 1, start + 10 * SECOND - 1, &suppressed), 0);
+    assert_int_equal(
+        mw_log_allowed(*state, 1, start + 10 * SECOND, &suppressed), 1);
+    assert_int_equal(suppressed, 42);
+    assert_int_equal(
+        mw_log_allowed(*state, 1, start + 20 * SECOND, &suppressed), 1);
+    assert_int_equal(suppressed, 0);
+}
+
+typedef struct log_race_t {
+    mw_state_t *state;
+    int allowed;
+    apr_uint32_t suppressed;
+} log_race_t;
+
+static void lines_try(void *baton, int i)
+{
+    log_race_t *race = baton;
+    apr_uint32_t suppressed;
+    int second;
+
+    (void)i;
+    for (second = 0; second < 10000; second++) {
+        if (mw_log_allowed(race->state, 3, second * SECOND, &suppressed)) {
+            __atomic_fetch_add(&race->allowed, 1, __ATOMIC_RELAXED);
+            __atomic_fetch_add(&race->suppressed, suppressed, __ATOMIC_RELAXED);
+        }
+    }
+}
+
+/* Children whose backend fails must not fill the disk with one line each. */
+static void test_state_log_limit_is_shared(void **state)
+{
+    log_race_t *race = shared_make(sizeof(*race));
+    apr_uint32_t rest;
+
+    race->state = *state;
+    threads_run(RUNNERS, lines_try, race);
+    assert_in_range(race->allowed, 500, 1000);
+    assert_int_equal(mw_log_allowed(*state, 3, 20000 * SECOND, &rest), 1);
+    assert_int_equal(race->allowed + race->suppressed + rest, RUNNERS * 10000);
+}
+
+static void test_state_monotonic_does_not_go_back(void **state)
+{
+    apr_int64_t last = mw_monotonic();
+    int i;
+
+    (void)state;
+    assert_true(last > 0);
+    for (i = 0; i < 1000; i++) {
+        const apr_int64_t now = mw_monotonic();
+
+        assert_true(now >= last);
+        last = now;
+    }
+}
+
+#define SHARED(f)                                          \
+    cmocka_unit_test_setup_teardown(f, shared_state_setup, \
+                                    shared_state_teardown)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        SHARED(test_state_counts_are_exact),
+        SHARED(test_state_counters_have_names),
+        SHARED(test_state_init_keeps_what_is_there),
+        SHARED(test_state_init_replaces_what_is_not_a_state),
+        SHARED(test_state_epoch_of_a_key_changes_when_bumped),
+        SHARED(test_state_epochs_all_change_on_clear),
+        SHARED(test_state_epoch_wraps_within_its_half),
+        SHARED(test_state_log_one_line_per_ten_seconds),
+        SHARED(test_state_log_limit_is_shared),
+        SHARED(test_state_monotonic_does_not_go_back),
+    };
+    int failed;
+
+    apr_initialize();
+    failed = cmocka_run_group_tests(tests, NULL, NULL);
+    apr_terminate();
+    return failed;
+}
