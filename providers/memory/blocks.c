@@ -1,0 +1,472 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+#include <errno.h>
+
+#include "blocks.h"
+
+/** Requests from this size on (units) are served from above. */
+#define BLOCKS_LARGE 128u
+
+/** Words that a small request looks at for a gap that holds all of it. */
+#define BLOCKS_TRIES 16
+
+#define BLOCKS_ALL (~APR_UINT64_C(0))
+
+/** A gap in an area: adjacent free units. */
+typedef struct gap_t {
+    apr_uint64_t start;
+    apr_uint32_t count;
+} gap_t;
+
+static apr_uint32_t words_total(const mw_mem_t *mem)
+{
+    return (apr_uint32_t)(((apr_uint64_t)mem->geometry.units + 63) / 64);
+}
+
+/** First word of an area, and the first behind it. */
+static apr_uint32_t area_words(const mw_mem_t *mem, apr_uint32_t area,
+                               apr_uint32_t *end)
+{
+    apr_uint64_t begin = (apr_uint64_t)area << (mem->geometry.area_shift - 6);
+    apr_uint64_t after = begin + (1u << (mem->geometry.area_shift - 6));
+    apr_uint32_t total = words_total(mem);
+
+    *end = after > total ? total : (apr_uint32_t)after;
+    return (apr_uint32_t)begin;
+}
+
+static apr_uint32_t area_of(const mw_mem_t *mem, apr_uint32_t unit)
+{
+    return unit >> mem->geometry.area_shift;
+}
+
+static apr_uint64_t bits_of(apr_uint32_t from, apr_uint32_t count)
+{
+    return (count == 64 ? BLOCKS_ALL : (APR_UINT64_C(1) << count) - 1) << from;
+}
+
+/** Keep `full` and `touched` true for a word. */
+static void word_changed(mw_mem_t *mem, apr_uint32_t w)
+{
+    apr_uint64_t bit = APR_UINT64_C(1) << (w & 63);
+    apr_uint64_t word = mem->taken[w];
+
+    if (word == BLOCKS_ALL) {
+        mem->full[w >> 6] |= bit;
+    }
+    else {
+        mem->full[w >> 6] &= ~bit;
+    }
+    if (word) {
+        mem->touched[w >> 6] |= bit;
+    }
+    else {
+        mem->touched[w >> 6] &= ~bit;
+    }
+}
+
+/** Derive everything about an area from its bits. */
+static void area_derive(mw_mem_t *mem, apr_uint32_t index)
+{
+    mw_mem_area_t *area = &mem->areas[index];
+    apr_uint32_t end;
+    apr_uint32_t w = area_words(mem, index, &end);
+    apr_uint32_t free = 0;
+
+    area->low = w;
+    for (; w < end; w++) {
+        word_changed(mem, w);
+        free += 64 - (apr_uint32_t)__builtin_popcountll(mem->taken[w]);
+    }
+    MW_MEM_STORE(&area->free, free);
+}
+
+static void area_lock(mw_mem_t *mem, apr_uint32_t index)
+{
+    mw_mem_area_t *area = &mem->areas[index];
+
+    if (pthread_mutex_lock(&area->lock) == EOWNERDEAD) {
+        area_derive(mem, index);
+        mw_mem_count_recovery(mem);
+        mw_mem_want_collection(mem);
+        pthread_mutex_consistent(&area->lock);
+    }
+}
+
+static void area_unlock(mw_mem_t *mem, apr_uint32_t index)
+{
+    pthread_mutex_unlock(&mem->areas[index].lock);
+}
+
+void mw_blocks_lock_area(mw_mem_t *mem, apr_uint32_t area)
+{
+    area_lock(mem, area);
+}
+
+static void marks_set(mw_mem_t *mem, apr_uint32_t unit, apr_uint32_t count)
+{
+    while (count) {
+        apr_uint32_t from = unit & 63;
+        apr_uint32_t n = 64 - from < count ? 64 - from : count;
+
+        __atomic_fetch_or(&mem->marks[unit >> 6], bits_of(from, n),
+                          __ATOMIC_RELAXED);
+        unit += n;
+        count -= n;
+    }
+}
+
+static void area_take(mw_mem_t *mem, mw_mem_area_t *area, apr_uint32_t unit,
+                      apr_uint32_t count)
+{
+    if (area->collecting) {
+        marks_set(mem, unit, count);
+    }
+    MW_MEM_STORE(&area->free, area->free - count);
+    while (count) {
+        apr_uint32_t from = unit & 63;
+        apr_uint32_t n = 64 - from < count ? 64 - from : count;
+
+        mem->taken[unit >> 6] |= bits_of(from, n);
+        word_changed(mem, unit >> 6);
+        unit += n;
+        count -= n;
+    }
+}
+
+static void area_give(mw_mem_t *mem, mw_mem_area_t *area, apr_uint32_t unit,
+                      apr_uint32_t count)
+{
+    if (unit >> 6 < area->low) {
+        area->low = unit >> 6;
+    }
+    MW_MEM_STORE(&area->free, area->free + count);
+    while (count) {
+        apr_uint32_t from = unit & 63;
+        apr_uint32_t n = 64 - from < count ? 64 - from : count;
+
+        mem->taken[unit >> 6] &= ~bits_of(from, n);
+        word_changed(mem, unit >> 6);
+        unit += n;
+        count -= n;
+    }
+}
+
+/** The first word at or behind w with a free unit; end: none. */
+static apr_uint32_t next_free_word(const mw_mem_t *mem, apr_uint32_t w,
+                                   apr_uint32_t end)
+{
+    while (w < end) {
+        apr_uint64_t open = ~mem->full[w >> 6] & (BLOCKS_ALL << (w & 63));
+
+        if (open) {
+            w = (w & ~63u) + (apr_uint32_t)__builtin_ctzll(open);
+            break;
+        }
+        w = (w & ~63u) + 64;
+    }
+    return w < end ? w : end;
+}
+
+/** How far a gap that reaches the end of word w - 1 goes on, at most want. */
+static apr_uint32_t gap_beyond(const mw_mem_t *mem, apr_uint32_t w,
+                               apr_uint32_t end, apr_uint32_t want)
+{
+    apr_uint32_t n = 0;
+
+    for (; w < end && n < want; w++) {
+        if (mem->taken[w]) {
+            return n + (apr_uint32_t)__builtin_ctzll(mem->taken[w]);
+        }
+        n += 64;
+    }
+    return n;
+}
+
+/** The first gap of `want` units that begins in word w, or the longest. */
+static gap_t gap_in_word(const mw_mem_t *mem, apr_uint32_t w, apr_uint32_t end,
+                         apr_uint32_t want)
+{
+    apr_uint64_t open = ~mem->taken[w];
+    gap_t best = { 0, 0 };
+
+    while (open) {
+        apr_uint32_t from = (apr_uint32_t)__builtin_ctzll(open);
+        apr_uint64_t rest = ~(open >> from);
+        apr_uint32_t n = rest ? (apr_uint32_t)__builtin_ctzll(rest) : 64;
+
+        if (n > 64 - from) {
+            n = 64 - from;
+        }
+        open &= ~bits_of(from, n);
+        if (from + n == 64 && n < want) {
+            n += gap_beyond(mem, w + 1, end, want - n);
+        }
+        if (n > best.count) {
+            best.start = (apr_uint64_t)w * 64 + from;
+            best.count = n;
+        }
+        if (n >= want) {
+            break;
+        }
+    }
+    return best;
+}
+
+/** From below; the first that fits among the next few, else the longest. */
+static gap_t gap_small(const mw_mem_t *mem, mw_mem_area_t *area,
+                       apr_uint32_t end, apr_uint32_t want)
+{
+    apr_uint32_t w = next_free_word(mem, area->low, end);
+    gap_t best = { 0, 0 };
+    int tries;
+
+    area->low = w;
+    for (tries = 0; w < end && tries < BLOCKS_TRIES; tries++) {
+        gap_t gap = gap_in_word(mem, w, end, want);
+
+        if (gap.count > best.count) {
+            best = gap;
+        }
+        if (best.count >= want) {
+            break;
+        }
+        w = next_free_word(mem, w + 1, end);
+    }
+    if (best.count > want) {
+        best.count = want;
+    }
+    return best;
+}
+
+/** The last word before w that is wholly free; begin - 1: none. */
+static apr_int64_t last_untouched(const mw_mem_t *mem, apr_int64_t begin,
+                                  apr_int64_t w)
+{
+    while (--w >= begin) {
+        apr_uint64_t open =
+            ~mem->touched[w >> 6] & bits_of(0, (apr_uint32_t)(w & 63) + 1);
+
+        if (open) {
+            w = (w & ~(apr_int64_t)63) + 63 - __builtin_clzll(open);
+            return w >= begin ? w : begin - 1;
+        }
+        w &= ~(apr_int64_t)63;
+    }
+    return begin - 1;
+}
+
+/** From above, in wholly free words. */
+static gap_t gap_large(const mw_mem_t *mem, apr_uint32_t begin,
+                       apr_uint32_t end, apr_uint32_t want)
+{
+    apr_int64_t w = last_untouched(mem, begin, end);
+    apr_int64_t top = w;
+    gap_t gap = { 0, 0 };
+
+    if (w < begin) {
+        return gap;
+    }
+    while (w > begin && !mem->taken[w - 1] && (top - w + 1) * 64 < want) {
+        w--;
+    }
+    gap.count = (apr_uint32_t)(top - w + 1) * 64;
+    if (gap.count > want) {
+        gap.count = want;
+    }
+    gap.start = (apr_uint64_t)(top + 1) * 64 - gap.count;
+    return gap;
+}
+
+/** Under the area's lock, so that units are never taken and unreachable. */
+static void chain_append(mw_mem_t *mem, mw_chain_t *chain, apr_uint32_t unit,
+                         apr_uint32_t count)
+{
+    mw_mem_run_t *run = mw_mem_run(mem, unit);
+
+    MW_MEM_STORE(&run->next, 0);
+    MW_MEM_STORE(&run->count, count);
+    if (chain->first) {
+        __atomic_store_n(&mw_mem_run(mem, chain->last)->next, unit,
+                         __ATOMIC_RELEASE);
+    }
+    else {
+        chain->first = unit;
+        __atomic_store_n(&chain->claim->first, unit, __ATOMIC_RELEASE);
+    }
+    chain->last = unit;
+    chain->units += count;
+    chain->runs++;
+}
+
+static apr_uint32_t area_serve(mw_mem_t *mem, apr_uint32_t index,
+                               mw_chain_t *chain, apr_uint32_t want)
+{
+    mw_mem_area_t *area = &mem->areas[index];
+    gap_t gap = { 0, 0 };
+    apr_uint32_t end;
+    apr_uint32_t begin;
+
+    area_lock(mem, index);
+    begin = area_words(mem, index, &end);
+    if (want >= BLOCKS_LARGE) {
+        gap = gap_large(mem, begin, end, want);
+    }
+    if (!gap.count) {
+        gap = gap_small(mem, area, end, want);
+    }
+    if (gap.count) {
+        area_take(mem, area, (apr_uint32_t)gap.start, gap.count);
+        chain_append(mem, chain, (apr_uint32_t)gap.start, gap.count);
+    }
+    area_unlock(mem, index);
+    return gap.count;
+}
+
+apr_uint32_t mw_blocks_take(mw_mem_t *mem, mw_chain_t *chain, apr_uint32_t want)
+{
+    apr_uint32_t areas = mem->geometry.areas;
+    apr_uint32_t tries;
+
+    if (want > MW_MEM_RUN_MAX) {
+        want = MW_MEM_RUN_MAX;
+    }
+    for (tries = 0; tries < areas; tries++) {
+        apr_uint32_t taken = 0;
+
+        if (MW_MEM_LOAD(&mem->areas[chain->area].free)) {
+            taken = area_serve(mem, chain->area, chain, want);
+        }
+        if (taken) {
+            return taken;
+        }
+        chain->area = chain->area + 1 < areas ? chain->area + 1 : 0;
+    }
+    return 0;
+}
+
+void mw_blocks_give(mw_mem_t *mem, apr_uint32_t first)
+{
+    apr_uint32_t locked = ~0u;
+
+    while (first) {
+        mw_mem_run_t *run = mw_mem_run(mem, first);
+        apr_uint32_t next = run->next;
+        apr_uint32_t index = area_of(mem, first);
+
+        if (index != locked) {
+            if (locked != ~0u) {
+                area_unlock(mem, locked);
+            }
+            area_lock(mem, index);
+            locked = index;
+        }
+        area_give(mem, &mem->areas[index], first, run->count);
+        first = next;
+    }
+    if (locked != ~0u) {
+        area_unlock(mem, locked);
+    }
+}
+
+void mw_blocks_trim(mw_mem_t *mem, apr_uint32_t unit, apr_uint32_t keep)
+{
+    mw_mem_run_t *run = mw_mem_run(mem, unit);
+    apr_uint32_t index = area_of(mem, unit);
+    apr_uint32_t count = run->count;
+
+    if (keep >= count) {
+        return;
+    }
+    area_lock(mem, index);
+    MW_MEM_STORE(&run->count, keep);
+    area_give(mem, &mem->areas[index], unit + keep, count - keep);
+    area_unlock(mem, index);
+}
+
+apr_uint64_t mw_blocks_free(const mw_mem_t *mem)
+{
+    apr_uint64_t free = 0;
+    apr_uint32_t i;
+
+    for (i = 0; i < mem->geometry.areas; i++) {
+        free += MW_MEM_LOAD(&mem->areas[i].free);
+    }
+    return free;
+}
+
+apr_uint64_t mw_blocks_total(const mw_mem_t *mem)
+{
+    return mem->geometry.units - 1;
+}
+
+void mw_blocks_format(mw_mem_t *mem)
+{
+    apr_uint32_t units = mem->geometry.units;
+    apr_uint32_t i;
+
+    mem->taken[0] |= 1;
+    if (units & 63) {
+        mem->taken[units >> 6] |= BLOCKS_ALL << (units & 63);
+    }
+    for (i = 0; i < mem->geometry.areas; i++) {
+        area_derive(mem, i);
+    }
+}
+
+void mw_blocks_collect_begin(mw_mem_t *mem, apr_uint32_t index)
+{
+    apr_uint32_t end;
+    apr_uint32_t w;
+
+    area_lock(mem, index);
+    mem->areas[index].collecting = 1;
+    for (w = area_words(mem, index, &end); w < end; w++) {
+        MW_MEM_STORE(&mem->marks[w], 0);
+    }
+    area_unlock(mem, index);
+}
+
+void mw_blocks_mark(mw_mem_t *mem, apr_uint32_t first)
+{
+    apr_uint32_t units = mem->geometry.units;
+    apr_uint32_t budget = units;
+
+    while (first && first < units) {
+        mw_mem_run_t *run = mw_mem_run(mem, first);
+        apr_uint32_t count = MW_MEM_LOAD(&run->count);
+
+        if (!count || count > units - first || count > budget) {
+            return;
+        }
+        marks_set(mem, first, count);
+        budget -= count;
+        first = __atomic_load_n(&run->next, __ATOMIC_ACQUIRE);
+    }
+}
+
+apr_uint32_t mw_blocks_collect_end(mw_mem_t *mem, apr_uint32_t index)
+{
+    mw_mem_area_t *area = &mem->areas[index];
+    apr_uint32_t units = mem->geometry.units;
+    apr_uint32_t before;
+    apr_uint32_t end;
+    apr_uint32_t w;
+
+    area_lock(mem, index);
+    before = area->free;
+    for (w = area_words(mem, index, &end); w < end; w++) {
+        mem->taken[w] &= MW_MEM_LOAD(&mem->marks[w]);
+    }
+    if (index == 0) {
+        mem->taken[0] |= 1;
+    }
+    if ((units & 63) && index == area_of(mem, units - 1)) {
+        mem->taken[units >> 6] |= BLOCKS_ALL << (units & 63);
+    }
+    area->collecting = 0;
+    area_derive(mem, index);
+    before = area->free - before;
+    area_unlock(mem, index);
+    return before;
+}

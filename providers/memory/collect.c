@@ -1,0 +1,166 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+#include <errno.h>
+
+#include "blocks.h"
+#include "collect.h"
+#include "shard.h"
+
+#define COLLECT_CLAIMS 512u
+#define COLLECT_BUCKETS 64u
+
+typedef enum phase_e {
+    PHASE_IDLE,
+    PHASE_BEGIN,
+    PHASE_SETS,
+    PHASE_CHAINS,
+    PHASE_PINS,
+    PHASE_BARRIER,
+    PHASE_END,
+    PHASES
+} phase_e;
+
+static void mark_entry(mw_mem_t *mem, apr_uint32_t unit)
+{
+    apr_uint32_t head_run = MW_MEM_LOAD(&mw_mem_entry(mem, unit)->head_run);
+
+    mw_blocks_mark(mem, unit);
+    mw_blocks_mark(mem, head_run);
+}
+
+static apr_uint32_t step_begin(mw_mem_t *mem, apr_uint32_t area)
+{
+    mw_blocks_collect_begin(mem, area);
+    return 1;
+}
+
+/** A set has no entry yet: the runs of its root are all it has. */
+static apr_uint32_t step_sets(mw_mem_t *mem, apr_uint32_t from)
+{
+    apr_uint32_t n;
+
+    for (n = 0; n < COLLECT_CLAIMS && from + n < mem->geometry.sets; n++) {
+        mw_blocks_mark(
+            mem, __atomic_load_n(&mem->sets[from + n].first, __ATOMIC_ACQUIRE));
+    }
+    return n;
+}
+
+static apr_uint32_t step_chains(mw_mem_t *mem, apr_uint32_t from)
+{
+    apr_uint32_t shard = from / mem->buckets_each;
+    apr_uint32_t i;
+
+    mw_shard_lock(mem, shard);
+    for (i = from; i < from + COLLECT_BUCKETS; i++) {
+        apr_uint32_t unit = mem->buckets[i];
+
+        while (unit) {
+            mark_entry(mem, unit);
+            unit = mw_mem_entry(mem, unit)->hash_next;
+        }
+    }
+    mw_shard_unlock(mem, shard);
+    return COLLECT_BUCKETS;
+}
+
+static apr_uint32_t step_pins(mw_mem_t *mem, apr_uint32_t from)
+{
+    apr_uint32_t n;
+
+    for (n = 0; n < COLLECT_CLAIMS && from + n < mem->geometry.pins; n++) {
+        apr_uint32_t unit =
+            __atomic_load_n(&mem->pins[from + n].first, __ATOMIC_ACQUIRE);
+
+        if (unit) {
+            mark_entry(mem, unit);
+        }
+    }
+    return n;
+}
+
+/**
+ * Who ended a pin just before we looked may be giving back the entry, under
+ * the lock of its shard: wait until that is done, or it would be done twice.
+ */
+static apr_uint32_t step_barrier(mw_mem_t *mem, apr_uint32_t shard)
+{
+    mw_shard_lock(mem, shard);
+    mw_shard_unlock(mem, shard);
+    return 1;
+}
+
+static apr_uint32_t step_end(mw_mem_t *mem, apr_uint32_t area)
+{
+    MW_MEM_ADD(&mem->header->collection.freed,
+               mw_blocks_collect_end(mem, area));
+    return 1;
+}
+
+/** Work on at least one item from a cursor on. @return how many were done */
+typedef apr_uint32_t step_fn(mw_mem_t *mem, apr_uint32_t from);
+
+static step_fn *const steps[PHASES] = {
+    [PHASE_BEGIN] = step_begin,     [PHASE_SETS] = step_sets,
+    [PHASE_CHAINS] = step_chains,   [PHASE_PINS] = step_pins,
+    [PHASE_BARRIER] = step_barrier, [PHASE_END] = step_end,
+};
+
+static apr_uint32_t phase_length(const mw_mem_t *mem, apr_uint32_t phase)
+{
+    const mw_mem_geometry_t *g = &mem->geometry;
+    const apr_uint32_t length[PHASES] = {
+        [PHASE_BEGIN] = g->areas,    [PHASE_SETS] = g->sets,
+        [PHASE_CHAINS] = g->buckets, [PHASE_PINS] = g->pins,
+        [PHASE_BARRIER] = g->shards, [PHASE_END] = g->areas,
+    };
+
+    return length[phase];
+}
+
+static int collect_locked(mw_mem_t *mem)
+{
+    mw_mem_collection_t *collection = &mem->header->collection;
+
+    if (collection->phase == PHASE_IDLE) {
+        collection->target =
+            __atomic_load_n(&collection->wanted, __ATOMIC_ACQUIRE);
+        if (collection->target == MW_MEM_LOAD(&collection->served)) {
+            return 0;
+        }
+        collection->phase = PHASE_BEGIN;
+        collection->cursor = 0;
+    }
+    collection->cursor += steps[collection->phase](mem, collection->cursor);
+    if (collection->cursor < phase_length(mem, collection->phase)) {
+        return 1;
+    }
+    collection->cursor = 0;
+    if (++collection->phase == PHASES) {
+        collection->phase = PHASE_IDLE;
+        MW_MEM_STORE(&collection->served, collection->target);
+    }
+    return 1;
+}
+
+int mw_collect_step(mw_mem_t *mem)
+{
+    mw_mem_collection_t *collection = &mem->header->collection;
+    int rv;
+    int more;
+
+    if (MW_MEM_LOAD(&collection->wanted) == MW_MEM_LOAD(&collection->served)) {
+        return 0;
+    }
+    rv = pthread_mutex_trylock(&collection->lock);
+    if (rv == EOWNERDEAD) {
+        collection->phase = PHASE_IDLE;
+        pthread_mutex_consistent(&collection->lock);
+    }
+    else if (rv) {
+        return 0;
+    }
+    more = collect_locked(mem);
+    pthread_mutex_unlock(&collection->lock);
+    return more;
+}

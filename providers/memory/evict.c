@@ -1,0 +1,196 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+#include "evict.h"
+#include "shard.h"
+
+/** Entries that one visit to a shard looks at. */
+#define EVICT_STEPS 64
+
+/** An entry used this often in the small queue has proven itself. */
+#define EVICT_PROVEN 2
+
+#define GHOST_WAYS 4
+
+/** What one call of mw_evict_*() did; counted when no lock is held. */
+typedef struct toll_t {
+    apr_uint64_t evicted;
+    apr_uint64_t expired;
+} toll_t;
+
+static apr_uint32_t *ghost_set(const mw_mem_t *mem, apr_uint64_t hash)
+{
+    return mem->ghosts + mw_mem_shard_of(mem, hash) * (mem->ghost_mask + 1)
+           + ((apr_uint32_t)hash & mem->ghost_mask & ~(GHOST_WAYS - 1u));
+}
+
+/** Upper half: of the hash; lower half: when, in evictions. */
+static apr_uint32_t ghost_print(apr_uint64_t hash)
+{
+    return (apr_uint32_t)(hash >> 28) & 0xffff0000u;
+}
+
+/** The clock is coarser in a larger table, so that 16 bits never go round. */
+static apr_uint32_t ghost_now(const mw_mem_t *mem, apr_uint32_t clock)
+{
+    apr_uint32_t grain = (mem->ghost_mask >> 12) + 1;
+
+    return (clock / grain) & 0xffff;
+}
+
+static void ghost_add(mw_mem_t *mem, mw_mem_shard_t *shard, apr_uint64_t hash)
+{
+    apr_uint32_t *ghost = ghost_set(mem, hash);
+    apr_uint32_t now = ghost_now(mem, ++shard->ghost_clock);
+    apr_uint32_t oldest = 0;
+    apr_uint32_t greatest = 0;
+    apr_uint32_t i;
+
+    for (i = 0; i < GHOST_WAYS; i++) {
+        apr_uint32_t age = ghost[i] ? (now - ghost[i]) & 0xffff : 0x10000;
+
+        if (age > greatest) {
+            greatest = age;
+            oldest = i;
+        }
+    }
+    ghost[oldest] = ghost_print(hash) | now;
+}
+
+int mw_ghost_take(mw_mem_t *mem, apr_uint64_t hash)
+{
+    apr_uint32_t index = mw_mem_shard_of(mem, hash);
+    apr_uint32_t *ghost = ghost_set(mem, hash);
+    apr_uint32_t now = ghost_now(mem, mem->shards[index].ghost_clock);
+    apr_uint32_t memory =
+        ghost_now(mem, (apr_uint32_t)MW_MEM_LOAD(&mem->tallies[index].entries));
+    apr_uint32_t i;
+
+    for (i = 0; i < GHOST_WAYS; i++) {
+        if (ghost[i] && !((ghost[i] ^ ghost_print(hash)) & 0xffff0000u)) {
+            apr_uint32_t age = (now - ghost[i]) & 0xffff;
+
+            ghost[i] = 0;
+            return age <= memory;
+        }
+    }
+    return 0;
+}
+
+/** One look at the oldest entry of a queue. Locked. */
+static apr_uint32_t evict_look(mw_mem_t *mem, mw_mem_shard_t *shard,
+                               apr_uint32_t unit, apr_time_t now, int force,
+                               toll_t *toll)
+{
+    mw_mem_entry_t *entry = mw_mem_entry(mem, unit);
+    int threshold = entry->queue == MW_MEM_SMALL ? EVICT_PROVEN : 1;
+
+    if (entry->pins) {
+        mw_shard_requeue(mem, unit, MW_MEM_MAIN);
+        return 0;
+    }
+    if (entry->expires <= now) {
+        toll->expired++;
+        return mw_shard_drop(mem, unit);
+    }
+    if (entry->uses >= threshold && !force) {
+        entry->uses = entry->queue == MW_MEM_SMALL ? 0 : entry->uses - 1;
+        mw_shard_requeue(mem, unit, MW_MEM_MAIN);
+        return 0;
+    }
+    if (entry->queue == MW_MEM_SMALL) {
+        ghost_add(mem, shard, entry->hash);
+    }
+    toll->evicted++;
+    return mw_shard_drop(mem, unit);
+}
+
+/** Evict one entry of a shard, unless nothing comes up in some looks. */
+static apr_uint32_t evict_visit(mw_mem_t *mem, apr_uint32_t index, int queue,
+                                apr_time_t now, int force, toll_t *toll)
+{
+    mw_mem_shard_t *shard = &mem->shards[index];
+    apr_uint32_t freed = 0;
+    int i;
+
+    mw_shard_lock(mem, index);
+    for (i = 0; i < EVICT_STEPS && !freed; i++) {
+        apr_uint32_t unit = shard->queue[queue].oldest;
+
+        if (!unit) {
+            break;
+        }
+        freed = evict_look(mem, shard, unit, now, force, toll);
+    }
+    mw_shard_unlock(mem, index);
+    return freed;
+}
+
+/** The next shard, in turn, that has something in a queue. */
+static apr_uint32_t evict_next(mw_mem_t *mem, int queue)
+{
+    apr_uint32_t mask = mem->geometry.shards - 1;
+    apr_uint32_t tries;
+    apr_uint32_t index = 0;
+
+    for (tries = 0; tries <= mask; tries++) {
+        index = MW_MEM_ADD(&mem->header->victim, 1) & mask;
+        if (MW_MEM_LOAD(&mem->tallies[index].units[queue])) {
+            break;
+        }
+    }
+    return index;
+}
+
+static int evict_is_done(const mw_mem_t *mem, apr_uint64_t units,
+                         apr_uint64_t below)
+{
+    return mw_blocks_free(mem) >= units
+           && (!below
+               || mw_shard_entries(mem) + below
+                      <= MW_MEM_LOAD(&mem->header->max_entries));
+}
+
+static int evict_until(mw_mem_t *mem, apr_time_t now, apr_uint64_t units,
+                       apr_uint64_t below)
+{
+    apr_uint32_t patience = 4 * mem->geometry.shards;
+    apr_uint32_t idle = 0;
+    toll_t toll = { 0, 0 };
+    int done;
+
+    while (!(done = evict_is_done(mem, units, below)) && idle < 2 * patience) {
+        apr_uint64_t small = mw_shard_units(mem, MW_MEM_SMALL);
+        apr_uint64_t main = mw_shard_units(mem, MW_MEM_MAIN);
+        int queue = small * 9 >= main ? MW_MEM_SMALL : MW_MEM_MAIN;
+
+        if (!small && !main) {
+            break;
+        }
+        if (evict_visit(mem, evict_next(mem, queue), queue, now,
+                        idle >= patience, &toll)) {
+            idle = 0;
+        }
+        else {
+            idle++;
+        }
+    }
+    if (toll.evicted) {
+        mem->services->count(mem->services, CACHEMW_COUNT_EVICTED,
+                             toll.evicted);
+    }
+    if (toll.expired) {
+        mem->services->count(mem->services, CACHEMW_COUNT_EXPIRED,
+                             toll.expired);
+    }
+    return done;
+}
+
+int mw_evict_units(mw_mem_t *mem, apr_time_t now, apr_uint64_t units)
+{
+    return evict_until(mem, now, units, 0);
+}
+
+int mw_evict_entries(mw_mem_t *mem, apr_time_t now, apr_uint64_t below)
+{
+    return evict_until(mem, now, 0, below);
+}

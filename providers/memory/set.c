@@ -1,0 +1,391 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+#include <string.h>
+
+#include "apr_strings.h"
+
+#include "blocks.h"
+#include "chain.h"
+#include "evict.h"
+#include "set.h"
+#include "shard.h"
+#include "slots.h"
+#include "sweep.h"
+
+/** Space is taken in advance for so much of a body at most. */
+#define SET_AHEAD (256 * 1024)
+
+/** Attempts to find room, or a place in the index, before giving up. */
+#define SET_TRIES 8
+
+/** Free units that are kept, as a part of all, so that runs are long. */
+#define SET_SLACK 128
+
+/** A chain that is being filled. */
+typedef struct filling_t {
+    mw_chain_t chain;
+    mw_place_t end;    /**< behind the last byte */
+    apr_uint64_t room; /**< bytes that fit behind it */
+} filling_t;
+
+/** A set in progress. */
+typedef struct set_t {
+    filling_t filling;
+    cachemw_key_t key;
+    apr_uint64_t hash;
+    cachemw_id_t id;
+    apr_time_t expires;
+    apr_uint32_t head_len;
+    apr_off_t announced; /**< -1: unknown */
+    apr_off_t written;
+} set_t;
+
+apr_off_t mw_set_limit(const mw_mem_t *mem)
+{
+    return (apr_off_t)(((apr_uint64_t)mem->geometry.units
+                        << mem->geometry.unit_shift)
+                       / 4);
+}
+
+/** @param header bytes at the start of the first run that are no stream */
+static apr_status_t filling_begin(mw_mem_t *mem, filling_t *filling,
+                                  apr_uint64_t hash)
+{
+    memset(filling, 0, sizeof(*filling));
+    filling->chain.area = (apr_uint32_t)(hash >> 8) % mem->geometry.areas;
+    filling->chain.claim = mw_claim_take(mem, mem->sets, mem->geometry.sets);
+    return filling->chain.claim ? APR_SUCCESS : APR_ENOSPC;
+}
+
+/** Make room for so many more bytes. */
+static apr_status_t filling_reserve(mw_mem_t *mem, filling_t *filling,
+                                    apr_time_t now, apr_uint64_t bytes)
+{
+    apr_uint64_t slack = mw_blocks_total(mem) / SET_SLACK;
+    int tries = 0;
+
+    while (filling->room < bytes) {
+        apr_uint64_t lacking = bytes - filling->room + sizeof(mw_mem_run_t);
+        apr_uint32_t units = (apr_uint32_t)((lacking + mem->unit_size - 1)
+                                            >> mem->geometry.unit_shift);
+        int fits = mw_evict_units(mem, now, units + slack);
+        apr_uint32_t taken = mw_blocks_take(mem, &filling->chain, units);
+
+        if (taken) {
+            filling->room += ((apr_uint64_t)taken << mem->geometry.unit_shift)
+                             - sizeof(mw_mem_run_t);
+        }
+        else if (!fits || ++tries == SET_TRIES) {
+            return APR_ENOSPC;
+        }
+    }
+    return APR_SUCCESS;
+}
+
+/** Write behind the end; the room was reserved. */
+static apr_status_t filling_write(mw_mem_t *mem, filling_t *filling,
+                                  const void *data, apr_size_t length)
+{
+    if (!mw_chain_write(mem, &filling->end, data, length)) {
+        return APR_EGENERAL;
+    }
+    filling->room -= length;
+    return APR_SUCCESS;
+}
+
+static void filling_drop(mw_mem_t *mem, filling_t *filling)
+{
+    if (filling->chain.first) {
+        mw_blocks_give(mem, filling->chain.first);
+    }
+    mw_claim_end(filling->chain.claim);
+}
+
+static apr_uint32_t chain_units(mw_mem_t *mem, apr_uint32_t first)
+{
+    apr_uint32_t units = 0;
+
+    for (; first; first = mw_mem_run(mem, first)->next) {
+        units += mw_mem_run(mem, first)->count;
+    }
+    return units;
+}
+
+/**
+ * Give back what was taken in advance and not used. Whole runs need a claim of
+ * their own while they go, or a collection could free them, too; without one
+ * they stay with the entry.
+ */
+static void filling_trim(mw_mem_t *mem, filling_t *filling)
+{
+    mw_mem_run_t *run = mw_mem_run(mem, filling->end.run);
+    apr_uint32_t count = run->count;
+    apr_uint32_t tail = run->next;
+    mw_mem_claim_t *claim =
+        tail ? mw_claim_take(mem, mem->sets, mem->geometry.sets) : NULL;
+
+    if (claim) {
+        __atomic_store_n(&claim->first, tail, __ATOMIC_RELEASE);
+        __atomic_store_n(&run->next, 0, __ATOMIC_RELEASE);
+        filling->chain.units -= chain_units(mem, tail);
+        filling->chain.last = filling->end.run;
+        mw_blocks_give(mem, tail);
+        mw_claim_end(claim);
+    }
+    mw_blocks_trim(mem, filling->end.run,
+                   (filling->end.at + mem->unit_size - 1)
+                       >> mem->geometry.unit_shift);
+    filling->chain.units -= count - run->count;
+}
+
+static apr_status_t set_start(mw_mem_t *mem, const cachemw_call_t *call,
+                              set_t *set, const cachemw_entry_t *entry)
+{
+    filling_t *filling = &set->filling;
+    apr_uint64_t size = sizeof(mw_mem_entry_t) - sizeof(mw_mem_run_t)
+                        + set->key.len + entry->head_len;
+    apr_uint64_t ahead = set->announced > 0 ? (apr_uint64_t)set->announced : 0;
+    apr_status_t rv;
+
+    if (ahead > SET_AHEAD) {
+        ahead = SET_AHEAD;
+    }
+    rv = filling_reserve(mem, filling, call->now, size + ahead);
+    if (rv == APR_SUCCESS) {
+        mw_mem_entry_t *record = mw_mem_entry(mem, filling->chain.first);
+
+        __atomic_store_n(&record->serial, 0, __ATOMIC_RELEASE);
+        filling->room -= sizeof(*record) - sizeof(record->run);
+        filling->end = mw_chain_key(filling->chain.first);
+        rv = filling_write(mem, filling, set->key.data, set->key.len);
+    }
+    if (rv == APR_SUCCESS) {
+        rv = filling_write(mem, filling, entry->head, entry->head_len);
+    }
+    return rv;
+}
+
+apr_status_t mw_set_begin(void *store, const cachemw_call_t *call,
+                          const cachemw_key_t *key,
+                          const cachemw_entry_t *entry, void **out)
+{
+    mw_mem_t *mem = store;
+    set_t *set;
+    apr_status_t rv;
+
+    if (entry->body_len > mw_set_limit(mem) || key->len > CACHEMW_KEY_MAX
+        || entry->head_len > CACHEMW_HEAD_MAX) {
+        return APR_ENOSPC;
+    }
+    mw_sweep_tick(mem, call->now);
+    set = apr_pcalloc(call->pool, sizeof(*set));
+    set->key.data = apr_pmemdup(call->pool, key->data, key->len);
+    set->key.len = key->len;
+    set->hash = mw_mem_hash(mem, key);
+    set->id = entry->id;
+    set->expires = entry->expires;
+    set->head_len = (apr_uint32_t)entry->head_len;
+    set->announced = entry->body_len;
+    rv = filling_begin(mem, &set->filling, set->hash);
+    if (rv != APR_SUCCESS) {
+        return rv;
+    }
+    rv = set_start(mem, call, set, entry);
+    if (rv != APR_SUCCESS) {
+        filling_drop(mem, &set->filling);
+        return rv;
+    }
+    *out = set;
+    return APR_SUCCESS;
+}
+
+apr_status_t mw_set_write(void *store, const cachemw_call_t *call, void *data,
+                          const char *bytes, apr_size_t length)
+{
+    mw_mem_t *mem = store;
+    set_t *set = data;
+    apr_off_t limit = mw_set_limit(mem);
+
+    if (set->announced >= 0 && set->announced < limit) {
+        limit = set->announced;
+    }
+    if (length > (apr_uint64_t)(limit - set->written)) {
+        return APR_ENOSPC;
+    }
+    if (set->filling.room < length) {
+        apr_off_t ahead =
+            set->announced >= 0 ? set->announced - set->written : set->written;
+        apr_status_t rv;
+
+        if (ahead > SET_AHEAD) {
+            ahead = SET_AHEAD;
+        }
+        if (ahead < (apr_off_t)length) {
+            ahead = (apr_off_t)length;
+        }
+        rv =
+            filling_reserve(mem, &set->filling, call->now, (apr_uint64_t)ahead);
+        if (rv != APR_SUCCESS && set->filling.room < length) {
+            return rv;
+        }
+    }
+    set->written += (apr_off_t)length;
+    return filling_write(mem, &set->filling, bytes, length);
+}
+
+static void set_record(mw_mem_t *mem, const set_t *set)
+{
+    mw_mem_entry_t *record = mw_mem_entry(mem, set->filling.chain.first);
+
+    record->hash = set->hash;
+    record->id = set->id;
+    record->expires = set->expires;
+    record->body_len = (apr_uint64_t)set->written;
+    MW_MEM_STORE(&record->head_run, 0);
+    record->head_len = set->head_len;
+    record->head_space = set->head_len;
+    record->head_units = 0;
+    record->units = set->filling.chain.units;
+    record->key_len = (apr_uint16_t)set->key.len;
+}
+
+/** Replace what the key has. @return 0: too many entries */
+static int set_publish(mw_mem_t *mem, set_t *set)
+{
+    apr_uint32_t index = mw_mem_shard_of(mem, set->hash);
+    apr_uint32_t old;
+    int linked;
+
+    mw_shard_lock(mem, index);
+    old = mw_shard_find(mem, set->hash, &set->key);
+    if (old) {
+        mw_shard_drop(mem, old);
+    }
+    linked = mw_shard_link(mem, set->filling.chain.first);
+    mw_shard_unlock(mem, index);
+    return linked;
+}
+
+apr_status_t mw_set_commit(void *store, const cachemw_call_t *call, void *data)
+{
+    mw_mem_t *mem = store;
+    set_t *set = data;
+    apr_status_t rv = APR_ENOSPC;
+    int tries;
+
+    if (set->announced >= 0 && set->announced != set->written) {
+        mw_set_abort(store, set);
+        return APR_EGENERAL;
+    }
+    filling_trim(mem, &set->filling);
+    set_record(mem, set);
+    for (tries = 0; tries < SET_TRIES && rv != APR_SUCCESS; tries++) {
+        if (set_publish(mem, set)) {
+            rv = APR_SUCCESS;
+        }
+        else if (!mw_evict_entries(mem, call->now, 1)) {
+            break;
+        }
+    }
+    if (rv == APR_SUCCESS) {
+        mw_claim_end(set->filling.chain.claim);
+    }
+    else {
+        mw_set_abort(store, set);
+    }
+    return rv;
+}
+
+void mw_set_abort(void *store, void *data)
+{
+    set_t *set = data;
+
+    filling_drop(store, &set->filling);
+}
+
+/** Write the new head over the old one. Locked. @return 0: it does not fit */
+static int head_overwrite(mw_mem_t *mem, apr_uint32_t unit,
+                          const cachemw_entry_t *entry)
+{
+    mw_mem_entry_t *record = mw_mem_entry(mem, unit);
+    mw_place_t place = mw_chain_key(unit);
+
+    if (record->head_run || entry->head_len > record->head_space) {
+        return 0;
+    }
+    __atomic_store_n(&record->serial, 0, __ATOMIC_SEQ_CST);
+    if (!mw_chain_skip(mem, &place, record->key_len)
+        || !mw_chain_write(mem, &place, entry->head, entry->head_len)) {
+        return 0;
+    }
+    mw_shard_amend(mem, unit, entry->expires, (apr_uint32_t)entry->head_len,
+                   NULL);
+    return 1;
+}
+
+/**
+ * @param chain where the new head is; NULL: only write over the old one
+ * @return APR_NOTFOUND: not this entry; APR_INCOMPLETE: it needs a chain
+ */
+static apr_status_t head_replace(mw_mem_t *mem, const cachemw_call_t *call,
+                                 const cachemw_key_t *key,
+                                 const cachemw_id_t *id,
+                                 const cachemw_entry_t *entry,
+                                 const mw_chain_t *chain)
+{
+    apr_uint64_t hash = mw_mem_hash(mem, key);
+    apr_uint32_t index = mw_mem_shard_of(mem, hash);
+    apr_status_t rv = APR_SUCCESS;
+    apr_uint32_t unit;
+
+    mw_shard_lock(mem, index);
+    unit = mw_shard_find(mem, hash, key);
+    if (!unit || mw_mem_entry(mem, unit)->expires <= call->now
+        || memcmp(&mw_mem_entry(mem, unit)->id, id, sizeof(*id))) {
+        rv = APR_NOTFOUND;
+    }
+    else if (chain) {
+        mw_shard_amend(mem, unit, entry->expires, (apr_uint32_t)entry->head_len,
+                       chain);
+    }
+    else if (!head_overwrite(mem, unit, entry)) {
+        rv = APR_INCOMPLETE;
+    }
+    mw_shard_unlock(mem, index);
+    return rv;
+}
+
+apr_status_t mw_set_head(void *store, const cachemw_call_t *call,
+                         const cachemw_key_t *key, const cachemw_id_t *id,
+                         const cachemw_entry_t *entry)
+{
+    mw_mem_t *mem = store;
+    filling_t filling;
+    apr_status_t rv = head_replace(mem, call, key, id, entry, NULL);
+
+    if (rv != APR_INCOMPLETE) {
+        return rv;
+    }
+    if (entry->head_len > CACHEMW_HEAD_MAX) {
+        return APR_ENOSPC;
+    }
+    rv = filling_begin(mem, &filling, mw_mem_hash(mem, key));
+    if (rv != APR_SUCCESS) {
+        return rv;
+    }
+    rv = filling_reserve(mem, &filling, call->now, entry->head_len);
+    if (rv == APR_SUCCESS) {
+        filling.end = mw_chain_start(filling.chain.first);
+        rv = filling_write(mem, &filling, entry->head, entry->head_len);
+    }
+    if (rv == APR_SUCCESS) {
+        rv = head_replace(mem, call, key, id, entry, &filling.chain);
+    }
+    if (rv == APR_SUCCESS) {
+        mw_claim_end(filling.chain.claim);
+    }
+    else {
+        filling_drop(mem, &filling);
+    }
+    return rv;
+}

@@ -1,0 +1,37 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/**
+ * @file slots.h
+ * @brief Who is alive, and what each child has under way.
+ *
+ * A child holds the robust mutex of a slot from child_init to its end; no
+ * process id is compared, so none can be mistaken for another. What it stores
+ * and what it sends is noted in claims with its slot, so that others can end
+ * them when it has died.
+ */
+#ifndef MW_MEMORY_SLOTS_H
+#define MW_MEMORY_SLOTS_H
+
+#include "layout.h"
+
+/**
+ * Take a slot for this process until `pchild` is cleared or the process ends.
+ * The calling thread must live as long. Without a free slot mem->owner stays
+ * 0: then nothing is stored, and large bodies are copied.
+ */
+apr_status_t mw_slot_take(mw_mem_t *mem, apr_pool_t *pchild);
+
+/** End what dead children had under way. */
+void mw_slots_reclaim(mw_mem_t *mem);
+
+/**
+ * Take a free claim of mem->sets or mem->pins.
+ * @return NULL: all are in use, or this process has no slot
+ */
+mw_mem_claim_t *mw_claim_take(mw_mem_t *mem, mw_mem_claim_t *claims,
+                              apr_uint32_t count);
+
+/** Its root is gone first, then it is free. */
+void mw_claim_end(mw_mem_claim_t *claim);
+
+#endif

@@ -1,0 +1,244 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "chain.h"
+#include "collect.h"
+#include "evict.h"
+#include "shard.h"
+#include "slots.h"
+#include "sweep.h"
+
+/** Hash chains looked at under one lock. */
+#define SWEEP_BUCKETS 64u
+
+/** Chunks and steps of the collection on a store. */
+#define SWEEP_TICK 16
+
+/** What keys() copies under one lock, unless one hash chain is longer. */
+#define SWEEP_KEYS 65536u
+
+/** Drop the expired (or all) entries of some hash chains. */
+static apr_uint64_t sweep_buckets(mw_mem_t *mem, apr_uint32_t from,
+                                  apr_time_t now, int all)
+{
+    apr_uint32_t shard = from / mem->buckets_each;
+    apr_uint64_t dropped = 0;
+    apr_uint32_t i;
+
+    mw_shard_lock(mem, shard);
+    for (i = from; i < from + SWEEP_BUCKETS; i++) {
+        apr_uint32_t unit = mem->buckets[i];
+
+        while (unit) {
+            mw_mem_entry_t *entry = mw_mem_entry(mem, unit);
+            apr_uint32_t next = entry->hash_next;
+
+            if (all || entry->expires <= now) {
+                mw_shard_drop(mem, unit);
+                dropped++;
+            }
+            unit = next;
+        }
+    }
+    mw_shard_unlock(mem, shard);
+    return dropped;
+}
+
+/**
+ * The next chunk of a pass that all processes make together.
+ * @param cursor of the pass
+ * @return 0: that was the last one of the pass
+ */
+static int sweep_chunk(mw_mem_t *mem, apr_uint32_t *cursor, apr_time_t now)
+{
+    apr_uint32_t from =
+        MW_MEM_ADD(cursor, SWEEP_BUCKETS) & (mem->geometry.buckets - 1);
+    apr_uint64_t dropped = sweep_buckets(mem, from, now, 0);
+
+    if (dropped) {
+        mem->services->count(mem->services, CACHEMW_COUNT_EXPIRED, dropped);
+    }
+    return from + SWEEP_BUCKETS < mem->geometry.buckets;
+}
+
+void mw_sweep_tick(mw_mem_t *mem, apr_time_t now)
+{
+    apr_uint64_t last = MW_MEM_LOAD(&mem->header->ticked);
+    int i;
+
+    if ((apr_uint64_t)now - last < APR_USEC_PER_SEC
+        || !__atomic_compare_exchange_n(&mem->header->ticked, &last,
+                                        (apr_uint64_t)now, 0, __ATOMIC_RELAXED,
+                                        __ATOMIC_RELAXED)) {
+        return;
+    }
+    mw_slots_reclaim(mem);
+    for (i = 0; i < SWEEP_TICK && mw_collect_step(mem); i++) {
+    }
+    for (i = 0; i < SWEEP_TICK; i++) {
+        sweep_chunk(mem, &mem->header->ticked_to, now);
+    }
+}
+
+static int sweep_has_time(const mw_mem_t *mem, const cachemw_call_t *call)
+{
+    return mem->services->remaining(mem->services, call) != 0;
+}
+
+apr_status_t mw_sweep(void *store, const cachemw_call_t *call, int *more)
+{
+    mw_mem_t *mem = store;
+    int left = 1;
+
+    mw_slots_reclaim(mem);
+    while (mw_collect_step(mem)) {
+        if (!sweep_has_time(mem, call)) {
+            *more = 1;
+            return APR_SUCCESS;
+        }
+    }
+    mw_evict_entries(mem, call->now, 0);
+    while (left && sweep_has_time(mem, call)) {
+        left = sweep_chunk(mem, &mem->header->swept, call->now);
+    }
+    *more = left;
+    return APR_SUCCESS;
+}
+
+apr_status_t mw_sweep_clear(void *store, const cachemw_call_t *call)
+{
+    mw_mem_t *mem = store;
+    apr_uint32_t from;
+
+    for (from = 0; from < mem->geometry.buckets; from += SWEEP_BUCKETS) {
+        sweep_buckets(mem, from, call->now, 1);
+    }
+    return APR_SUCCESS;
+}
+
+/** A copy of an entry's name, as keys() hands it out. */
+typedef struct name_t {
+    cachemw_id_t id;
+    apr_int64_t expires;
+    apr_uint64_t body_len;
+    apr_size_t key_len;
+} name_t;
+
+static apr_size_t name_size(apr_size_t key_len)
+{
+    return sizeof(name_t) + APR_ALIGN_DEFAULT(key_len);
+}
+
+/** @return bytes that the names of a hash chain take. Locked */
+static apr_size_t chain_size(const mw_mem_t *mem, apr_uint32_t bucket)
+{
+    apr_uint32_t unit = mem->buckets[bucket];
+    apr_size_t size = 0;
+
+    for (; unit; unit = mw_mem_entry(mem, unit)->hash_next) {
+        size += name_size(mw_mem_entry(mem, unit)->key_len);
+    }
+    return size;
+}
+
+static char *chain_copy(const mw_mem_t *mem, apr_uint32_t bucket, char *to)
+{
+    apr_uint32_t unit = mem->buckets[bucket];
+
+    for (; unit; unit = mw_mem_entry(mem, unit)->hash_next) {
+        const mw_mem_entry_t *entry = mw_mem_entry(mem, unit);
+        mw_place_t place = mw_chain_key(unit);
+        name_t *name = (name_t *)to;
+
+        name->id = entry->id;
+        name->expires = entry->expires;
+        name->body_len = entry->body_len;
+        name->key_len = entry->key_len;
+        mw_chain_read(mem, &place, to + sizeof(*name), entry->key_len);
+        to += name_size(entry->key_len);
+    }
+    return to;
+}
+
+/**
+ * Copy the names of as many hash chains as fit, from *bucket on, of one shard.
+ * @return bytes copied; with *bucket unmoved: bytes that the first one needs
+ */
+static apr_size_t names_copy(mw_mem_t *mem, apr_uint32_t *bucket, char *buffer,
+                             apr_size_t size)
+{
+    apr_uint32_t shard = *bucket / mem->buckets_each;
+    apr_uint32_t end = (shard + 1) * mem->buckets_each;
+    apr_uint32_t from = *bucket;
+    char *to = buffer;
+    apr_size_t need = 0;
+
+    mw_shard_lock(mem, shard);
+    while (*bucket < end) {
+        need = chain_size(mem, *bucket);
+        if (need > size - (apr_size_t)(to - buffer)) {
+            break;
+        }
+        to = chain_copy(mem, *bucket, to);
+        ++*bucket;
+    }
+    mw_shard_unlock(mem, shard);
+    return *bucket == from ? need : (apr_size_t)(to - buffer);
+}
+
+static apr_status_t names_tell(const char *buffer, apr_size_t length,
+                               apr_time_t now, cachemw_keys_fn *each,
+                               void *baton)
+{
+    const char *end = buffer + length;
+    apr_status_t rv = APR_SUCCESS;
+
+    while (buffer < end && rv == APR_SUCCESS) {
+        const name_t *name = (const name_t *)buffer;
+        cachemw_key_t key = { buffer + sizeof(*name), name->key_len };
+        cachemw_entry_t entry;
+
+        memset(&entry, 0, sizeof(entry));
+        entry.id = name->id;
+        entry.expires = name->expires;
+        entry.body_len = (apr_off_t)name->body_len;
+        if (name->expires > now) {
+            rv = each(baton, &key, &entry);
+        }
+        buffer += name_size(name->key_len);
+    }
+    return rv;
+}
+
+apr_status_t mw_sweep_keys(void *store, const cachemw_call_t *call,
+                           const char *pattern, cachemw_keys_fn *each,
+                           void *baton)
+{
+    mw_mem_t *mem = store;
+    apr_size_t size = SWEEP_KEYS;
+    char *buffer = malloc(size);
+    apr_status_t rv = APR_SUCCESS;
+    apr_uint32_t bucket = 0;
+
+    (void)pattern;
+    while (buffer && rv == APR_SUCCESS && bucket < mem->geometry.buckets) {
+        apr_uint32_t before = bucket;
+        apr_size_t length = names_copy(mem, &bucket, buffer, size);
+
+        if (bucket > before) {
+            rv = names_tell(buffer, length, call->now, each, baton);
+        }
+        else {
+            free(buffer);
+            size = length;
+            buffer = malloc(size);
+        }
+    }
+    if (!buffer) {
+        rv = APR_ENOMEM;
+    }
+    free(buffer);
+    return rv;
+}

@@ -1,0 +1,438 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/**
+ * @file test_memory_world.h
+ * @brief What the tests of the memory provider share: a server without a
+ *        server. Included by one program each, hence static.
+ *
+ * A world has one segment, which outlives stores like httpd's retained one, and
+ * the time. Bodies are made from a seed and checked byte by byte, so that a
+ * body that is wrong, mixed or short anywhere is seen.
+ */
+#ifndef TEST_MEMORY_WORLD_H
+#define TEST_MEMORY_WORLD_H
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include <cmocka.h>
+
+#include "apr_general.h"
+#include "apr_strings.h"
+
+#include "providers/memory/blocks.h"
+#include "providers/memory/collect.h"
+#include "providers/memory/layout.h"
+#include "providers/memory/memory.h"
+#include "providers/memory/shard.h"
+#include "providers/memory/slots.h"
+
+#define PROVIDER (&mw_memory_provider)
+#define EPOCH APR_INT64_C(1700000000000000)
+#define SECOND APR_USEC_PER_SEC
+
+typedef struct world_t {
+    apr_pool_t *pool;
+    cachemw_services_t services;
+    void *base; /* the segment; NULL: none yet */
+    apr_size_t size;
+    apr_uint64_t layout;
+    apr_uint64_t *counts; /* shared by processes */
+    mw_mem_t *mem;
+    apr_pool_t *pchild;
+    apr_time_t now;
+} world_t;
+
+/** The world of the running test; the services table finds it here. */
+static world_t *world_current;
+
+static void *world_map(apr_size_t size)
+{
+    void *base = mmap(NULL, size, PROT_READ | PROT_WRITE,
+                      MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+
+    assert_true(base != MAP_FAILED);
+    return base;
+}
+
+static void service_log(const cachemw_services_t *services,
+                        cachemw_level_e level, apr_status_t rv,
+                        const char *format, ...)
+{
+    va_list args;
+
+    (void)services;
+    (void)rv;
+    if (level == CACHEMW_LOG_ERR) {
+        va_start(args, format);
+        vfprintf(stderr, format, args);
+        va_end(args);
+        fputc('\n', stderr);
+    }
+}
+
+static void service_count(const cachemw_services_t *services,
+                          cachemw_count_e what, apr_uint64_t n)
+{
+    (void)services;
+    __atomic_fetch_add(&world_current->counts[what], n, __ATOMIC_RELAXED);
+}
+
+static apr_interval_time_t service_remaining(const cachemw_services_t *services,
+                                             const cachemw_call_t *call)
+{
+    (void)services;
+    return call->deadline ? 0 : -1;
+}
+
+static apr_status_t service_random(const cachemw_services_t *services,
+                                   void *buffer, apr_size_t length)
+{
+    (void)services;
+    return apr_generate_random_bytes(buffer, length);
+}
+
+static apr_status_t service_temp_file(const cachemw_services_t *services,
+                                      apr_file_t **file, apr_pool_t *pool)
+{
+    char *name = apr_pstrdup(pool, "/tmp/memory-XXXXXX");
+
+    (void)services;
+    return apr_file_mktemp(file, name, 0, pool);
+}
+
+static apr_status_t service_segment(const cachemw_services_t *services,
+                                    apr_size_t size, apr_uint64_t layout,
+                                    void **base, int *is_new)
+{
+    world_t *w = world_current;
+
+    (void)services;
+    *is_new = !w->base || w->size != size || w->layout != layout;
+    if (*is_new) {
+        if (w->base) {
+            munmap(w->base, w->size);
+        }
+        w->base = world_map(size);
+        w->size = size;
+        w->layout = layout;
+    }
+    *base = w->base;
+    return APR_SUCCESS;
+}
+
+/** Options as core would hand them in; 0: not given. */
+typedef struct setting_t {
+    apr_int64_t size;
+    apr_int64_t max_entries;
+    apr_int64_t shards;
+} setting_t;
+
+static void *world_open(world_t *w, setting_t setting)
+{
+    cachemw_value_t values[8];
+    const char *error = NULL;
+    void *store = NULL;
+
+    memset(values, 0, sizeof(values));
+    values[0].number = setting.size ? setting.size : 4 << 20;
+    values[1].number = setting.max_entries;
+    values[1].is_null = !setting.max_entries;
+    values[2].is_null = 1;
+    values[3].number = setting.shards;
+    values[3].is_null = !setting.shards;
+    assert_int_equal(
+        PROVIDER->open(&w->services, values, w->pool, &store, &error), 0);
+    assert_int_equal(PROVIDER->post_config(store, w->pool, 0, 0), 0);
+    return store;
+}
+
+static world_t *world_make(setting_t setting)
+{
+    world_t *w = calloc(1, sizeof(*w));
+
+    world_current = w;
+    apr_pool_create(&w->pool, NULL);
+    w->counts = world_map(4096);
+    w->now = EPOCH;
+    w->services.size = sizeof(w->services);
+    w->services.store_name = "test";
+    w->services.log = service_log;
+    w->services.count = service_count;
+    w->services.remaining = service_remaining;
+    w->services.random = service_random;
+    w->services.temp_file = service_temp_file;
+    w->services.segment = service_segment;
+    w->mem = world_open(w, setting);
+    apr_pool_create(&w->pchild, w->pool);
+    assert_int_equal(PROVIDER->child_init(w->mem, w->pchild), 0);
+    return w;
+}
+
+static void world_end(world_t *w)
+{
+    apr_pool_destroy(w->pool);
+    munmap(w->base, w->size);
+    munmap(w->counts, 4096);
+    free(w);
+}
+
+/** One call: a pool and a bucket allocator of its own. */
+typedef struct visit_t {
+    cachemw_call_t call;
+    cachemw_entry_t entry;
+} visit_t;
+
+static void visit_begin(world_t *w, visit_t *v)
+{
+    memset(v, 0, sizeof(*v));
+    apr_pool_create(&v->call.pool, NULL);
+    v->call.bucket_alloc = apr_bucket_alloc_create(v->call.pool);
+    v->call.now = w->now;
+}
+
+static void visit_end(visit_t *v)
+{
+    apr_pool_destroy(v->call.pool);
+}
+
+static cachemw_key_t key_of(const char *text)
+{
+    cachemw_key_t key = { text, strlen(text) };
+
+    return key;
+}
+
+static cachemw_id_t id_of(apr_uint64_t n)
+{
+    cachemw_id_t id;
+
+    memset(&id, 0x5a, sizeof(id));
+    memcpy(&id, &n, sizeof(n));
+    return id;
+}
+
+/** Byte i of the body with this seed: differs at every place and seed. */
+static unsigned char body_byte(apr_uint64_t seed, apr_uint64_t i)
+{
+    apr_uint64_t x = (seed + (i >> 3) + 1) * APR_UINT64_C(0x9e3779b97f4a7c15);
+
+    x ^= x >> 29;
+    return (unsigned char)(x >> (8 * (i & 7)));
+}
+
+static void body_fill(char *to, apr_uint64_t seed, apr_uint64_t from,
+                      apr_size_t length)
+{
+    apr_size_t i;
+
+    for (i = 0; i < length; i++) {
+        to[i] = (char)body_byte(seed, from + i);
+    }
+}
+
+/** @return how many bytes of the brigade are as they should be from `at` on */
+static apr_uint64_t body_verify(apr_bucket_brigade *body, apr_uint64_t seed)
+{
+    apr_uint64_t at = 0;
+    apr_bucket *e;
+
+    for (e = APR_BRIGADE_FIRST(body); e != APR_BRIGADE_SENTINEL(body);
+         e = APR_BUCKET_NEXT(e)) {
+        const char *data;
+        apr_size_t n;
+        apr_size_t i;
+
+        if (apr_bucket_read(e, &data, &n, APR_BLOCK_READ) != APR_SUCCESS) {
+            return at;
+        }
+        for (i = 0; i < n; i++, at++) {
+            if ((unsigned char)data[i] != body_byte(seed, at)) {
+                return at;
+            }
+        }
+    }
+    return at;
+}
+
+#define HEAD_LEN 250
+
+/** Heads are made from the seed, too. */
+static void head_fill(char head[HEAD_LEN], apr_uint64_t seed)
+{
+    body_fill(head, ~seed, 0, HEAD_LEN);
+}
+
+/** Store in pieces of `piece` bytes. The id is made from the seed. */
+static apr_status_t put_pieces(world_t *w, mw_mem_t *mem, cachemw_key_t key,
+                               apr_uint64_t seed, apr_uint64_t length,
+                               apr_time_t expires, apr_size_t piece,
+                               int announced)
+{
+    char head[HEAD_LEN];
+    char *data = malloc(piece);
+    apr_uint64_t at = 0;
+    apr_status_t rv;
+    visit_t v;
+    void *set;
+
+    visit_begin(w, &v);
+    head_fill(head, seed);
+    v.entry.id = id_of(seed);
+    v.entry.head = head;
+    v.entry.head_len = HEAD_LEN;
+    v.entry.expires = expires;
+    v.entry.body_len = announced ? (apr_off_t)length : -1;
+    rv = PROVIDER->set_begin(mem, &v.call, &key, &v.entry, &set);
+    while (rv == APR_SUCCESS && at < length) {
+        apr_size_t n = length - at < piece ? (apr_size_t)(length - at) : piece;
+
+        body_fill(data, seed, at, n);
+        rv = PROVIDER->set_write(mem, &v.call, set, data, n);
+        at += n;
+        if (rv != APR_SUCCESS) {
+            PROVIDER->set_abort(mem, set);
+        }
+    }
+    if (rv == APR_SUCCESS) {
+        rv = PROVIDER->set_commit(mem, &v.call, set);
+    }
+    free(data);
+    visit_end(&v);
+    return rv;
+}
+
+static apr_status_t put(world_t *w, const char *key, apr_uint64_t seed,
+                        apr_uint64_t length)
+{
+    return put_pieces(w, w->mem, key_of(key), seed, length,
+                      w->now + 3600 * SECOND, 16384, 1);
+}
+
+/**
+ * Look up and verify everything: the id names the seed, the seed makes head and
+ * body. @return APR_EGENERAL when anything is not as it was stored
+ */
+static apr_status_t get_from(world_t *w, mw_mem_t *mem, cachemw_key_t key,
+                             apr_uint64_t *seed)
+{
+    char head[HEAD_LEN];
+    cachemw_id_t id;
+    apr_status_t rv;
+    visit_t v;
+
+    visit_begin(w, &v);
+    v.entry.body = apr_brigade_create(v.call.pool, v.call.bucket_alloc);
+    rv = PROVIDER->get(mem, &v.call, &key, &v.entry);
+    if (rv == APR_SUCCESS) {
+        apr_uint64_t n;
+
+        memcpy(&n, &v.entry.id, sizeof(n));
+        id = id_of(n);
+        head_fill(head, n);
+        if (memcmp(&id, &v.entry.id, sizeof(id)) || v.entry.head_len != HEAD_LEN
+            || memcmp(v.entry.head, head, HEAD_LEN)
+            || body_verify(v.entry.body, n) != (apr_uint64_t)v.entry.body_len) {
+            rv = APR_EGENERAL;
+        }
+        if (seed) {
+            *seed = n;
+        }
+    }
+    visit_end(&v);
+    return rv;
+}
+
+static apr_status_t get(world_t *w, const char *key, apr_uint64_t *seed)
+{
+    return get_from(w, w->mem, key_of(key), seed);
+}
+
+static apr_status_t del(world_t *w, const char *key, const cachemw_id_t *id)
+{
+    cachemw_key_t k = key_of(key);
+    apr_status_t rv;
+    visit_t v;
+
+    visit_begin(w, &v);
+    rv = PROVIDER->remove(w->mem, &v.call, &k, id);
+    visit_end(&v);
+    return rv;
+}
+
+static void clear(world_t *w)
+{
+    visit_t v;
+
+    visit_begin(w, &v);
+    assert_int_equal(PROVIDER->clear(w->mem, &v.call), 0);
+    visit_end(&v);
+}
+
+/** Sweep until there is nothing more to do. */
+static void sweep(world_t *w)
+{
+    int more = 1;
+    visit_t v;
+
+    visit_begin(w, &v);
+    while (more) {
+        assert_int_equal(PROVIDER->sweep(w->mem, &v.call, &more), 0);
+    }
+    visit_end(&v);
+}
+
+static cachemw_stats_t stats_of(world_t *w)
+{
+    cachemw_stats_t stats = { -1, -1, -1, -1, -1, NULL, NULL };
+    visit_t v;
+
+    visit_begin(w, &v);
+    assert_int_equal(PROVIDER->stats(w->mem, &v.call, &stats), 0);
+    visit_end(&v);
+    return stats;
+}
+
+/** Nothing is held: entries, bytes, units, claims. */
+static void assert_empty(world_t *w)
+{
+    const mw_mem_t *mem = w->mem;
+    cachemw_stats_t stats = stats_of(w);
+    apr_uint32_t i;
+
+    assert_int_equal(stats.entries, 0);
+    assert_int_equal(stats.bytes, 0);
+    assert_int_equal(mw_shard_units(mem, MW_MEM_SMALL), 0);
+    assert_int_equal(mw_shard_units(mem, MW_MEM_MAIN), 0);
+    assert_int_equal(mw_blocks_free(mem), mw_blocks_total(mem));
+    for (i = 0; i < mem->geometry.shards; i++) {
+        assert_int_equal(mem->tallies[i].pinned, 0);
+    }
+    for (i = 0; i < mem->geometry.sets; i++) {
+        assert_int_equal(mem->sets[i].owner, 0);
+    }
+    for (i = 0; i < mem->geometry.pins; i++) {
+        assert_int_equal(mem->pins[i].owner, 0);
+    }
+}
+
+static int group_begin(void **state)
+{
+    (void)state;
+    return apr_initialize();
+}
+
+static int group_end(void **state)
+{
+    (void)state;
+    apr_terminate();
+    return 0;
+}
+
+#endif
