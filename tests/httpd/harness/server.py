@@ -228,6 +228,7 @@ class Httpd:
             self.write_conf()
         said = (self.dir / "stderr").read_text(errors="replace")
         log = self.log()
+        self.process = None
         self.remove()
         raise AssertionError(f"httpd did not start:\n{said}\n{log}")
 
