@@ -212,7 +212,7 @@ static apr_status_t memory_stats(void *store, const cachemw_call_t *call,
 
 static apr_off_t memory_object_limit(void *store)
 {
-    return mw_set_limit(store);
+    return mw_mem_set_limit(store);
 }
 
 const cachemw_provider_t mw_memory_provider = {
@@ -220,19 +220,19 @@ const cachemw_provider_t mw_memory_provider = {
     .flags = CACHEMW_IN_MEMORY,
     .options = memory_options,
     .open = memory_open,
-    .get = mw_read_get,
+    .get = mw_mem_get,
     .remove = memory_remove,
     .post_config = memory_post_config,
     .child_init = memory_child_init,
-    .set_head = mw_set_head,
-    .set_begin = mw_set_begin,
-    .set_write = mw_set_write,
-    .set_commit = mw_set_commit,
-    .set_abort = mw_set_abort,
-    .exists = mw_read_exists,
-    .clear = mw_sweep_clear,
-    .keys = mw_sweep_keys,
-    .sweep = mw_sweep,
+    .set_head = mw_mem_set_head,
+    .set_begin = mw_mem_set_begin,
+    .set_write = mw_mem_set_write,
+    .set_commit = mw_mem_set_commit,
+    .set_abort = mw_mem_set_abort,
+    .exists = mw_mem_exists,
+    .clear = mw_mem_clear,
+    .keys = mw_mem_keys,
+    .sweep = mw_mem_sweep,
     .stats = memory_stats,
     .object_limit = memory_object_limit,
 };

@@ -184,8 +184,8 @@ static apr_status_t read_found(mw_mem_t *mem, const cachemw_call_t *call,
     return rv;
 }
 
-apr_status_t mw_read_get(void *store, const cachemw_call_t *call,
-                         const cachemw_key_t *key, cachemw_entry_t *entry)
+apr_status_t mw_mem_get(void *store, const cachemw_call_t *call,
+                        const cachemw_key_t *key, cachemw_entry_t *entry)
 {
     mw_mem_t *mem = store;
     found_t found;
@@ -214,8 +214,8 @@ apr_status_t mw_read_get(void *store, const cachemw_call_t *call,
     return APR_NOTFOUND;
 }
 
-apr_status_t mw_read_exists(void *store, const cachemw_call_t *call,
-                            const cachemw_key_t *key)
+apr_status_t mw_mem_exists(void *store, const cachemw_call_t *call,
+                           const cachemw_key_t *key)
 {
     return read_look(store, call, key, 0, NULL);
 }

@@ -9,9 +9,9 @@
 
 #include "layout.h"
 
-apr_status_t mw_read_get(void *store, const cachemw_call_t *call,
-                         const cachemw_key_t *key, cachemw_entry_t *entry);
-apr_status_t mw_read_exists(void *store, const cachemw_call_t *call,
-                            const cachemw_key_t *key);
+apr_status_t mw_mem_get(void *store, const cachemw_call_t *call,
+                        const cachemw_key_t *key, cachemw_entry_t *entry);
+apr_status_t mw_mem_exists(void *store, const cachemw_call_t *call,
+                           const cachemw_key_t *key);
 
 #endif

@@ -40,7 +40,7 @@ typedef struct set_t {
     apr_off_t written;
 } set_t;
 
-apr_off_t mw_set_limit(const mw_mem_t *mem)
+apr_off_t mw_mem_set_limit(const mw_mem_t *mem)
 {
     return (apr_off_t)(((apr_uint64_t)mem->geometry.units
                         << mem->geometry.unit_shift)
@@ -165,19 +165,19 @@ static apr_status_t set_start(mw_mem_t *mem, const cachemw_call_t *call,
     return rv;
 }
 
-apr_status_t mw_set_begin(void *store, const cachemw_call_t *call,
-                          const cachemw_key_t *key,
-                          const cachemw_entry_t *entry, void **out)
+apr_status_t mw_mem_set_begin(void *store, const cachemw_call_t *call,
+                              const cachemw_key_t *key,
+                              const cachemw_entry_t *entry, void **out)
 {
     mw_mem_t *mem = store;
     set_t *set;
     apr_status_t rv;
 
-    if (entry->body_len > mw_set_limit(mem) || key->len > CACHEMW_KEY_MAX
+    if (entry->body_len > mw_mem_set_limit(mem) || key->len > CACHEMW_KEY_MAX
         || entry->head_len > CACHEMW_HEAD_MAX) {
         return APR_ENOSPC;
     }
-    mw_sweep_tick(mem, call->now);
+    mw_mem_tick(mem, call->now);
     set = apr_pcalloc(call->pool, sizeof(*set));
     set->key.data = apr_pmemdup(call->pool, key->data, key->len);
     set->key.len = key->len;
@@ -199,12 +199,12 @@ apr_status_t mw_set_begin(void *store, const cachemw_call_t *call,
     return APR_SUCCESS;
 }
 
-apr_status_t mw_set_write(void *store, const cachemw_call_t *call, void *data,
-                          const char *bytes, apr_size_t length)
+apr_status_t mw_mem_set_write(void *store, const cachemw_call_t *call,
+                              void *data, const char *bytes, apr_size_t length)
 {
     mw_mem_t *mem = store;
     set_t *set = data;
-    apr_off_t limit = mw_set_limit(mem);
+    apr_off_t limit = mw_mem_set_limit(mem);
 
     if (set->announced >= 0 && set->announced < limit) {
         limit = set->announced;
@@ -266,7 +266,8 @@ static int set_publish(mw_mem_t *mem, set_t *set)
     return linked;
 }
 
-apr_status_t mw_set_commit(void *store, const cachemw_call_t *call, void *data)
+apr_status_t mw_mem_set_commit(void *store, const cachemw_call_t *call,
+                               void *data)
 {
     mw_mem_t *mem = store;
     set_t *set = data;
@@ -274,7 +275,7 @@ apr_status_t mw_set_commit(void *store, const cachemw_call_t *call, void *data)
     int tries;
 
     if (set->announced >= 0 && set->announced != set->written) {
-        mw_set_abort(store, set);
+        mw_mem_set_abort(store, set);
         return APR_EGENERAL;
     }
     filling_trim(mem, &set->filling);
@@ -291,12 +292,12 @@ apr_status_t mw_set_commit(void *store, const cachemw_call_t *call, void *data)
         mw_claim_end(set->filling.chain.claim);
     }
     else {
-        mw_set_abort(store, set);
+        mw_mem_set_abort(store, set);
     }
     return rv;
 }
 
-void mw_set_abort(void *store, void *data)
+void mw_mem_set_abort(void *store, void *data)
 {
     set_t *set = data;
 
@@ -355,9 +356,9 @@ static apr_status_t head_replace(mw_mem_t *mem, const cachemw_call_t *call,
     return rv;
 }
 
-apr_status_t mw_set_head(void *store, const cachemw_call_t *call,
-                         const cachemw_key_t *key, const cachemw_id_t *id,
-                         const cachemw_entry_t *entry)
+apr_status_t mw_mem_set_head(void *store, const cachemw_call_t *call,
+                             const cachemw_key_t *key, const cachemw_id_t *id,
+                             const cachemw_entry_t *entry)
 {
     mw_mem_t *mem = store;
     filling_t filling;

@@ -63,7 +63,7 @@ static int sweep_chunk(mw_mem_t *mem, apr_uint32_t *cursor, apr_time_t now)
     return from + SWEEP_BUCKETS < mem->geometry.buckets;
 }
 
-void mw_sweep_tick(mw_mem_t *mem, apr_time_t now)
+void mw_mem_tick(mw_mem_t *mem, apr_time_t now)
 {
     apr_uint64_t last = MW_MEM_LOAD(&mem->header->ticked);
     int i;
@@ -87,7 +87,7 @@ static int sweep_has_time(const mw_mem_t *mem, const cachemw_call_t *call)
     return mem->services->remaining(mem->services, call) != 0;
 }
 
-apr_status_t mw_sweep(void *store, const cachemw_call_t *call, int *more)
+apr_status_t mw_mem_sweep(void *store, const cachemw_call_t *call, int *more)
 {
     mw_mem_t *mem = store;
     int left = 1;
@@ -107,7 +107,7 @@ apr_status_t mw_sweep(void *store, const cachemw_call_t *call, int *more)
     return APR_SUCCESS;
 }
 
-apr_status_t mw_sweep_clear(void *store, const cachemw_call_t *call)
+apr_status_t mw_mem_clear(void *store, const cachemw_call_t *call)
 {
     mw_mem_t *mem = store;
     apr_uint32_t from;
@@ -212,9 +212,9 @@ static apr_status_t names_tell(const char *buffer, apr_size_t length,
     return rv;
 }
 
-apr_status_t mw_sweep_keys(void *store, const cachemw_call_t *call,
-                           const char *pattern, cachemw_keys_fn *each,
-                           void *baton)
+apr_status_t mw_mem_keys(void *store, const cachemw_call_t *call,
+                         const char *pattern, cachemw_keys_fn *each,
+                         void *baton)
 {
     mw_mem_t *mem = store;
     apr_size_t size = SWEEP_KEYS;

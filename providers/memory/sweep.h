@@ -10,13 +10,13 @@
 #include "layout.h"
 
 /** As the slots of the provider. */
-apr_status_t mw_sweep(void *store, const cachemw_call_t *call, int *more);
-apr_status_t mw_sweep_clear(void *store, const cachemw_call_t *call);
-apr_status_t mw_sweep_keys(void *store, const cachemw_call_t *call,
-                           const char *pattern, cachemw_keys_fn *each,
-                           void *baton);
+apr_status_t mw_mem_sweep(void *store, const cachemw_call_t *call, int *more);
+apr_status_t mw_mem_clear(void *store, const cachemw_call_t *call);
+apr_status_t mw_mem_keys(void *store, const cachemw_call_t *call,
+                         const char *pattern, cachemw_keys_fn *each,
+                         void *baton);
 
 /** A small step of housekeeping, at most one a second for all children. */
-void mw_sweep_tick(mw_mem_t *mem, apr_time_t now);
+void mw_mem_tick(mw_mem_t *mem, apr_time_t now);
 
 #endif
