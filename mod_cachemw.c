@@ -34,8 +34,6 @@ static void register_hooks(apr_pool_t *p)
     ap_hook_quick_handler(mw_cache_adapter_note_lookup, NULL, before_cache,
                           APR_HOOK_FIRST);
 
-    APR_OPTIONAL_HOOK(cache, cache_status, mw_cache_adapter_status, NULL, NULL,
-                      APR_HOOK_MIDDLE);
     APR_OPTIONAL_HOOK(ap, status_hook, mw_status, NULL, NULL, APR_HOOK_MIDDLE);
 }
 

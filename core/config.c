@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
+#include <dlfcn.h>
 #include <stdio.h>
 
 #include "apr_lib.h"
@@ -21,6 +22,10 @@ APLOG_USE_MODULE(cachemw);
 
 #define CONFIG_NAMESPACE_MAX 255
 #define CONFIG_UNCLOSED "a quote is not closed"
+
+typedef void cache_hook_status_fn(cache_HOOK_cache_status_t *function,
+                                  const char *const *predecessors,
+                                  const char *const *successors, int order);
 
 /* Of the configuration that is being read or runs. */
 static mw_stores_t *config_stores;
@@ -53,7 +58,10 @@ static const char *config_set_store(cmd_parms *cmd, void *unused,
 
     (void)unused;
     if (error) {
-        return error;
+        return apr_pstrcat(cmd->pool, error,
+                           ": define stores outside of all sections, and name "
+                           "them in virtual hosts with " MW_DIRECTIVE_PROVIDER,
+                           NULL);
     }
     if (!list) {
         return config_error(cmd, NULL, CONFIG_UNCLOSED);
@@ -175,10 +183,27 @@ static apr_status_t config_forget(void *unused)
     return APR_SUCCESS;
 }
 
+/* mod_cache's hook is a function of its own, not one that APR_OPTIONAL_HOOK
+ * knows, and a strong reference would need mod_cache to be loaded first. By now
+ * all modules are. */
+static void config_hook_status(void)
+{
+    union {
+        void *symbol;
+        cache_hook_status_fn *function;
+    } found;
+
+    found.symbol = dlsym(RTLD_DEFAULT, "cache_hook_cache_status");
+    if (found.symbol) {
+        found.function(mw_cache_adapter_status, NULL, NULL, APR_HOOK_MIDDLE);
+    }
+}
+
 int mw_config_pre(apr_pool_t *pconf, apr_pool_t *plog, apr_pool_t *ptemp)
 {
     (void)plog;
     (void)ptemp;
+    config_hook_status();
     config_stores = mw_stores_make(pconf);
     apr_pool_cleanup_register(pconf, NULL, config_forget,
                               apr_pool_cleanup_null);

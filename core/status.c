@@ -90,12 +90,24 @@ static void figure_ratio(figures_t *to, const char *key, const char *label,
     }
 }
 
+/* "free_bytes" is shown as FreeBytes and as "Free bytes". */
 static void figure_extra(void *baton, const char *name, apr_int64_t value)
 {
     figures_t *to = baton;
-    const char *key = apr_pstrdup(to->pool, name);
+    char *key = apr_pstrdup(to->pool, name);
+    char *label = apr_pstrdup(to->pool, name);
+    char *k = key;
+    char *l;
 
-    figure_number(to, key, key, value);
+    for (l = label; *l; l++) {
+        *l = *l == '_' ? ' ' : *l;
+        if (*l != ' ') {
+            *k++ = l == label || l[-1] == ' ' ? apr_toupper(*l) : *l;
+        }
+    }
+    *k = '\0';
+    *label = apr_toupper(*label);
+    figure_number(to, key, label, value);
 }
 
 static void collect_breaker(figures_t *to, mw_store_t *store)
