@@ -128,6 +128,7 @@ static apr_status_t adapter_recall_headers(cache_handle_t *h, request_rec *r)
 static apr_status_t adapter_recall_body(cache_handle_t *h, apr_pool_t *p,
                                         apr_bucket_brigade *bb)
 {
+    (void)p;
     mw_body_append(handle_of(h), bb);
     return APR_SUCCESS;
 }
@@ -155,6 +156,7 @@ static int adapter_create_entity(cache_handle_t *h, request_rec *r,
     const mw_server_t *server = mw_config_server(r->server);
     mw_handle_t *handle;
 
+    (void)bb;
     if (adapter_store(server) == NULL || request_is_error_document(r)
         || !mw_save_wanted(r, server->store, len)
         || (handle = mw_handle_make(r, server, key)) == NULL) {
@@ -230,6 +232,7 @@ int mw_cache_adapter_status(cache_handle_t *h, request_rec *r,
 {
     mw_handle_t *handle = mw_handle_recognise(r, h);
 
+    (void)headers, (void)reason;
     if (handle != NULL && handle->is_found) {
         if (status == AP_CACHE_HIT) {
             mw_store_count(handle->store, MW_COUNT_HIT, 1);
