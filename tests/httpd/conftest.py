@@ -51,6 +51,7 @@ CacheDetailHeader on
 CacheLock off
 UseCanonicalPhysicalPort on
 @PROVIDER@
+CacheDisable /server-status
 <IfModule http2_module>
     Protocols h2c http/1.1
     H2Direct on

@@ -46,16 +46,16 @@ TABLE = [
      ["CachemwStore", "VirtualHost"]),
     ("store in a location",
      '<Location "/">\nCachemwStore hot memory <-\n</Location>',
-     ["CachemwStore", "Location"]),
+     ["CachemwStore", "directory context", "outside of all sections"]),
     ("provider in a location",
      '<Location "/">\nCachemwProvider memory <-\n</Location>',
-     ["CachemwProvider", "Location", "one store"]),
+     ["CachemwProvider", "directory context", "one store"]),
     ("provider in a directory",
      '<Directory "/">\nCachemwProvider memory <-\n</Directory>',
-     ["CachemwProvider", "Directory"]),
+     ["CachemwProvider", "directory context"]),
     ("namespace in a location",
      '<Location "/">\nCachemwNamespace a <-\n</Location>',
-     ["CachemwNamespace", "Location"]),
+     ["CachemwNamespace", "directory context"]),
 
     # ---- names ----
     ("store with a provider's name", "CachemwStore memory memory <-",
@@ -74,7 +74,7 @@ TABLE = [
     ("namespace with a blank", 'CachemwNamespace "a b" <-',
      ["CachemwNamespace", "visible ASCII"]),
     ("empty namespace", 'CachemwNamespace "" <-',
-     ["CachemwNamespace", "visible ASCII"]),
+     ["CachemwNamespace", "takes one argument"]),
     ("very long namespace", "CachemwNamespace " + "n" * 256 + " <-",
      ["CachemwNamespace", "255"]),
     ("namespace that is not ASCII", "CachemwNamespace \xe4 <-",
@@ -276,7 +276,7 @@ def test_mistake_stops_the_start_and_leaves_a_running_server_running(
         httpd, origin, path):
     server = httpd(
         "ServerName x\nListen 127.0.0.1:@PORT@\nCacheHeader on\n"
-        'Include "@DIR@/extra.*"\n'
+        'IncludeOptional "@DIR@/extra.*"\n'
         f'{ENABLE}\nProxyPass "/" "http://127.0.0.1:@ORIGIN@/" retry=0\n',
         extra=["cachemw"])
     page = path()

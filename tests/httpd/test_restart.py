@@ -68,7 +68,7 @@ def test_restarts_under_load_are_not_noticed(server, origin, path):
     try:
         for _ in range(4):
             before = done[0]
-            server.graceful()
+            server.graceful(wait_old=False)
             while done[0] < before + 40 and not wrong:
                 stop.wait(0.005)
     finally:
@@ -88,7 +88,7 @@ def test_reader_of_a_large_page_is_not_cut_by_a_restart(server, origin,
         slow.send("GET", page)
         head = slow.head()
         assert head.cache == "HIT"
-        server.graceful()
+        server.graceful(wait_old=False)
         assert server.get(page).cache == "HIT"
         res = slow.body(head)
         assert res.complete and res.body == body
@@ -101,7 +101,7 @@ def test_page_that_arrives_during_a_restart(server, origin, path):
     with server.connect() as early:
         early.send("GET", page, [("Connection", "close")])
         gate.wait_reached()
-        server.graceful()
+        server.graceful(wait_old=False)
         origin.page(page, parts, framing="chunked")
         gate.open()
         res = early.response()

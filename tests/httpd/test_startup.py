@@ -79,14 +79,14 @@ def test_store_that_nobody_uses_is_mentioned_and_not_created(httpd):
 def test_without_mod_cache_one_clear_sentence(httpd, origin, path):
     modules = [x for x in MODULES if x != "cache"]
     rc, said = configtest(NO_CACHE, names={"MORE": "", "ORIGIN": 1},
-                          modules=modules, extra=["cachemw"])
+                          modules=modules, extra=["cachemw"], loglevel="info")
     about = [x for x in said.splitlines() if "cachemw" in x]
     assert len(about) == 1, said
     assert "mod_cache is not loaded" in about[0]
     assert "LoadModule cache_module" in about[0]
     assert "undefined symbol" not in said
     server = httpd(NO_CACHE, {"MORE": ""}, modules=modules,
-                   extra=["cachemw"])
+                   extra=["cachemw"], loglevel="info")
     page = path()
     origin.page(page, b"served all the same")
     assert server.get(page).body == b"served all the same"

@@ -251,14 +251,19 @@ class Httpd:
     def is_alive(self):
         return self.process is not None and self.process.poll() is None
 
-    def graceful(self):
-        """Restart gracefully and wait until the new generation serves."""
+    def graceful(self, wait_old=True):
+        """Restart gracefully and wait until the new generation serves, and
+        with WAIT_OLD until the old one does not any more."""
         ready = self.log().count("resuming normal operations")
+        old = set(self.children())
         os.kill(self.pid, signal.SIGUSR1)
         wait_for(lambda: not self.is_alive or
                  self.log().count("resuming normal operations") > ready,
                  "the graceful restart")
         assert self.is_alive, f"httpd died on a graceful restart:\n{self.log()}"
+        if wait_old:
+            wait_for(lambda: not old & set(self.children()),
+                     "the old generation to end")
 
     def children(self):
         """pids of the processes that serve requests"""
