@@ -596,6 +596,67 @@ static void test_entry_refuses_contradicting_lengths(void **state)
     free(bytes);
 }
 
+/* As many terminators as there must be, but not where they must be. */
+static void test_entry_refuses_moved_terminators(void **state)
+{
+    static const struct {
+        const char *names;
+        int name_lens[2];
+        const char *values;
+        int value_lens[2];
+        int names_len;
+    } moved[] = {
+        { "abc\0d\0", { 3, 1 }, "vwx\0y\0", { 3, 1 }, 6 }, /* as it was */
+        { "ab\0cd\0", { 3, 1 }, "vwx\0y\0", { 3, 1 }, 6 },
+        { "abcd\0\0", { 3, 1 }, "vwx\0y\0", { 3, 1 }, 6 },
+        { "\0abcd\0", { 0, 4 }, "vwx\0y\0", { 3, 1 }, 6 },
+        { "abcd\0\0", { 4, 0 }, "vwx\0y\0", { 3, 1 }, 6 },
+        { "abc\0d\0", { 3, 1 }, "vw\0xy\0", { 3, 1 }, 6 },
+        { "abc\0d\0", { 3, 1 }, "vw\0x\0y", { 2, 1 }, 6 },
+        { "ab\0d\0v", { 2, 1 }, "vwx\0y\0", { 3, 1 }, 6 },
+        { "abc\0d\0", { 3, 1 }, "vwx\0y\0", { 2, 1 }, 7 },
+        { "abc\0d\0", { 3, 1 }, "vwx\0y\0", { 3, 0 }, 6 },
+    };
+    mw_head_t *head = head_plain(*state);
+    apr_size_t length, i;
+    unsigned char *bytes, *p;
+
+    apr_table_addn(head->headers, "abc", "vwx");
+    apr_table_addn(head->headers, "d", "y");
+    bytes = head_bytes(head, 0, &length, *state);
+    p = bytes + AT_BLOCK;
+    for (i = 0; i < sizeof(moved) / sizeof(moved[0]); i++) {
+        mw_wire_put32(bytes + AT_NAMES_LEN, moved[i].names_len);
+        mw_wire_put16(p, moved[i].name_lens[0]);
+        mw_wire_put32(p + 2, moved[i].value_lens[0]);
+        mw_wire_put16(p + 6, moved[i].name_lens[1]);
+        mw_wire_put32(p + 8, moved[i].value_lens[1]);
+        memcpy(p + 12, moved[i].names, 6);
+        memcpy(p + 18, moved[i].values, 6);
+        assert_int_equal(bytes_accepted(bytes, length, -1, *state), i == 0);
+    }
+    free(bytes);
+}
+
+/* What counts sixteen bytes at a time counts each of the sixteen to 255. */
+static void test_entry_refuses_256_returns_in_a_row(void **state)
+{
+    mw_head_t *head = head_plain(*state);
+    char *text = apr_pcalloc(*state, 16 * 1024 + 1);
+    apr_size_t length, start, i;
+    unsigned char *bytes;
+
+    memset(text, 'v', 16 * 1024);
+    apr_table_setn(head->headers, "X", text);
+    bytes = head_bytes(head, 0, &length, *state);
+    start = length - 16 * 1024 - 1;
+    for (i = 0; i < 1024; i++) {
+        bytes[start + 16 * i] = '\r';
+        assert_false(bytes_accepted(bytes, length, -1, *state));
+    }
+    free(bytes);
+}
+
 static void test_entry_decode_refuses_numbers_out_of_range(void **state)
 {
     apr_size_t length, i;
@@ -646,6 +707,8 @@ static void test_entry_content_length_is_the_bodys(void **state)
     unsigned char *bytes;
 
     assert_true(framing_accepted("7", "7", 7, *state));
+    assert_true(
+        framing_accepted("1234567890", "1234567890", 1234567890, *state));
     assert_true(framing_accepted("7", "007", 7, *state));
     assert_true(framing_accepted("7", "7", -1, *state));
     assert_false(framing_accepted("7", "7", 8, *state));
@@ -782,6 +845,8 @@ int main(void)
         TEST(test_entry_refuses_control_at_every_place),
         TEST(test_entry_decodes_tokens_only),
         TEST(test_entry_refuses_contradicting_lengths),
+        TEST(test_entry_refuses_moved_terminators),
+        TEST(test_entry_refuses_256_returns_in_a_row),
         TEST(test_entry_decode_refuses_numbers_out_of_range),
         TEST(test_entry_content_length_is_the_bodys),
         TEST(test_entry_decode_refuses_transfer_encoding),

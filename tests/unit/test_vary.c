@@ -496,6 +496,7 @@ static void test_vary_acceptable_codings(void **state)
     assert_false(acceptable("Accept-Encoding:", "gzip", pool));
     assert_true(
         acceptable("Accept-Encoding:br\nAccept-Encoding:gzip", "gzip", pool));
+    assert_false(acceptable("Accept-Encoding:gzip;q=0,gzip", "gzip", pool));
     assert_false(acceptable("Accept-Encoding:gzip\nAccept-Encoding:gzip;q=0",
                             "gzip", pool));
 }
@@ -518,6 +519,8 @@ static void test_vary_acceptable_star(void **state)
 
     assert_true(acceptable("Accept-Encoding:*", "gzip", pool));
     assert_false(acceptable("Accept-Encoding:*;q=0", "gzip", pool));
+    assert_false(acceptable("Accept-Encoding:*;q=0,*", "gzip", pool));
+    assert_false(acceptable("Accept-Encoding:*,*;q=0", "gzip", pool));
     assert_false(acceptable("Accept-Encoding:gzip;q=0,*", "gzip", pool));
     assert_true(acceptable("Accept-Encoding:gzip,*;q=0", "gzip", pool));
     assert_true(acceptable("Accept-Encoding:gzip;q=0,*", "br", pool));
