@@ -17,6 +17,7 @@ typedef struct actor_t {
     int index;
     void *baton;
     pthread_t thread;
+    pthread_barrier_t *start; /* threads begin together, or none would meet */
 } actor_t;
 
 static void actor_run(ct_t *c, void *baton)
@@ -30,6 +31,7 @@ static void *actor_thread(void *baton)
 {
     actor_t *actor = baton;
 
+    pthread_barrier_wait(actor->start);
     ct_guard(&actor->hands, actor_run, actor);
     return NULL;
 }
@@ -42,33 +44,44 @@ static void hands_copy(ct_t *to, const ct_t *from)
     memset(&to->result, 0, sizeof(to->result));
 }
 
+/* All or none: the barrier waits for every one of them. */
+static void threads_start(ct_t *c, actor_t *actors, int n)
+{
+    int i;
+
+    for (i = 0; i < n; i++) {
+        if (pthread_create(&actors[i].thread, NULL, actor_thread, &actors[i])
+            != 0) {
+            /* The process ends with the test, and those that wait with it. */
+            ct_fail(c, "cannot start %d threads here", n);
+        }
+    }
+}
+
 void ct_threads(ct_t *c, int n, ct_actor_fn *run, void *baton)
 {
     actor_t *actors = apr_pcalloc(c->pool, (apr_size_t)n * sizeof(*actors));
-    int started, i;
+    pthread_barrier_t *start = apr_palloc(c->pool, sizeof(*start));
+    int i;
 
-    for (started = 0; started < n; started++) {
-        actor_t *actor = &actors[started];
-
-        hands_copy(&actor->hands, c);
-        actor->run = run;
-        actor->index = started;
-        actor->baton = baton;
-        if (pthread_create(&actor->thread, NULL, actor_thread, actor) != 0) {
-            break;
-        }
+    pthread_barrier_init(start, NULL, (unsigned int)n);
+    for (i = 0; i < n; i++) {
+        hands_copy(&actors[i].hands, c);
+        actors[i].run = run;
+        actors[i].index = i;
+        actors[i].baton = baton;
+        actors[i].start = start;
     }
-    for (i = 0; i < started; i++) {
+    threads_start(c, actors, n);
+    for (i = 0; i < n; i++) {
         pthread_join(actors[i].thread, NULL);
-        if (actors[i].hands.pool != NULL) {
-            apr_pool_destroy(actors[i].hands.pool);
-        }
+        apr_pool_destroy(actors[i].hands.pool);
     }
-    ct_check(c, started == n, "cannot start %d threads here", n);
+    pthread_barrier_destroy(start);
     for (i = 0; i < n; i++) {
         ct_result_t *result = &actors[i].hands.result;
 
-        ct_check(c, result->verdict != CT_FAILED, "thread %d: %s", i,
+        ct_check(c, result->verdict != CT_FAILED, "thread %d: %.1900s", i,
                  result->text);
         if (result->verdict == CT_SKIPPED) {
             ct_skip(c, "%s", result->text);

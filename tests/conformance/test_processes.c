@@ -14,7 +14,7 @@ static apr_off_t length_within(const ct_t *c, apr_off_t length)
 
 static void test_processes_mix_all_calls(ct_t *c)
 {
-    ct_mix_t mix = { .rounds = 1500, .keys = 12, .clears = 1 };
+    ct_mix_t mix = { .rounds = 4000, .keys = 12, .clears = 1 };
 
     mix.length_max = length_within(c, 200000);
     ct_children(c, 4, ct_mix, &mix);
@@ -28,7 +28,7 @@ static void threaded_act(ct_t *c, int index, void *baton)
 
 static void test_processes_with_threads_mix_all_calls(ct_t *c)
 {
-    ct_mix_t mix = { .rounds = 500, .keys = 12 };
+    ct_mix_t mix = { .rounds = 1500, .keys = 12 };
 
     mix.length_max = length_within(c, 200000);
     ct_children(c, 3, threaded_act, &mix);

@@ -12,7 +12,7 @@ static apr_off_t length_within(const ct_t *c, apr_off_t length)
 
 static void test_threads_mix_all_calls(ct_t *c)
 {
-    ct_mix_t mix = { .rounds = 1200, .keys = 12 };
+    ct_mix_t mix = { .rounds = 3000, .keys = 12 };
 
     mix.length_max = length_within(c, 200000);
     ct_threads(c, 8, ct_mix, &mix);
@@ -20,44 +20,69 @@ static void test_threads_mix_all_calls(ct_t *c)
 
 static void test_threads_mix_with_clear(ct_t *c)
 {
-    ct_mix_t mix = { .rounds = 600, .keys = 40, .clears = 1 };
+    ct_mix_t mix = { .rounds = 2000, .keys = 40, .clears = 1 };
 
     mix.length_max = length_within(c, 100000);
     ct_threads(c, 6, ct_mix, &mix);
 }
 
-/* One writes the same key again and again, in sizes that differ widely. */
+/* What writers and readers of one key share. */
+typedef struct contest_t {
+    ct_item_t item;
+    int writers;
+    int writing; /* how many of them are still at it */
+} contest_t;
+
+static void contest_run(ct_t *c, contest_t *contest, int writers, int readers,
+                        ct_actor_fn *run)
+{
+    contest->writers = contest->writing = writers;
+    ct_threads(c, writers + readers, run, contest);
+}
+
+/* A writer that fails lets the readers go too. */
+static void writer_ends(contest_t *contest)
+{
+    __atomic_sub_fetch(&contest->writing, 1, __ATOMIC_RELEASE);
+}
+
+static void readers_read(ct_t *c, contest_t *contest)
+{
+    while (__atomic_load_n(&contest->writing, __ATOMIC_ACQUIRE) > 0) {
+        ct_see(c, &contest->item.key, NULL);
+    }
+}
+
+/* The same key again and again, in sizes that differ widely. */
 static void atomic_act(ct_t *c, int index, void *baton)
 {
-    const cachemw_key_t *key = baton;
     static const apr_off_t lengths[] = { 100, 300000, 7000, 65537, 1, 150000 };
+    contest_t *contest = baton;
+    apr_status_t rv = APR_SUCCESS;
     int i;
 
-    for (i = 0; i < 400; i++) {
-        if (index == 0) {
-            ct_item_t item = ct_item(c, key, (apr_uint32_t)i,
-                                     length_within(c, lengths[i % 6]));
-
-            item.head_len = (apr_size_t)(100 + i % 5 * 700);
-            if (i % 2 == 0) {
-                ct_status(c, ct_try_store(c, &item), APR_SUCCESS, "set");
-            }
-            else {
-                ct_status(c, ct_try_stream(c, &item, 20000, i % 4 == 1),
-                          APR_SUCCESS, "streaming");
-            }
-        }
-        else {
-            ct_see(c, key, NULL);
-        }
+    if (index >= contest->writers) {
+        readers_read(c, contest);
+        return;
     }
+    for (i = 0; i < 1000 && rv == APR_SUCCESS; i++) {
+        ct_item_t item = ct_item(c, &contest->item.key, (apr_uint32_t)i,
+                                 length_within(c, lengths[i % 6]));
+
+        item.head_len = (apr_size_t)(100 + i % 5 * 700);
+        rv = i % 2 == 0 ? ct_try_store(c, &item)
+                        : ct_try_stream(c, &item, 20000, i % 4 == 1);
+    }
+    writer_ends(contest);
+    ct_status(c, rv, APR_SUCCESS, "set while others read the key");
 }
 
 static void test_set_is_atomic_for_readers(ct_t *c)
 {
-    cachemw_key_t key = ct_key(c, "page");
+    contest_t contest;
 
-    ct_threads(c, 4, atomic_act, &key);
+    contest.item.key = ct_key(c, "page");
+    contest_run(c, &contest, 1, 3, atomic_act);
 }
 
 static void stream_act(ct_t *c, int index, void *baton)
@@ -90,30 +115,33 @@ static void test_threads_stream_at_once(ct_t *c)
 
 static void amend_act(ct_t *c, int index, void *baton)
 {
-    const ct_item_t *first = baton;
-    ct_item_t item = *first;
+    contest_t *contest = baton;
+    ct_item_t item = contest->item;
+    apr_status_t rv = APR_SUCCESS;
     int i;
 
-    for (i = 0; i < 200; i++) {
-        if (index < 2) {
-            item.head_version = (apr_uint32_t)(i * 2 + index + 10);
-            item.head_len = (apr_size_t)(CT_HEAD_MIN + i * 13 % 3000);
-            item.expires = c->now + CT_HOUR + i;
-            ct_status(c, ct_amend(c, &item), APR_SUCCESS, "set_head");
-        }
-        else {
-            ct_see(c, &item.key, NULL);
-        }
+    if (index >= contest->writers) {
+        readers_read(c, contest);
+        return;
     }
+    for (i = 0; i < 500 && rv == APR_SUCCESS; i++) {
+        item.head_version = (apr_uint32_t)(i * 2 + index + 10);
+        item.head_len = (apr_size_t)(CT_HEAD_MIN + i * 13 % 3000);
+        item.expires = c->now + CT_HOUR + i;
+        rv = ct_amend(c, &item);
+    }
+    writer_ends(contest);
+    ct_status(c, rv, APR_SUCCESS, "set_head while others read the key");
 }
 
 static void test_set_head_is_atomic_for_readers(ct_t *c)
 {
     cachemw_key_t key = ct_key(c, "page");
-    ct_item_t item = ct_item(c, &key, 1, length_within(c, 100000));
+    contest_t contest;
 
-    ct_store(c, &item);
-    ct_threads(c, 4, amend_act, &item);
+    contest.item = ct_item(c, &key, 1, length_within(c, 100000));
+    ct_store(c, &contest.item);
+    contest_run(c, &contest, 2, 2, amend_act);
 }
 
 static void race_act(ct_t *c, int index, void *baton)
