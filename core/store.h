@@ -122,8 +122,8 @@ apr_status_t mw_store_get(mw_store_t *store, const cachemw_call_t *call,
                           const cachemw_key_t *key, cachemw_entry_t *entry);
 
 /**
- * As the slot; APR_NOTFOUND when the provider has none. After an error body is
- * as it was.
+ * As the slot; made of get where the provider has none, which is for tiers:
+ * such a get has given the whole body. After an error body is as it was.
  */
 apr_status_t mw_store_read(mw_store_t *store, const cachemw_call_t *call,
                            const cachemw_key_t *key, const cachemw_id_t *id,

@@ -8,6 +8,7 @@
  *     store_settings.c options
  *     store_table.c    a provider's table made complete
  *     store_call.c     before and after each call of a slot; the simple calls
+ *     store_get.c      get, read, exists: what they return is checked
  *     store_set.c      sets in pieces
  *     store_amend.c    set_head for providers without
  *     store_services.c what a provider gets from us
@@ -68,6 +69,10 @@ typedef struct mw_composed_t {
     apr_status_t (*set_head)(mw_store_t *store, const cachemw_call_t *call,
                              const cachemw_key_t *key, const cachemw_id_t *id,
                              const cachemw_entry_t *entry);
+    apr_status_t (*read)(mw_store_t *store, const cachemw_call_t *call,
+                         const cachemw_key_t *key, const cachemw_id_t *id,
+                         apr_off_t offset, apr_size_t limit,
+                         apr_bucket_brigade *body);
     apr_status_t (*exists)(mw_store_t *store, const cachemw_call_t *call,
                            const cachemw_key_t *key);
 } mw_composed_t;
@@ -153,11 +158,21 @@ static inline int mw_call_is_sampled(const cachemw_call_t *call)
            == 0;
 }
 
-/** Make exists of get. */
-apr_status_t mw_exists_by_get(mw_store_t *store, const cachemw_call_t *call,
-                              const cachemw_key_t *key);
+/** @} */
+/** @name store_get.c @{ */
+
+apr_status_t mw_read_by_slot(mw_store_t *store, const cachemw_call_t *call,
+                             const cachemw_key_t *key, const cachemw_id_t *id,
+                             apr_off_t offset, apr_size_t limit,
+                             apr_bucket_brigade *body);
+apr_status_t mw_read_by_get(mw_store_t *store, const cachemw_call_t *call,
+                            const cachemw_key_t *key, const cachemw_id_t *id,
+                            apr_off_t offset, apr_size_t limit,
+                            apr_bucket_brigade *body);
 apr_status_t mw_exists_by_slot(mw_store_t *store, const cachemw_call_t *call,
                                const cachemw_key_t *key);
+apr_status_t mw_exists_by_get(mw_store_t *store, const cachemw_call_t *call,
+                              const cachemw_key_t *key);
 
 /** @} */
 /** @name store_set.c @{ */

@@ -25,16 +25,6 @@ static apr_status_t default_child_init(void *store, apr_pool_t *pchild)
     return APR_SUCCESS;
 }
 
-static apr_status_t default_read(void *store, const cachemw_call_t *call,
-                                 const cachemw_key_t *key,
-                                 const cachemw_id_t *id, apr_off_t offset,
-                                 apr_size_t limit, apr_bucket_brigade *body)
-{
-    (void)store, (void)call, (void)key, (void)id;
-    (void)offset, (void)limit, (void)body;
-    return APR_NOTFOUND;
-}
-
 static apr_status_t default_clear(void *store, const cachemw_call_t *call)
 {
     (void)store, (void)call;
@@ -76,7 +66,6 @@ static void table_fill(cachemw_provider_t *table)
     TABLE_FILL(table, close);
     TABLE_FILL(table, post_config);
     TABLE_FILL(table, child_init);
-    TABLE_FILL(table, read);
     TABLE_FILL(table, clear);
     TABLE_FILL(table, keys);
     TABLE_FILL(table, sweep);
@@ -116,6 +105,7 @@ static void table_compose(mw_store_t *store)
     composed->way = table->set_begin ? &mw_set_streamed : &mw_set_spooled;
     composed->set = table->set ? mw_set_by_slot : mw_set_by_streaming;
     composed->set_head = table->set_head ? mw_amend_by_slot : mw_amend_by_set;
+    composed->read = table->read ? mw_read_by_slot : mw_read_by_get;
     composed->exists = table->exists ? mw_exists_by_slot : mw_exists_by_get;
 }
 

@@ -512,11 +512,20 @@ static void test_read_failing_leaves_the_brigade_alone(void **state)
     assert_int_equal(fixture_logged(f, "read: failed"), 1);
 }
 
-static void test_read_missing_is_a_miss(void **state)
+static void test_read_is_made_of_get(void **state)
 {
-    fixture_start(*state, &fake_small, NONE);
-    fixture_set(*state, "k", 1, 100);
-    read_is(*state, 10, 10, APR_NOTFOUND, 0);
+    fixture_t *f = *state;
+
+    fixture_start(f, &fake_small, NONE);
+    fixture_set(f, "k", 1, 100);
+    read_is(f, 0, 10, APR_SUCCESS, 10);
+    read_is(f, 40, 10, APR_SUCCESS, 10);
+    read_is(f, 90, 10, APR_SUCCESS, 10);
+    read_is(f, 91, 10, APR_SUCCESS, 9);
+    read_is(f, 0, 1000, APR_SUCCESS, 100);
+    read_is(f, 100, 10, APR_NOTFOUND, 0);
+    fixture_set(f, "k", 2, 100);
+    read_is(f, 0, 10, APR_NOTFOUND, 0);
 }
 
 /* --- the other slots and their defaults ----------------------------------- */
@@ -1170,7 +1179,7 @@ int main(void)
         TEST(test_damaged_head_removes_this_entry_only),
         TEST(test_read_appends_a_piece),
         TEST(test_read_failing_leaves_the_brigade_alone),
-        TEST(test_read_missing_is_a_miss),
+        TEST(test_read_is_made_of_get),
         TEST(test_exists_is_made_of_get),
         TEST(test_missing_slots_have_defaults),
         TEST(test_remove_is_counted),
