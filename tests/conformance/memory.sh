@@ -1,3 +1,3 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-exec "$CACHEMW_BUILD/tests/conformance/conformance" memory size=64M
+exec "$CACHEMW_BUILD/tests/conformance/conformance" memory size=96M

@@ -7,11 +7,9 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#if defined(__GLIBC__)
-#include <malloc.h>
-#endif
 
 #include <cmocka.h>
 
@@ -210,11 +208,15 @@ static size_t broken_add(struct CMUnitTest *tests, size_t n,
                          const ct_broken_t *broken)
 {
     static cachemw_provider_t tables[BROKEN_MAX];
+    static char names[BROKEN_MAX][80];
 
     for (; broken->name != NULL && n < BROKEN_MAX; broken++, n++) {
         broken_table(broken, &tables[n]);
         ct_provider_add(broken->name, &tables[n]);
-        tests[n].name = broken->name;
+        snprintf(names[n], sizeof(names[n]), "test_%s_%s",
+                 broken->caught_by != NULL ? "catches" : "passes",
+                 broken->name);
+        tests[n].name = names[n];
         tests[n].test_func = broken->caught_by != NULL
                                  ? test_broken_provider_is_caught
                                  : test_right_provider_passes;
