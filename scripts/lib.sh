@@ -58,26 +58,27 @@ is_allowed_skip()
 }
 
 # show_cmocka DIR: what `make check` ran in the build DIR; fails on a skip
-# that is not allowed by name
+# that is not allowed by name, which is PROGRAM::TEST
 show_cmocka()
 {
-    local status=0 name
-    find "$1/tests" -name '*.log' -path '*/tests/*' -print0 | sort -z \
-        | xargs -0 grep -hE '^\[ +(PASSED|FAILED|SKIPPED) +\] [0-9]+ test' || true
-    while read -r name; do
-        if is_allowed_skip "$name"; then
-            echo "skipped (allowed): $name"
-        else
-            echo "skipped, but not named in tests/allowed-skips.txt: $name"
-            status=1
-        fi
-    done < <(
-        find "$1/tests" -name '*.log' -print0 \
-            | xargs -0r sed -nE 's/^\[ +SKIPPED +\] ([A-Za-z_]\w*)$/\1/p' \
-            | sort -u
-        find "$1/tests" -name '*.trs' -print0 \
-            | xargs -0r grep -l '^:test-result: SKIP' \
-            | sed -E 's,.*/,,; s/\.trs$//' | sort -u)
+    local status=0 log program name
+    while read -r log; do
+        program=${log%.log}
+        name=$(sed -nE 's/^\[ +(PASSED|FAILED) +\] ([0-9]+) test.*/\2 \1,/p' \
+            "$1/$log" | tr '\n' ' ' | tr '[:upper:]' '[:lower:]')
+        echo "$program: ${name%, }"
+        while read -r name; do
+            if is_allowed_skip "$program::$name"; then
+                echo "    skipped, as allowed: $name"
+            else
+                echo "    skipped, but not named in tests/allowed-skips.txt:" \
+                    "$program::$name"
+                status=1
+            fi
+        done < <(
+            sed -nE 's/^\[ +SKIPPED +\] ([A-Za-z_]\w*)$/\1/p' "$1/$log" | sort -u
+            grep -q '^:test-result: SKIP' "$1/$program.trs" && echo "the program")
+    done < <(cd "$1" && find tests -name '*.trs' | sed 's/\.trs$/.log/' | sort)
     return $status
 }
 
