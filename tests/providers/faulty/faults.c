@@ -181,6 +181,7 @@ static const char *fault_check(const fault_t *fault, const char *slot)
                                          "set_head", "read", NULL };
     static const char *const found[] = { "get", "read", NULL };
     int body = strcmp(fault->what, "body") == 0;
+    int piece = strcmp(fault->what, "piece") == 0;
 
     switch (fault->kind) {
     case FAULT_DAMAGED:
@@ -191,6 +192,10 @@ static const char *fault_check(const fault_t *fault, const char *slot)
     case FAULT_TRUNCATED:
         if (!word_in(found, slot)) {
             return "only get and read can be cut short";
+        }
+        if (piece) {
+            return strcmp(slot, "get") == 0 ? NULL
+                                            : "only get has a first piece";
         }
         break;
     case FAULT_OTHERKEY:

@@ -41,6 +41,8 @@
  *     truncated [body] get: half of the body, and no read of the rest works.
  *                      read: half of the piece
  *     truncated head   get: half of the head
+ *     truncated piece  get: half of the body, at most 64 KB of it; the rest is
+ *                      there to be read, also when inner gives whole bodies
  *     otherkey [GLOB]  get: the entry of some other key that matches
  *
  * A fault of set_write, set_commit or set_begin reaches sets in pieces, one of
@@ -328,6 +330,13 @@ static apr_status_t get_spoil(faulty_t *faulty, const cachemw_call_t *call,
     else if (fault_is_of(fault, FAULT_TRUNCATED, "head")) {
         entry->head_len /= 2;
     }
+    else if (fault_is_of(fault, FAULT_TRUNCATED, "piece")) {
+        if (body && entry->body_len > 1) {
+            cut_body(body, entry->body_len / 2 < CACHEMW_PIECE_MAX
+                               ? entry->body_len / 2
+                               : CACHEMW_PIECE_MAX);
+        }
+    }
     else if (fault->kind == FAULT_TRUNCATED && body) {
         cut_remember(faulty, &entry->id);
         cut_body(body, entry->body_len / 2);
@@ -352,6 +361,38 @@ static apr_status_t faulty_get(void *store, const cachemw_call_t *call,
     return rv == APR_SUCCESS ? get_spoil(faulty, call, &fault, entry) : rv;
 }
 
+/* What a store without the slot read would give if it had one. */
+static apr_status_t read_by_get(faulty_t *faulty, const cachemw_call_t *call,
+                                const cachemw_key_t *key,
+                                const cachemw_id_t *id, apr_off_t offset,
+                                apr_size_t limit, apr_bucket_brigade *body)
+{
+    cachemw_entry_t entry = { .body_len = 0 };
+    apr_bucket *first;
+    apr_status_t rv;
+
+    entry.body = apr_brigade_create(call->pool, call->bucket_alloc);
+    rv = faulty->inner->get(faulty->self, call, key, &entry);
+    if (rv == APR_SUCCESS && memcmp(&entry.id, id, sizeof(*id)) != 0) {
+        rv = APR_NOTFOUND;
+    }
+    if (rv == APR_SUCCESS) {
+        rv = apr_brigade_partition(entry.body, offset, &first);
+    }
+    if (rv != APR_SUCCESS) {
+        apr_brigade_destroy(entry.body);
+        return rv;
+    }
+    while (APR_BRIGADE_FIRST(entry.body) != first) {
+        apr_bucket_delete(APR_BRIGADE_FIRST(entry.body));
+    }
+    if (entry.body_len - offset > (apr_off_t)limit) {
+        cut_body(entry.body, (apr_off_t)limit);
+    }
+    APR_BRIGADE_CONCAT(body, entry.body);
+    return APR_SUCCESS;
+}
+
 static apr_status_t faulty_read(void *store, const cachemw_call_t *call,
                                 const cachemw_key_t *key,
                                 const cachemw_id_t *id, apr_off_t offset,
@@ -372,6 +413,9 @@ static apr_status_t faulty_read(void *store, const cachemw_call_t *call,
         limit /= 2;
     }
     rv = faulty->inner->read(faulty->self, call, key, id, offset, limit, body);
+    if (rv == APR_NOTFOUND) {
+        rv = read_by_get(faulty, call, key, id, offset, limit, body);
+    }
     if (rv == APR_SUCCESS && fault.kind == FAULT_DAMAGED) {
         rv = damage_body(body, APR_BUCKET_NEXT(last));
     }
