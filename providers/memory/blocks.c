@@ -213,16 +213,20 @@ static gap_t gap_in_word(const mw_mem_t *mem, apr_uint32_t w, apr_uint32_t end,
     return best;
 }
 
-/** From below; the first that fits among the next few, else the longest. */
+/**
+ * From below; the first that fits among the next few, else the longest of
+ * them, if it is long enough at all.
+ */
 static gap_t gap_small(const mw_mem_t *mem, mw_mem_area_t *area,
-                       apr_uint32_t end, apr_uint32_t want)
+                       apr_uint32_t end, apr_uint32_t least, apr_uint32_t want)
 {
     apr_uint32_t w = next_free_word(mem, area->low, end);
     gap_t best = { 0, 0 };
     int tries;
 
     area->low = w;
-    for (tries = 0; w < end && tries < BLOCKS_TRIES; tries++) {
+    for (tries = 0; w < end && (tries < BLOCKS_TRIES || best.count < least);
+         tries++) {
         gap_t gap = gap_in_word(mem, w, end, want);
 
         if (gap.count > best.count) {
@@ -235,6 +239,9 @@ static gap_t gap_small(const mw_mem_t *mem, mw_mem_area_t *area,
     }
     if (best.count > want) {
         best.count = want;
+    }
+    else if (best.count < least) {
+        best.count = 0;
     }
     return best;
 }
@@ -296,11 +303,11 @@ static void chain_append(mw_mem_t *mem, mw_chain_t *chain, apr_uint32_t unit,
     }
     chain->last = unit;
     chain->units += count;
-    chain->runs++;
 }
 
 static apr_uint32_t area_serve(mw_mem_t *mem, apr_uint32_t index,
-                               mw_chain_t *chain, apr_uint32_t want)
+                               mw_chain_t *chain, apr_uint32_t least,
+                               apr_uint32_t want)
 {
     mw_mem_area_t *area = &mem->areas[index];
     gap_t gap = { 0, 0 };
@@ -313,7 +320,7 @@ static apr_uint32_t area_serve(mw_mem_t *mem, apr_uint32_t index,
         gap = gap_large(mem, begin, end, want);
     }
     if (!gap.count) {
-        gap = gap_small(mem, area, end, want);
+        gap = gap_small(mem, area, end, least, want);
     }
     if (gap.count) {
         area_take(mem, area, (apr_uint32_t)gap.start, gap.count);
@@ -323,7 +330,8 @@ static apr_uint32_t area_serve(mw_mem_t *mem, apr_uint32_t index,
     return gap.count;
 }
 
-apr_uint32_t mw_blocks_take(mw_mem_t *mem, mw_chain_t *chain, apr_uint32_t want)
+apr_uint32_t mw_blocks_take(mw_mem_t *mem, mw_chain_t *chain,
+                            apr_uint32_t least, apr_uint32_t want)
 {
     apr_uint32_t areas = mem->geometry.areas;
     apr_uint32_t tries;
@@ -334,8 +342,8 @@ apr_uint32_t mw_blocks_take(mw_mem_t *mem, mw_chain_t *chain, apr_uint32_t want)
     for (tries = 0; tries < areas; tries++) {
         apr_uint32_t taken = 0;
 
-        if (MW_MEM_LOAD(&mem->areas[chain->area].free)) {
-            taken = area_serve(mem, chain->area, chain, want);
+        if (MW_MEM_LOAD(&mem->areas[chain->area].free) >= least) {
+            taken = area_serve(mem, chain->area, chain, least, want);
         }
         if (taken) {
             return taken;
@@ -382,6 +390,16 @@ void mw_blocks_trim(mw_mem_t *mem, apr_uint32_t unit, apr_uint32_t keep)
     MW_MEM_STORE(&run->count, keep);
     area_give(mem, &mem->areas[index], unit + keep, count - keep);
     area_unlock(mem, index);
+}
+
+apr_uint32_t mw_blocks_count(const mw_mem_t *mem, apr_uint32_t first)
+{
+    apr_uint32_t units = 0;
+
+    for (; first; first = mw_mem_run(mem, first)->next) {
+        units += mw_mem_run(mem, first)->count;
+    }
+    return units;
 }
 
 apr_uint64_t mw_blocks_free(const mw_mem_t *mem)

@@ -20,7 +20,6 @@ typedef struct mw_chain_t {
     apr_uint32_t first;    /**< 0: nothing taken yet */
     apr_uint32_t last;
     apr_uint32_t units;
-    apr_uint32_t runs;
 } mw_chain_t;
 
 /** All units free; only when nobody else uses the segment. */
@@ -28,17 +27,20 @@ void mw_blocks_format(mw_mem_t *mem);
 
 /**
  * Take one run and append it to a chain.
- * @param want units; the run has 1 to `want` of them
- * @return units taken; 0: there is none
+ * @param least,want units; the run has `least` to `want` of them
+ * @return units taken; 0: there is no such run
  */
 apr_uint32_t mw_blocks_take(mw_mem_t *mem, mw_chain_t *chain,
-                            apr_uint32_t want);
+                            apr_uint32_t least, apr_uint32_t want);
 
 /** Give back a chain of runs, from `first` to its end. */
 void mw_blocks_give(mw_mem_t *mem, apr_uint32_t first);
 
 /** Keep the first `keep` units (at least 1) of a run, give back the others. */
 void mw_blocks_trim(mw_mem_t *mem, apr_uint32_t run, apr_uint32_t keep);
+
+/** Units of a chain of runs. */
+apr_uint32_t mw_blocks_count(const mw_mem_t *mem, apr_uint32_t first);
 
 /** Units that are free now. */
 apr_uint64_t mw_blocks_free(const mw_mem_t *mem);

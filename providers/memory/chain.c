@@ -104,18 +104,22 @@ int mw_chain_write(const mw_mem_t *mem, mw_place_t *place, const char *from,
     return 1;
 }
 
-int mw_chain_equals(const mw_mem_t *mem, mw_place_t *place, const char *with,
-                    apr_size_t length)
+int mw_chain_has_key(const mw_mem_t *mem, apr_uint32_t entry,
+                     const cachemw_key_t *key)
 {
-    while (length) {
-        apr_size_t n = length;
-        const char *piece = mw_chain_piece(mem, place, &n);
+    mw_place_t place = mw_chain_key(entry);
+    const char *with = key->data;
+    apr_size_t left = key->len;
+
+    while (left) {
+        apr_size_t n = left;
+        const char *piece = mw_chain_piece(mem, &place, &n);
 
         if (!piece || memcmp(piece, with, n)) {
             return 0;
         }
         with += n;
-        length -= n;
+        left -= n;
     }
     return 1;
 }

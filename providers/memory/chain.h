@@ -44,9 +44,9 @@ int mw_chain_skip(const mw_mem_t *mem, mw_place_t *place, apr_size_t length);
 int mw_chain_write(const mw_mem_t *mem, mw_place_t *place, const char *from,
                    apr_size_t length);
 
-/** Whether the next bytes are these. Moves on. */
-int mw_chain_equals(const mw_mem_t *mem, mw_place_t *place, const char *with,
-                    apr_size_t length);
+/** Whether the key of an entry is this one; their lengths are equal. */
+int mw_chain_has_key(const mw_mem_t *mem, apr_uint32_t entry,
+                     const cachemw_key_t *key);
 
 /**
  * @name Reading without a lock

@@ -19,7 +19,7 @@
  *      | full    |  a bit per word of taken: all ones
  *      | touched |  a bit per word of taken: not all zeros
  *      +---------+
- *      | units   |  128 bytes each (512 in segments above 256 GB)
+ *      | units   |  64 bytes each (256 in segments above 128 GB)
  *      +---------+
  *
  * An entry is a chain of runs; a run is a number of adjacent units and begins
@@ -29,7 +29,7 @@
  *      run      [next|count| rest of the entry record | key | head | bo]
  *      next run [next|count| dy                                        ]
  *
- * The first unit of the first run is the entry's name: hash chains, queues and
+ * The first run holds the whole record. Its first unit is the entry's name: hash chains, queues and
  * pins refer to entries by it. Unit 0 is never given out; 0 means none.
  *
  * ## Who may touch what
@@ -69,7 +69,10 @@
 #define MW_MEM_QUEUES 2
 
 /** Longest run in units: what a bucket of a large body covers at most. */
-#define MW_MEM_RUN_MAX 8192u
+#define MW_MEM_RUN_MAX 16384u
+
+/** Words of the hash's secret: for the length, 16 pairs and one more. */
+#define MW_MEM_SECRET 36
 
 typedef struct mw_mem_geometry_t {
     apr_uint64_t size; /**< of the segment in bytes */
@@ -100,7 +103,7 @@ typedef struct mw_mem_header_t {
     apr_uint64_t magic;
     apr_uint64_t layout; /**< as given to the segment service */
     mw_mem_geometry_t geometry;
-    unsigned char secret[APR_SIPHASH_KSIZE]; /**< keys the hash */
+    apr_uint64_t secret[MW_MEM_SECRET]; /**< keys the hash */
     apr_uint32_t ready;      /**< atomic: set when all of this is made */
     apr_uint32_t slots_used; /**< atomic: no slot from here on was ever taken */
     apr_uint64_t max_entries; /**< atomic: of the latest configuration */
@@ -174,7 +177,6 @@ typedef struct mw_mem_entry_t {
     apr_uint32_t head_run; /**< an amended head; 0: it is behind the key */
     apr_uint32_t head_len;
     apr_uint32_t head_space; /**< bytes between key and body */
-    apr_uint32_t head_units; /**< of the amended head */
     apr_uint32_t units;      /**< of all its runs */
     apr_uint32_t epoch;      /**< of the shard when it was linked */
     apr_uint16_t key_len;
@@ -182,7 +184,6 @@ typedef struct mw_mem_entry_t {
     unsigned char queue;
     unsigned char uses; /**< 0 to 3 since it was queued */
     unsigned char linked;
-    unsigned char unused;
 } mw_mem_entry_t;
 
 /** A process's view of a store. */
@@ -246,6 +247,8 @@ static inline apr_uint32_t mw_mem_bucket_of(const mw_mem_t *mem,
     return mw_mem_shard_of(mem, hash) * mem->buckets_each
            + ((apr_uint32_t)hash & mem->bucket_mask);
 }
+
+apr_uint64_t mw_mem_hash(const mw_mem_t *mem, const cachemw_key_t *key);
 
 /** Units of the shards of a size and number, and all that follows from it. */
 void mw_mem_plan(mw_mem_geometry_t *geometry, apr_uint64_t size,

@@ -16,6 +16,7 @@
 /** What a lookup found, copied under the lock. */
 typedef struct found_t {
     apr_uint32_t unit;
+    int is_adjacent; /**< all of it lies in its first run */
     apr_uint64_t serial;
     apr_uint32_t head_run;
     apr_uint32_t head_len;
@@ -43,6 +44,10 @@ static void found_fill(mw_mem_t *mem, apr_uint32_t unit, int want_body,
     found->body_len = entry->body_len;
     found->expires = entry->expires;
     found->id = entry->id;
+    found->is_adjacent =
+        !entry->head_run
+        && sizeof(*entry) + entry->key_len + entry->head_space + entry->body_len
+               <= (apr_uint64_t)entry->run.count << mem->geometry.unit_shift;
     found->claim = NULL;
     if (want_body && entry->body_len > CACHEMW_PIECE_MAX) {
         found->claim = mw_pin_take(mem, unit);
@@ -153,6 +158,43 @@ static apr_status_t read_body(const mw_mem_t *mem, const found_t *found,
     return APR_SUCCESS;
 }
 
+/** The usual case: small, and all in one run. */
+static apr_status_t read_adjacent(const mw_mem_t *mem,
+                                  const cachemw_call_t *call,
+                                  const cachemw_key_t *key,
+                                  const found_t *found, cachemw_entry_t *entry)
+{
+    const char *from =
+        mw_mem_unit(mem, found->unit) + sizeof(mw_mem_entry_t) + key->len;
+    apr_size_t n = entry->body ? (apr_size_t)found->body_len : 0;
+    char *head = apr_palloc(call->pool, found->head_len + 1);
+    char *copy = NULL;
+    int holds;
+
+    if (n) {
+        apr_bucket_alloc_t *list = entry->body->bucket_alloc;
+
+        copy = apr_bucket_alloc(n, list);
+        if (!copy) {
+            return APR_ENOMEM;
+        }
+        APR_BRIGADE_INSERT_TAIL(
+            entry->body,
+            apr_bucket_heap_create(copy, n, apr_bucket_free, list));
+    }
+    MW_CHAIN_UNLOCKED_BEGIN();
+    memcpy(head, from, found->head_len);
+    if (n) {
+        memcpy(copy, from + found->head_space, n);
+    }
+    holds = found_holds(mem, found);
+    MW_CHAIN_UNLOCKED_END();
+    head[found->head_len] = '\0';
+    entry->head = head;
+    entry->head_len = found->head_len;
+    return holds ? APR_SUCCESS : APR_EAGAIN;
+}
+
 /** @return APR_EAGAIN: the entry changed meanwhile */
 static apr_status_t read_found(mw_mem_t *mem, const cachemw_call_t *call,
                                const cachemw_key_t *key, found_t *found,
@@ -162,6 +204,9 @@ static apr_status_t read_found(mw_mem_t *mem, const cachemw_call_t *call,
     mw_mem_claim_t *claim = found->claim;
     apr_status_t rv = APR_EAGAIN;
 
+    if (found->is_adjacent && found->body_len <= CACHEMW_PIECE_MAX) {
+        return read_adjacent(mem, call, key, found, entry);
+    }
     if (found_skip(mem, &place, key->len)) {
         rv = read_head(mem, call, found, place, entry);
     }

@@ -82,7 +82,7 @@ void mw_mem_plan(mw_mem_geometry_t *g, apr_uint64_t size, apr_uint32_t shards)
 
     memset(g, 0, sizeof(*g));
     g->size = size;
-    g->unit_shift = size > APR_UINT64_C(1) << 38 ? 9 : 7;
+    g->unit_shift = size > APR_UINT64_C(1) << 37 ? 8 : 6;
     if (!shards) {
         shards = power_of_two(at_least(at_most(size >> 22, 64), 4));
     }

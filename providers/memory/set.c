@@ -42,9 +42,7 @@ typedef struct set_t {
 
 apr_off_t mw_mem_set_limit(const mw_mem_t *mem)
 {
-    return (apr_off_t)(((apr_uint64_t)mem->geometry.units
-                        << mem->geometry.unit_shift)
-                       / 4);
+    return (apr_off_t)(mem->geometry.size / 4);
 }
 
 /** @param header bytes at the start of the first run that are no stream */
@@ -62,6 +60,8 @@ static apr_status_t filling_reserve(mw_mem_t *mem, filling_t *filling,
                                     apr_time_t now, apr_uint64_t bytes)
 {
     apr_uint64_t slack = mw_blocks_total(mem) / SET_SLACK;
+    apr_uint32_t record = (sizeof(mw_mem_entry_t) + mem->unit_size - 1)
+                          >> mem->geometry.unit_shift;
     int tries = 0;
 
     while (filling->room < bytes) {
@@ -69,7 +69,9 @@ static apr_status_t filling_reserve(mw_mem_t *mem, filling_t *filling,
         apr_uint32_t units = (apr_uint32_t)((lacking + mem->unit_size - 1)
                                             >> mem->geometry.unit_shift);
         int fits = mw_evict_units(mem, now, units + slack);
-        apr_uint32_t taken = mw_blocks_take(mem, &filling->chain, units);
+        apr_uint32_t least = filling->chain.first ? 1 : record;
+        apr_uint32_t taken = mw_blocks_take(mem, &filling->chain, least,
+                                            units < least ? least : units);
 
         if (taken) {
             filling->room += ((apr_uint64_t)taken << mem->geometry.unit_shift)
@@ -101,16 +103,6 @@ static void filling_drop(mw_mem_t *mem, filling_t *filling)
     mw_claim_end(filling->chain.claim);
 }
 
-static apr_uint32_t chain_units(mw_mem_t *mem, apr_uint32_t first)
-{
-    apr_uint32_t units = 0;
-
-    for (; first; first = mw_mem_run(mem, first)->next) {
-        units += mw_mem_run(mem, first)->count;
-    }
-    return units;
-}
-
 /**
  * Give back what was taken in advance and not used. Whole runs need a claim of
  * their own while they go, or a collection could free them, too; without one
@@ -127,7 +119,7 @@ static void filling_trim(mw_mem_t *mem, filling_t *filling)
     if (claim) {
         __atomic_store_n(&claim->first, tail, __ATOMIC_RELEASE);
         __atomic_store_n(&run->next, 0, __ATOMIC_RELEASE);
-        filling->chain.units -= chain_units(mem, tail);
+        filling->chain.units -= mw_blocks_count(mem, tail);
         filling->chain.last = filling->end.run;
         mw_blocks_give(mem, tail);
         mw_claim_end(claim);
@@ -244,7 +236,6 @@ static void set_record(mw_mem_t *mem, const set_t *set)
     MW_MEM_STORE(&record->head_run, 0);
     record->head_len = set->head_len;
     record->head_space = set->head_len;
-    record->head_units = 0;
     record->units = set->filling.chain.units;
     record->key_len = (apr_uint16_t)set->key.len;
 }

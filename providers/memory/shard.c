@@ -6,11 +6,6 @@
 #include "evict.h"
 #include "shard.h"
 
-apr_uint64_t mw_mem_hash(const mw_mem_t *mem, const cachemw_key_t *key)
-{
-    return apr_siphash24(key->data, key->len, mem->header->secret);
-}
-
 /**
  * The holder of the lock died somewhere in between: nothing in the shard can
  * be trusted. What is still being sent from here stays, known by its epoch; a
@@ -62,12 +57,9 @@ apr_uint32_t mw_shard_find(const mw_mem_t *mem, apr_uint64_t hash,
     while (unit) {
         const mw_mem_entry_t *entry = mw_mem_entry(mem, unit);
 
-        if (entry->hash == hash && entry->key_len == key->len) {
-            mw_place_t place = mw_chain_key(unit);
-
-            if (mw_chain_equals(mem, &place, key->data, key->len)) {
-                break;
-            }
+        if (entry->hash == hash && entry->key_len == key->len
+            && mw_chain_has_key(mem, unit, key)) {
+            break;
         }
         unit = entry->hash_next;
     }
@@ -212,8 +204,7 @@ void mw_shard_amend(mw_mem_t *mem, apr_uint32_t unit, apr_time_t expires,
     entry->expires = expires;
     entry->head_len = head_len;
     if (head) {
-        entry->units += head->units - entry->head_units;
-        entry->head_units = head->units;
+        entry->units += head->units - mw_blocks_count(mem, old);
         entry->head_run = head->first;
     }
     tally_link(tally, entry);

@@ -13,8 +13,6 @@
 #include "blocks.h"
 #include "layout.h"
 
-apr_uint64_t mw_mem_hash(const mw_mem_t *mem, const cachemw_key_t *key);
-
 /** Lock a shard; empties it first when its last holder died in there. */
 void mw_shard_lock(mw_mem_t *mem, apr_uint32_t shard);
 void mw_shard_unlock(mw_mem_t *mem, apr_uint32_t shard);
