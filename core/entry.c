@@ -41,18 +41,25 @@ static const char magic[4] = { 'C', 'M', 'W', 'H' };
 
 /* --- fields: what may be stored at all ----------------------------------- */
 
-static int char_is_token(unsigned char c)
-{
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z')
-           || (c >= '0' && c <= '9') || (c && strchr("!#$%&'*+-.^_`|~", c));
-}
+const unsigned char mw_char_class[256] = {
+    ['!'] = MW_CHAR_TOKEN | MW_CHAR_LOWER_TOKEN,
+    ['#' ... '\''] = MW_CHAR_TOKEN | MW_CHAR_LOWER_TOKEN,
+    ['*' ... '+'] = MW_CHAR_TOKEN | MW_CHAR_LOWER_TOKEN,
+    ['-' ... '.'] = MW_CHAR_TOKEN | MW_CHAR_LOWER_TOKEN,
+    ['0' ... '9'] = MW_CHAR_TOKEN | MW_CHAR_LOWER_TOKEN,
+    ['A' ... 'Z'] = MW_CHAR_TOKEN,
+    ['^' ... '`'] = MW_CHAR_TOKEN | MW_CHAR_LOWER_TOKEN,
+    ['a' ... 'z'] = MW_CHAR_TOKEN | MW_CHAR_LOWER_TOKEN,
+    ['|'] = MW_CHAR_TOKEN | MW_CHAR_LOWER_TOKEN,
+    ['~'] = MW_CHAR_TOKEN | MW_CHAR_LOWER_TOKEN,
+};
 
 int mw_is_token(const char *bytes, apr_size_t length)
 {
     apr_size_t i;
 
     for (i = 0; i < length; i++) {
-        if (!char_is_token((unsigned char)bytes[i])) {
+        if (!mw_char_is(bytes[i], MW_CHAR_TOKEN)) {
             return 0;
         }
     }
@@ -265,7 +272,7 @@ static int names_are_tokens(const char *names, apr_size_t length, apr_size_t n)
         return 1;
     }
     for (i = 0; i < length; i++) {
-        if (names[i] && !char_is_token((unsigned char)names[i])) {
+        if (names[i] && !mw_char_is(names[i], MW_CHAR_TOKEN)) {
             return 0;
         }
         nuls += !names[i];

@@ -104,6 +104,19 @@ apr_status_t mw_head_decode(const void *bytes, apr_size_t length,
 /** Whether these bytes are a token: RFC 9110, section 5.6.2; never empty. */
 int mw_is_token(const char *bytes, apr_size_t length);
 
+/** @name For each character: whether tokens have it, and those in lower case @{
+ */
+#define MW_CHAR_TOKEN 1
+#define MW_CHAR_LOWER_TOKEN 2
+extern const unsigned char mw_char_class[256];
+/** @} */
+
+/** The class of a character. */
+static APR_INLINE int mw_char_is(char c, int class)
+{
+    return mw_char_class[(unsigned char)c] & class;
+}
+
 /**
  * @name The frame around the payload of every kind of head, for the codec of
  *       each kind. @{

@@ -146,12 +146,11 @@ static int field_is_valid(const char *name, apr_size_t length, const char *last)
     apr_size_t i;
 
     for (i = 0; i < length; i++) {
-        if (name[i] >= 'A' && name[i] <= 'Z') {
+        if (!mw_char_is(name[i], MW_CHAR_LOWER_TOKEN)) {
             return 0;
         }
     }
-    return mw_is_token(name, length) && (!last || strcmp(last, name) < 0)
-           && strcmp(name, "*");
+    return length && (!last || strcmp(last, name) < 0) && strcmp(name, "*");
 }
 
 static int numbers_are_valid(const mw_vary_t *record)

@@ -2,6 +2,7 @@
 
 /* What Vary names, what a request says there, and what that means. */
 
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -64,16 +65,15 @@ static char *span_lower(span_t span, apr_pool_t *pool)
     return lower;
 }
 
-static int span_is(span_t span, const char *word)
+static int span_is(span_t span, const char *word, apr_size_t length)
 {
-    return span_len(span) == strlen(word)
-           && !apr_cstr_casecmpn(span.start, word, span_len(span));
+    return span_len(span) == length
+           && !apr_cstr_casecmpn(span.start, word, length);
 }
 
 static int span_is_span(span_t a, span_t b)
 {
-    return span_len(a) == span_len(b)
-           && !apr_cstr_casecmpn(a.start, b.start, span_len(a));
+    return span_is(a, b.start, span_len(b));
 }
 
 /* The next element of a comma-separated list that is not empty; 0: none. */
@@ -154,8 +154,8 @@ apr_array_header_t *mw_vary_fields(const apr_table_t *headers, int *star,
 
         while (element_next(&cursor, &name)) {
             APR_ARRAY_PUSH(fields, const char *) = span_lower(name, pool);
-            *star |=
-                span_is(name, "*") || !mw_is_token(name.start, span_len(name));
+            *star |= span_is(name, "*", 1)
+                     || !mw_is_token(name.start, span_len(name));
         }
     }
     strings_sort(fields);
@@ -169,9 +169,11 @@ typedef struct coding_t {
     int refused; /* q=0 */
 } coding_t;
 
-static span_t coding_name(span_t name)
+static span_t coding_name(const char *start, const char *end)
 {
-    if (span_is(name, "x-gzip") || span_is(name, "x-compress")) {
+    span_t name = { start, end };
+
+    if (span_is(name, "x-gzip", 6) || span_is(name, "x-compress", 10)) {
         name.start += sizeof("x-") - 1;
     }
     return name;
@@ -192,7 +194,7 @@ static int parameters_refuse(const char *p, const char *end)
 
         stop = stop ? stop : end;
         equals = memchr(p, '=', stop - p);
-        if (equals && span_is(span_trim(p, equals), "q")) {
+        if (equals && span_is(span_trim(p, equals), "q", 1)) {
             return weight_is_zero(span_trim(equals + 1, stop));
         }
         p = stop < end ? stop + 1 : end;
@@ -206,21 +208,38 @@ static int parameters_refuse(const char *p, const char *end)
  */
 static int coding_next(const char **cursor, coding_t *coding)
 {
-    span_t element;
+    const char *p = *cursor;
 
-    while (element_next(cursor, &element)) {
-        const char *end = memchr(element.start, ';', span_len(element));
+    for (;;) {
+        const char *name, *end;
 
-        end = end ? end : element.end;
-        coding->name = span_trim(element.start, end);
-        if (mw_is_token(coding->name.start, span_len(coding->name))
-            && *coding->name.start != '!') {
-            coding->name = coding_name(coding->name);
-            coding->refused = parameters_refuse(end, element.end);
+        while (char_is_ows(*p) || *p == ',') {
+            p++;
+        }
+        for (name = p; mw_char_is(*p, MW_CHAR_TOKEN); p++) {
+        }
+        end = p;
+        while (char_is_ows(*p)) {
+            p++;
+        }
+        coding->refused = 0;
+        if (*p == ';') {
+            const char *parameters = p;
+
+            p += strcspn(p, ",");
+            coding->refused = parameters_refuse(parameters, p);
+        }
+        if (end > name && *name != '!' && (!*p || *p == ',')) {
+            coding->name = coding_name(name, end);
+            *cursor = p;
             return 1;
         }
+        p += strcspn(p, ",");
+        if (!*p) {
+            *cursor = p;
+            return 0;
+        }
     }
-    return 0;
 }
 
 /* What a request says about one coding. */
@@ -241,7 +260,7 @@ static int answer_read(void *baton, const char *name, const char *value)
     (void)name;
     answer->present = 1;
     while (coding_next(&value, &coding)) {
-        if (span_is(coding.name, "*")) {
+        if (span_is(coding.name, "*", 1)) {
             answer->star = 1;
             answer->star_refused |= coding.refused;
         }
@@ -264,7 +283,7 @@ static int coding_is_acceptable(const apr_table_t *request, span_t name)
     if (answer.named) {
         return !answer.refused;
     }
-    if (span_is(name, "identity")) {
+    if (span_is(name, "identity", 8)) {
         return !answer.star_refused;
     }
     return answer.star && !answer.star_refused;
@@ -280,7 +299,9 @@ int mw_vary_acceptable(const apr_table_t *request, const char *content_encoding)
 
     while (element_next(&cursor, &element)) {
         /* nobody encodes that often; it bounds the work */
-        if (++n > 8 || !coding_is_acceptable(request, coding_name(element))) {
+        if (++n > 8
+            || !coding_is_acceptable(request,
+                                     coding_name(element.start, element.end))) {
             return 0;
         }
     }
@@ -421,7 +442,6 @@ static void lists_add(buffer_t *buffer, const apr_array_header_t *values)
 
 /* What all occurrences of Accept-Encoding say, without repetition. */
 typedef struct codings_t {
-    coding_t list[CODINGS_MAX]; /* neither identity nor one of `common` */
     int n;
     int overflow;
     int common_named; /* a bit for each */
@@ -429,9 +449,13 @@ typedef struct codings_t {
     int identity_named;
     int identity_refused;
     int star_refused;
+    coding_t list[CODINGS_MAX]; /* n: neither identity nor of `common` */
 } codings_t;
 
-static const char *const common[] = { "br", "gzip", "zstd" };
+static const struct {
+    const char *name;
+    apr_size_t length;
+} common[] = { { "br", 2 }, { "gzip", 4 }, { "zstd", 4 } };
 #define COMMON ((int)(sizeof(common) / sizeof(common[0])))
 
 static void codings_add_other(codings_t *codings, const coding_t *coding)
@@ -456,18 +480,18 @@ static void codings_add(codings_t *codings, const coding_t *coding)
     int i;
 
     for (i = 0; i < COMMON; i++) {
-        if (span_is(coding->name, common[i])) {
+        if (span_is(coding->name, common[i].name, common[i].length)) {
             codings->common_named |= 1 << i;
             codings->common_refused |= coding->refused << i;
             return;
         }
     }
-    if (span_is(coding->name, "identity")) {
+    if (span_is(coding->name, "identity", 8)) {
         codings->identity_named = 1;
         codings->identity_refused |= coding->refused;
         return;
     }
-    if (span_is(coding->name, "*")) {
+    if (span_is(coding->name, "*", 1)) {
         codings->star_refused |= coding->refused;
     }
     codings_add_other(codings, coding);
@@ -514,7 +538,7 @@ static void codings_write(buffer_t *buffer, codings_t *codings)
     for (i = 0; i < COMMON; i++) {
         if (wanted & 1 << i) {
             buffer_separate(buffer, start);
-            buffer_add(buffer, common[i], strlen(common[i]));
+            buffer_add(buffer, common[i].name, common[i].length);
         }
     }
     if (!wanted) {
@@ -533,7 +557,7 @@ static void encodings_add(buffer_t *buffer, const apr_array_header_t *values)
     codings_t codings;
     int i;
 
-    memset(&codings, 0, sizeof(codings));
+    memset(&codings, 0, offsetof(codings_t, list));
     for (i = 0; i < values->nelts; i++) {
         const char *cursor = string_at(values, i);
         coding_t coding;

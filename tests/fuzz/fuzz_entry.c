@@ -215,6 +215,23 @@ static void encoding_check(const apr_table_t *request, apr_pool_t *pool)
     }
 }
 
+/* Any fields are refused, or stored and found again. */
+static void fields_try(apr_table_t *fields, apr_pool_t *pool)
+{
+    mw_head_t head = { .status = 200, .headers = fields };
+    const void *bytes, *again;
+    apr_size_t length, again_len;
+    apr_status_t rv = mw_head_encode(&head, 1, pool, &bytes, &length);
+
+    if (rv != APR_SUCCESS) {
+        MUST(rv == APR_EINVAL || rv == APR_ENOSPC);
+        return;
+    }
+    MUST(mw_head_decode(bytes, length, -1, pool, &head) == APR_SUCCESS);
+    rv = mw_head_encode(&head, 1, pool, &again, &again_len);
+    same_bytes(rv, again, again_len, bytes, length);
+}
+
 static void request_try(const uint8_t *data, size_t size, apr_pool_t *pool)
 {
     apr_table_t *request = request_read(data, size, pool);
@@ -223,6 +240,7 @@ static void request_try(const uint8_t *data, size_t size, apr_pool_t *pool)
 
     mw_vary_acceptable(request, apr_table_get(request, "Content-Encoding"));
     encoding_check(request, pool);
+    fields_try(request, pool);
     if (fields) {
         apr_size_t length, again;
         const char *block = mw_vary_block(fields, request, &length, pool);

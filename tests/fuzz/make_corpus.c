@@ -74,6 +74,15 @@ static void record_write(const char *name, const char *vary, int variants,
     seed_write(name, bytes, length, pool);
 }
 
+static const char *long_value(apr_size_t length, apr_pool_t *pool)
+{
+    char *value = apr_palloc(pool, length + 1);
+
+    memset(value, 'v', length);
+    value[length] = 0;
+    return value;
+}
+
 static void responses_write(apr_pool_t *pool)
 {
     mw_head_t head = { .status = 200 };
@@ -98,6 +107,9 @@ static void responses_write(apr_pool_t *pool)
     apr_table_addn(head.headers, "X_odd!#$%&'*+.^`|~", "\ttab\x7f\xff");
     apr_table_addn(head.headers, "Transfer-Encoder", "");
     head_write("response-odd", &head, 0, pool);
+    apr_table_addn(head.headers, "Long", long_value(5000, pool));
+    head_write("response-long", &head, 0, pool);
+    apr_table_unset(head.headers, "Long");
     head.vary_serial = 1;
     head.vary_block = "\1\0\0\0a\1\0\0\0\1\0\0\0\n";
     head.vary_block_len = 14;
@@ -114,6 +126,8 @@ static void requests_write(apr_pool_t *pool)
         "Vary: accept-language,cookie\nAccept-Language: de-DE , en ; q = 0.5\n"
         "Cookie: a=1\nCookie: b=2\n",
         "Vary: accept, *\nAccept: a;p=\"x, \\\" y\"\naccept: B\n",
+        "Date: Mon, 24 Nov 2025 16:00:00 GMT\nContent-Length:12\n"
+        "Content-Length:12\nETag:\"a\"\n",
         "Accept-Encoding: identity;q=0, gz ip, ,;q=1, foo;x=y;q=0.000\n",
     };
     int i;
