@@ -193,6 +193,8 @@ static apr_status_t stepwise_set(void *store, const cachemw_call_t *call,
     blank.body = calloc(1, blank.length + 1);
     rv = stream_publish(store, call, &blank);
     free(blank.body);
+    /* Time for others to see it: that the lock is free is not enough. */
+    apr_sleep(100);
     return rv == APR_SUCCESS ? right.set(store, call, key, entry) : rv;
 }
 
