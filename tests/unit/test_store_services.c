@@ -1,0 +1,448 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+#include <fcntl.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "apr_portable.h"
+
+#include "store_fixture.h"
+
+#define NONE ((const char *const *)NULL)
+#define OPTIONS(...) ((const char *const[]){ __VA_ARGS__, NULL })
+
+static const cachemw_services_t *services_of(fixture_t *f)
+{
+    fixture_start(f, &fake_full, NONE);
+    return fake.services;
+}
+
+static void test_services_table_tells_its_size_and_name(void **state)
+{
+    const cachemw_services_t *services = services_of(*state);
+
+    assert_int_equal(services->size, sizeof(cachemw_services_t));
+    assert_string_equal(services->store_name, "shop");
+}
+
+static void test_services_log_names_the_store_and_is_limited(void **state)
+{
+    const cachemw_services_t *services = services_of(*state);
+    int i;
+
+    for (i = 0; i < 20; i++) {
+        services->log(services, CACHEMW_LOG_WARNING, APR_SUCCESS, "slow %d", i);
+        services->log(services, CACHEMW_LOG_INFO, APR_SUCCESS, "turn %d", i);
+    }
+    assert_int_equal(fixture_logged(*state, "cachemw[shop]: slow 0"), 1);
+    assert_int_equal(fixture_logged(*state, "slow"), 1);
+    assert_int_equal(fixture_logged(*state, "turn"), 20);
+}
+
+static void test_services_count(void **state)
+{
+    const cachemw_services_t *services = services_of(*state);
+
+    services->count(services, CACHEMW_COUNT_EVICTED, 3);
+    services->count(services, CACHEMW_COUNT_EXPIRED, 4);
+    services->count(services, CACHEMW_COUNT_RECOVERED, 5);
+    services->count(services, (cachemw_count_e)77, 6);
+    assert_int_equal(fixture_sum(*state, MW_COUNT_EVICTED), 3);
+    assert_int_equal(fixture_sum(*state, MW_COUNT_EXPIRED), 4);
+    assert_int_equal(fixture_sum(*state, MW_COUNT_RECOVERED), 5);
+}
+
+static void test_services_remaining(void **state)
+{
+    const cachemw_services_t *services = services_of(*state);
+    cachemw_call_t call = fixture_call(*state);
+
+    assert_int_equal(services->remaining(services, &call), -1);
+    call.deadline = 1;
+    assert_int_equal(services->remaining(services, &call), 0);
+    call.deadline = mw_monotonic() + 10000000;
+    assert_in_range(services->remaining(services, &call), 5000000, 10000000);
+}
+
+static void test_services_random_differs(void **state)
+{
+    const cachemw_services_t *services = services_of(*state);
+    unsigned char a[600], b[600];
+
+    memset(a, 0, sizeof(a));
+    memset(b, 0, sizeof(b));
+    assert_int_equal(services->random(services, a, sizeof(a)), APR_SUCCESS);
+    assert_int_equal(services->random(services, b, sizeof(b)), APR_SUCCESS);
+    assert_memory_not_equal(a, b, 16);
+    assert_memory_not_equal(a + sizeof(a) - 16, b + sizeof(b) - 16, 16);
+}
+
+/* A child must not repeat what its parent would have drawn next. */
+static void test_random_differs_after_a_fork(void **state)
+{
+    unsigned char mine[16], theirs[16];
+    int ends[2];
+    pid_t pid;
+
+    (void)state;
+    mw_store_random(mine, sizeof(mine));
+    assert_int_equal(pipe(ends), 0);
+    pid = fork();
+    if (pid == 0) {
+        mw_store_random(mine, sizeof(mine));
+        _exit(write(ends[1], mine, sizeof(mine)) == sizeof(mine) ? 0 : 1);
+    }
+    mw_store_random(mine, sizeof(mine));
+    assert_int_equal(read(ends[0], theirs, sizeof(theirs)), sizeof(theirs));
+    assert_int_equal(waitpid(pid, NULL, 0), pid);
+    assert_memory_not_equal(mine, theirs, sizeof(mine));
+    close(ends[0]);
+    close(ends[1]);
+}
+
+static void test_services_temp_file_has_no_name(void **state)
+{
+    fixture_t *f = *state;
+    const cachemw_services_t *services = services_of(f);
+    apr_file_t *file;
+    apr_pool_t *pool;
+    apr_os_file_t fd;
+    struct stat info;
+    char text[4];
+    apr_off_t start = 0;
+
+    apr_pool_create(&pool, f->pool);
+    assert_int_equal(services->temp_file(services, &file, pool), APR_SUCCESS);
+    apr_os_file_get(&fd, file);
+    assert_int_equal(fstat(fd, &info), 0);
+    assert_int_equal(info.st_nlink, 0);
+    assert_int_equal(info.st_mode & 0777, 0600);
+    assert_int_equal(fcntl(fd, F_GETFD) & FD_CLOEXEC, FD_CLOEXEC);
+    assert_int_equal(apr_file_write_full(file, "abcd", 4, NULL), APR_SUCCESS);
+    apr_file_seek(file, APR_SET, &start);
+    assert_int_equal(apr_file_read_full(file, text, 4, NULL), APR_SUCCESS);
+    assert_memory_equal(text, "abcd", 4);
+    apr_pool_destroy(pool);
+    assert_int_equal(fcntl(fd, F_GETFD), -1);
+}
+
+static void test_services_temp_file_without_a_directory(void **state)
+{
+    fixture_t *f = *state;
+    const cachemw_services_t *services;
+    apr_file_t *file;
+
+    f->host.temp_dir = "/nowhere/at/all";
+    services = services_of(f);
+    assert_int_not_equal(services->temp_file(services, &file, f->pool),
+                         APR_SUCCESS);
+}
+
+/* --- segments ------------------------------------------------------------- */
+
+static void *segment;
+static int segment_is_new;
+static apr_status_t segment_rv;
+
+static void during_segment(fake_slot_e slot)
+{
+    if (slot == FAKE_POST_CONFIG) {
+        segment_rv = fake.services->segment(fake.services, 5000, 1, &segment,
+                                            &segment_is_new);
+    }
+}
+
+static void next_generation(fixture_t *f)
+{
+    mw_segments_end(f->host.segments);
+    f->host.segments = mw_segments_begin(f->host.segments, f->pool);
+}
+
+static void test_services_segment_is_kept(void **state)
+{
+    fixture_t *f = *state;
+    void *first;
+
+    fake.during = during_segment;
+    fixture_start(f, &fake_full, NONE);
+    assert_int_equal(segment_rv, APR_SUCCESS);
+    assert_true(segment_is_new);
+    assert_ptr_not_equal(segment, mw_store_state(f->store));
+    first = segment;
+    memcpy(segment, "kept", 5);
+    next_generation(f);
+    fixture_start(f, &fake_full, NONE);
+    assert_int_equal(segment_rv, APR_SUCCESS);
+    assert_false(segment_is_new);
+    assert_ptr_equal(segment, first);
+    assert_string_equal(segment, "kept");
+}
+
+/* A store that got another provider must not meet the old one's bytes. */
+static void test_services_segment_is_one_provider_s(void **state)
+{
+    fixture_t *f = *state;
+    int i;
+
+    fake.during = during_segment;
+    for (i = 0; i < 2; i++) {
+        fixture_open(f, &fake_full, NONE);
+        mw_store_set_provider_name(f->store, i ? "other" : "fake");
+        assert_int_equal(mw_store_post_config(f->store, f->pool, 0, 0),
+                         APR_SUCCESS);
+        assert_true(segment_is_new);
+        next_generation(f);
+    }
+}
+
+static void test_services_segment_in_post_config_only(void **state)
+{
+    const cachemw_services_t *services = services_of(*state);
+    void *base;
+    int is_new;
+
+    assert_int_equal(services->segment(services, 5000, 1, &base, &is_new),
+                     APR_EINVAL);
+}
+
+/* --- a store within a store ----------------------------------------------- */
+
+typedef struct facade_t {
+    const cachemw_provider_t *table;
+    void *self;
+} facade_t;
+
+/* The store under f->store, as another one's provider gets it. */
+static facade_t facade_of(fixture_t *f, const cachemw_provider_t *inner,
+                          const char *const *options)
+{
+    facade_t facade;
+
+    f->other = fixture_start(f, inner, options);
+    assert_int_equal(fixture_open(f, &fake_small, NONE), APR_SUCCESS);
+    assert_int_equal(fake.services->store(fake.services, "other", &facade.table,
+                                          &facade.self),
+                     APR_SUCCESS);
+    f->store = f->other;
+    return facade;
+}
+
+static void test_services_store_unknown_or_itself(void **state)
+{
+    fixture_t *f = *state;
+    const cachemw_services_t *services = services_of(f);
+    const cachemw_provider_t *table;
+    void *self;
+
+    assert_int_equal(services->store(services, "none", &table, &self),
+                     APR_NOTFOUND);
+    f->other = f->store;
+    assert_int_equal(services->store(services, "other", &table, &self),
+                     APR_NOTFOUND);
+    f->host.find = NULL;
+    assert_int_equal(services->store(services, "other", &table, &self),
+                     APR_NOTFOUND);
+}
+
+static void test_facade_has_every_slot(void **state)
+{
+    facade_t facade = facade_of(*state, &fake_small, NONE);
+    const cachemw_provider_t *table = facade.table;
+
+    assert_int_equal(table->size, sizeof(*table));
+    assert_true(table->open && table->close && table->post_config
+                && table->child_init);
+    assert_true(table->get && table->set && table->remove && table->set_head
+                && table->read && table->exists);
+    assert_true(table->set_begin && table->set_write && table->set_commit
+                && table->set_abort);
+    assert_true(table->clear && table->keys && table->sweep && table->stats
+                && table->object_limit);
+    assert_int_equal(table->object_limit(facade.self), 16 << 20);
+}
+
+static void test_facade_is_opened_by_its_own_configuration(void **state)
+{
+    fixture_t *f = *state;
+    facade_t facade = facade_of(f, &fake_full, NONE);
+    const char *error = NULL;
+    void *store;
+
+    assert_int_equal(
+        facade.table->open(fake.services, NULL, f->pool, &store, &error),
+        APR_ENOTIMPL);
+    assert_non_null(error);
+    assert_int_equal(facade.table->post_config(facade.self, f->pool, 0, 0),
+                     APR_SUCCESS);
+    assert_int_equal(facade.table->child_init(facade.self, f->pool),
+                     APR_SUCCESS);
+    facade.table->close(facade.self);
+    assert_int_equal(fake.calls[FAKE_POST_CONFIG], 1);
+    assert_int_equal(fake.calls[FAKE_CHILD_INIT], 1);
+    assert_int_equal(fake.calls[FAKE_CLOSE], 0);
+}
+
+static apr_status_t facade_set(fixture_t *f, facade_t facade, char id,
+                               const char *body)
+{
+    cachemw_call_t call = fixture_call(f);
+    cachemw_key_t key = fixture_key("k");
+    cachemw_entry_t entry = fixture_entry(id, "head", strlen(body));
+    apr_status_t rv;
+
+    entry.body = apr_brigade_create(f->pool, f->alloc);
+    apr_brigade_puts(entry.body, NULL, NULL, body);
+    rv = facade.table->set(facade.self, &call, &key, &entry);
+    apr_brigade_destroy(entry.body);
+    return rv;
+}
+
+static void test_facade_counts_as_requests_do(void **state)
+{
+    fixture_t *f = *state;
+    facade_t facade = facade_of(f, &fake_full, OPTIONS("max_object_size=10"));
+    cachemw_call_t call = fixture_call(f);
+    cachemw_key_t key = fixture_key("k");
+    cachemw_entry_t entry = { .body = NULL };
+
+    assert_int_equal(facade.table->get(facade.self, &call, &key, &entry),
+                     APR_NOTFOUND);
+    assert_int_equal(facade_set(f, facade, 1, "body"), APR_SUCCESS);
+    assert_int_equal(facade_set(f, facade, 1, "much too long"), APR_ENOSPC);
+    entry.body = NULL;
+    assert_int_equal(facade.table->get(facade.self, &call, &key, &entry),
+                     APR_SUCCESS);
+    assert_int_equal(facade.table->remove(facade.self, &call, &key, NULL),
+                     APR_SUCCESS);
+    assert_int_equal(fixture_sum(f, MW_COUNT_MISS), 1);
+    assert_int_equal(fixture_sum(f, MW_COUNT_HIT), 1);
+    assert_int_equal(fixture_sum(f, MW_COUNT_STORED), 1);
+    assert_int_equal(fixture_sum(f, MW_COUNT_BYTES_STORED), 4);
+    assert_int_equal(fixture_sum(f, MW_COUNT_NO_SPACE), 1);
+    assert_int_equal(fixture_sum(f, MW_COUNT_REMOVED), 1);
+}
+
+/* The outer store's epoch says nothing about the inner one's. */
+static void test_facade_sets_in_pieces_whatever_the_epoch(void **state)
+{
+    fixture_t *f = *state;
+    facade_t facade = facade_of(f, &fake_small, NONE);
+    cachemw_call_t call = fixture_call(f);
+    cachemw_key_t key = fixture_key("k");
+    cachemw_entry_t entry = fixture_entry(1, "head", -1);
+    apr_status_t rv;
+    void *set;
+
+    call.purge_epoch = 12345;
+    assert_int_equal(
+        facade.table->set_begin(facade.self, &call, &key, &entry, &set),
+        APR_SUCCESS);
+    assert_int_equal(facade.table->set_write(facade.self, &call, set, "ab", 2),
+                     APR_SUCCESS);
+    assert_int_equal(facade.table->set_write(facade.self, &call, set, "cd", 2),
+                     APR_SUCCESS);
+    assert_int_equal(facade.table->set_commit(facade.self, &call, set),
+                     APR_SUCCESS);
+    assert_string_equal(fixture_get(f, "k", &rv), "abcd");
+    assert_int_equal(
+        facade.table->set_begin(facade.self, &call, &key, &entry, &set),
+        APR_SUCCESS);
+    facade.table->set_abort(facade.self, set);
+    assert_int_equal(fixture_sum(f, MW_COUNT_STORED), 1);
+    assert_int_equal(fixture_sum(f, MW_COUNT_ABORTED), 1);
+}
+
+static apr_status_t keys_none(void *baton, const cachemw_key_t *key,
+                              const cachemw_entry_t *entry)
+{
+    (void)key, (void)entry;
+    ++*(int *)baton;
+    return APR_SUCCESS;
+}
+
+static void test_facade_passes_the_others_on(void **state)
+{
+    fixture_t *f = *state;
+    facade_t facade = facade_of(f, &fake_full, NONE);
+    cachemw_call_t call = fixture_call(f);
+    cachemw_key_t key = fixture_key("k");
+    cachemw_entry_t entry = fixture_entry(1, "amended", 0);
+    apr_bucket_brigade *body = apr_brigade_create(f->pool, f->alloc);
+    cachemw_stats_t stats;
+    int more, n = 0;
+
+    facade_set(f, facade, 1, "body");
+    assert_int_equal(
+        facade.table->read(facade.self, &call, &key, &entry.id, 1, 2, body),
+        APR_SUCCESS);
+    assert_int_equal(
+        facade.table->set_head(facade.self, &call, &key, &entry.id, &entry),
+        APR_SUCCESS);
+    assert_int_equal(facade.table->exists(facade.self, &call, &key),
+                     APR_SUCCESS);
+    assert_int_equal(
+        facade.table->keys(facade.self, &call, "k*", keys_none, &n),
+        APR_SUCCESS);
+    assert_int_equal(n, 1);
+    assert_int_equal(facade.table->sweep(facade.self, &call, &more),
+                     APR_SUCCESS);
+    assert_int_equal(facade.table->stats(facade.self, &call, &stats),
+                     APR_SUCCESS);
+    assert_int_equal(stats.entries, 1);
+    assert_int_equal(facade.table->clear(facade.self, &call), APR_SUCCESS);
+    assert_int_equal(apr_hash_count(fake.entries), 0);
+    assert_int_equal(fake.calls[FAKE_READ], 1);
+    assert_int_equal(fake.calls[FAKE_SET_HEAD], 1);
+    assert_int_equal(fake.calls[FAKE_SWEEP], 1);
+}
+
+/* Its breaker is the inner store's own. */
+static void test_facade_has_deadline_and_breaker(void **state)
+{
+    fixture_t *f = *state;
+    cachemw_provider_t remote = fake_full;
+    facade_t facade;
+    cachemw_call_t call = fixture_call(f);
+    cachemw_key_t key = fixture_key("k");
+    int i;
+
+    remote.flags = CACHEMW_REMOTE;
+    facade = facade_of(f, &remote, NONE);
+    fake.fail[FAKE_EXISTS] = APR_ECONNREFUSED;
+    for (i = 0; i < 10; i++) {
+        facade.table->exists(facade.self, &call, &key);
+    }
+    assert_int_equal(fake.calls[FAKE_EXISTS], MW_BREAKER_FAILURES);
+    assert_true(fake.seen.deadline > 0);
+}
+
+#define TEST(name) \
+    cmocka_unit_test_setup_teardown(name, fixture_setup, fixture_teardown)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        TEST(test_services_table_tells_its_size_and_name),
+        TEST(test_services_log_names_the_store_and_is_limited),
+        TEST(test_services_count),
+        TEST(test_services_remaining),
+        TEST(test_services_random_differs),
+        TEST(test_random_differs_after_a_fork),
+        TEST(test_services_temp_file_has_no_name),
+        TEST(test_services_temp_file_without_a_directory),
+        TEST(test_services_segment_is_kept),
+        TEST(test_services_segment_is_one_provider_s),
+        TEST(test_services_segment_in_post_config_only),
+        TEST(test_services_store_unknown_or_itself),
+        TEST(test_facade_has_every_slot),
+        TEST(test_facade_is_opened_by_its_own_configuration),
+        TEST(test_facade_counts_as_requests_do),
+        TEST(test_facade_sets_in_pieces_whatever_the_epoch),
+        TEST(test_facade_passes_the_others_on),
+        TEST(test_facade_has_deadline_and_breaker),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
