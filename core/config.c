@@ -47,6 +47,20 @@ static const char *config_error(const cmd_parms *cmd, const char *word,
                        word ? word : "", ": ", error, NULL);
 }
 
+/* Whether one of the first words is an option: it may hold a secret, and is not
+ * repeated in a message. */
+static int config_lacks_names(const apr_array_header_t *words, int names)
+{
+    int i;
+
+    for (i = 0; i < names && i < words->nelts; i++) {
+        if (ap_strchr_c(APR_ARRAY_IDX(words, i, const char *), '=')) {
+            return 1;
+        }
+    }
+    return words->nelts < names;
+}
+
 static const char *config_set_store(cmd_parms *cmd, void *unused,
                                     const char *args)
 {
@@ -66,7 +80,7 @@ static const char *config_set_store(cmd_parms *cmd, void *unused,
     if (!list) {
         return config_error(cmd, NULL, CONFIG_UNCLOSED);
     }
-    if (list->nelts < 2) {
+    if (config_lacks_names(list, 2)) {
         return config_error(cmd, NULL,
                             "takes a name, a provider and its options: "
                             "NAME PROVIDER [option=value ...]");
@@ -132,7 +146,7 @@ static const char *config_set_provider(cmd_parms *cmd, void *unused,
     if (!list) {
         return config_error(cmd, NULL, CONFIG_UNCLOSED);
     }
-    if (list->nelts < 1) {
+    if (config_lacks_names(list, 1)) {
         return config_error(cmd, NULL,
                             "takes the name of a store, or a provider and its "
                             "options: NAME, or PROVIDER [option=value ...]");

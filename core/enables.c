@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
+#include <strings.h>
+
 #include "apr_strings.h"
 #include "httpd.h"
 #include "ap_provider.h"
@@ -35,7 +37,7 @@ static const char *enable_section_path(const ap_directive_t *line,
     char *path;
 
     for (section = line->parent; section; section = section->parent) {
-        if (!ap_cstr_casecmp(section->directive, "<Location")) {
+        if (!strcasecmp(section->directive, "<Location")) {
             args = section->args;
             path = ap_getword_conf(pool, &args);
             path[strcspn(path, ">")] = '\0';
@@ -63,13 +65,13 @@ static void enable_walk(apr_array_header_t *enables, const ap_directive_t *line,
                         const ap_directive_t *vhost, apr_pool_t *pool)
 {
     for (; line; line = line->next) {
-        if (!ap_cstr_casecmp(line->directive, "CacheEnable")) {
+        if (!strcasecmp(line->directive, "CacheEnable")) {
             enable_add(enables, line, vhost, pool);
         }
         else if (line->first_child) {
             enable_walk(enables, line->first_child,
-                        ap_cstr_casecmp(line->directive, "<VirtualHost") ? vhost
-                                                                         : line,
+                        strcasecmp(line->directive, "<VirtualHost") ? vhost
+                                                                    : line,
                         pool);
         }
     }
@@ -95,7 +97,7 @@ static int enable_meets(const mw_enable_t *a, const mw_enable_t *b)
 
 static void enable_warn_unknown(const mw_enable_t *enable, const server_rec *s)
 {
-    int nearly = !ap_cstr_casecmp(enable->type, MW_CACHE_TYPE);
+    int nearly = !strcasecmp(enable->type, MW_CACHE_TYPE);
 
     if (!nearly
         && !ap_lookup_provider(CACHEMW_PROVIDER_GROUP, enable->type,
