@@ -26,6 +26,9 @@ static void stores_log(void *baton, cachemw_level_e level, apr_status_t rv,
     };
 
     (void)baton;
+    if ((unsigned)level > CACHEMW_LOG_DEBUG) {
+        level = CACHEMW_LOG_DEBUG;
+    }
     ap_log_error(APLOG_MARK, levels[level], rv, ap_server_conf, "%s", text);
 }
 
