@@ -7,7 +7,6 @@
 #include "shard.h"
 
 #define COLLECT_CLAIMS 512u
-#define COLLECT_BUCKETS 64u
 
 typedef enum phase_e {
     PHASE_IDLE,
@@ -52,7 +51,7 @@ static apr_uint32_t step_chains(mw_mem_t *mem, apr_uint32_t from)
     apr_uint32_t i;
 
     mw_shard_lock(mem, shard);
-    for (i = from; i < from + COLLECT_BUCKETS; i++) {
+    for (i = from; i < from + mem->chunk; i++) {
         apr_uint32_t unit = mem->buckets[i];
 
         while (unit) {
@@ -61,7 +60,7 @@ static apr_uint32_t step_chains(mw_mem_t *mem, apr_uint32_t from)
         }
     }
     mw_shard_unlock(mem, shard);
-    return COLLECT_BUCKETS;
+    return mem->chunk;
 }
 
 static apr_uint32_t step_pins(mw_mem_t *mem, apr_uint32_t from)

@@ -141,17 +141,18 @@ static apr_uint32_t evict_next(mw_mem_t *mem, int queue)
     return index;
 }
 
+/** @param below entries below the cap; negative: entries do not matter */
 static int evict_is_done(const mw_mem_t *mem, apr_uint64_t units,
-                         apr_uint64_t below)
+                         apr_int64_t below)
 {
     return mw_blocks_free(mem) >= units
-           && (!below
-               || mw_shard_entries(mem) + below
+           && (below < 0
+               || mw_shard_entries(mem) + (apr_uint64_t)below
                       <= MW_MEM_LOAD(&mem->header->max_entries));
 }
 
 static int evict_until(mw_mem_t *mem, apr_time_t now, apr_uint64_t units,
-                       apr_uint64_t below)
+                       apr_int64_t below)
 {
     apr_uint32_t patience = 4 * mem->geometry.shards;
     apr_uint32_t idle = 0;
@@ -187,10 +188,10 @@ static int evict_until(mw_mem_t *mem, apr_time_t now, apr_uint64_t units,
 
 int mw_evict_units(mw_mem_t *mem, apr_time_t now, apr_uint64_t units)
 {
-    return evict_until(mem, now, units, 0);
+    return evict_until(mem, now, units, -1);
 }
 
-int mw_evict_entries(mw_mem_t *mem, apr_time_t now, apr_uint64_t below)
+int mw_evict_entries(mw_mem_t *mem, apr_time_t now, apr_uint32_t below)
 {
     return evict_until(mem, now, 0, below);
 }

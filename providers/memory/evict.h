@@ -27,7 +27,7 @@ int mw_evict_units(mw_mem_t *mem, apr_time_t now, apr_uint64_t units);
  * Get below max_entries by so many entries. Takes and releases locks.
  * @return 0: it cannot be done now
  */
-int mw_evict_entries(mw_mem_t *mem, apr_time_t now, apr_uint64_t below);
+int mw_evict_entries(mw_mem_t *mem, apr_time_t now, apr_uint32_t below);
 
 /** Whether an entry was evicted lately; forgets it. Locked. */
 int mw_ghost_take(mw_mem_t *mem, apr_uint64_t hash);

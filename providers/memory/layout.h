@@ -74,6 +74,9 @@
 /** Words of the hash's secret: for the length, 16 pairs and one more. */
 #define MW_MEM_SECRET 36
 
+/** Hash chains that long walks look at under one lock, at most. */
+#define MW_MEM_CHUNK 64u
+
 typedef struct mw_mem_geometry_t {
     apr_uint64_t size; /**< of the segment in bytes */
     apr_uint32_t unit_shift;
@@ -199,6 +202,7 @@ typedef struct mw_mem_t {
     apr_uint32_t bucket_mask; /**< within a shard */
     apr_uint32_t ghost_mask;  /**< within a shard */
     apr_uint32_t buckets_each;
+    apr_uint32_t chunk;      /**< hash chains looked at under one lock */
     mw_mem_header_t *header; /**< NULL before post_config */
     mw_mem_shard_t *shards;
     mw_mem_tally_t *tallies;

@@ -6,9 +6,13 @@
 #include "pin.h"
 #include "read.h"
 #include "shard.h"
+#include "spill.h"
 
 /** Lookups until an entry was copied without being changed meanwhile. */
 #define READ_TRIES 3
+
+/** A body that cannot be pinned goes through a file from this size on. */
+#define READ_SPILL (1024 * 1024)
 
 /** An entry is used often enough at this count. */
 #define READ_USES_MAX 3
@@ -158,6 +162,39 @@ static apr_status_t read_body(const mw_mem_t *mem, const found_t *found,
     return APR_SUCCESS;
 }
 
+/** Copy a large body into a file. */
+static apr_status_t read_spill(const mw_mem_t *mem, const cachemw_call_t *call,
+                               const found_t *found, mw_place_t place,
+                               apr_bucket_brigade *body)
+{
+    char *copy = apr_palloc(call->pool, CACHEMW_PIECE_MAX);
+    apr_uint64_t left = found->body_len;
+    mw_spill_t *spill;
+    apr_status_t rv = mw_spill_make(mem->services, &spill);
+
+    if (rv != APR_SUCCESS) {
+        return rv;
+    }
+    while (left && rv == APR_SUCCESS) {
+        apr_size_t n =
+            left < CACHEMW_PIECE_MAX ? (apr_size_t)left : CACHEMW_PIECE_MAX;
+
+        if (found_copy(mem, found, &place, copy, n)) {
+            rv = mw_spill_write(spill, copy, n);
+        }
+        else {
+            rv = APR_EAGAIN;
+        }
+        left -= n;
+    }
+    if (rv != APR_SUCCESS) {
+        mw_spill_drop(spill);
+        return rv;
+    }
+    mw_spill_append(spill, body);
+    return APR_SUCCESS;
+}
+
 /** The usual case: small, and all in one run. */
 static apr_status_t read_adjacent(const mw_mem_t *mem,
                                   const cachemw_call_t *call,
@@ -218,6 +255,9 @@ static apr_status_t read_found(mw_mem_t *mem, const cachemw_call_t *call,
             found->claim = NULL;
             return mw_pin_buckets(mem, claim, place, found->body_len,
                                   entry->body);
+        }
+        else if (found->body_len > READ_SPILL) {
+            rv = read_spill(mem, call, found, place, entry->body);
         }
         else {
             rv = read_body(mem, found, place, entry->body);

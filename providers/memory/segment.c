@@ -88,12 +88,12 @@ void mw_mem_plan(mw_mem_geometry_t *g, apr_uint64_t size, apr_uint32_t shards)
     }
     g->shards = shards;
     g->buckets = power_of_two(
-        at_least(at_most(size >> 10, APR_UINT64_C(1) << 28), shards * 64));
+        at_least(at_most(size >> 10, APR_UINT64_C(1) << 28), shards * 16));
     g->ghosts = g->buckets;
     g->slots = (apr_uint32_t)at_least(at_most(size >> 16, 1024), 64);
     g->sets = 2 * g->slots;
     g->pins = (apr_uint32_t)at_least(at_most(size >> 15, 65536), 64);
-    units = size >> g->unit_shift;
+    units = at_most(size >> g->unit_shift, APR_UINT64_C(0xffffffc0));
     g->area_shift = 12;
     while (units >> g->area_shift >= 32) {
         g->area_shift++;
@@ -149,6 +149,7 @@ void mw_mem_map(mw_mem_t *mem, void *base)
     mem->shard_shift = 32 - log_of(g->shards);
     mem->buckets_each = g->buckets / g->shards;
     mem->bucket_mask = mem->buckets_each - 1;
+    mem->chunk = (apr_uint32_t)at_most(mem->buckets_each, MW_MEM_CHUNK);
     mem->ghost_mask = g->ghosts / g->shards - 1;
     mem->header = base;
     mem->shards = (mw_mem_shard_t *)(start + offset[PART_SHARDS]);

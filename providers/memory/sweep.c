@@ -10,11 +10,9 @@
 #include "slots.h"
 #include "sweep.h"
 
-/** Hash chains looked at under one lock. */
-#define SWEEP_BUCKETS 64u
-
-/** Chunks and steps of the collection on a store. */
-#define SWEEP_TICK 16
+/** On a store: steps of the collection, and chunks, well below 1 ms. */
+#define SWEEP_TICK_STEPS 128
+#define SWEEP_TICK_CHUNKS 16
 
 /** What keys() copies under one lock, unless one hash chain is longer. */
 #define SWEEP_KEYS 65536u
@@ -28,7 +26,7 @@ static apr_uint64_t sweep_buckets(mw_mem_t *mem, apr_uint32_t from,
     apr_uint32_t i;
 
     mw_shard_lock(mem, shard);
-    for (i = from; i < from + SWEEP_BUCKETS; i++) {
+    for (i = from; i < from + mem->chunk; i++) {
         apr_uint32_t unit = mem->buckets[i];
 
         while (unit) {
@@ -54,13 +52,13 @@ static apr_uint64_t sweep_buckets(mw_mem_t *mem, apr_uint32_t from,
 static int sweep_chunk(mw_mem_t *mem, apr_uint32_t *cursor, apr_time_t now)
 {
     apr_uint32_t from =
-        MW_MEM_ADD(cursor, SWEEP_BUCKETS) & (mem->geometry.buckets - 1);
+        MW_MEM_ADD(cursor, mem->chunk) & (mem->geometry.buckets - 1);
     apr_uint64_t dropped = sweep_buckets(mem, from, now, 0);
 
     if (dropped) {
         mem->services->count(mem->services, CACHEMW_COUNT_EXPIRED, dropped);
     }
-    return from + SWEEP_BUCKETS < mem->geometry.buckets;
+    return from + mem->chunk < mem->geometry.buckets;
 }
 
 void mw_mem_tick(mw_mem_t *mem, apr_time_t now)
@@ -75,9 +73,9 @@ void mw_mem_tick(mw_mem_t *mem, apr_time_t now)
         return;
     }
     mw_slots_reclaim(mem);
-    for (i = 0; i < SWEEP_TICK && mw_collect_step(mem); i++) {
+    for (i = 0; i < SWEEP_TICK_STEPS && mw_collect_step(mem); i++) {
     }
-    for (i = 0; i < SWEEP_TICK; i++) {
+    for (i = 0; i < SWEEP_TICK_CHUNKS; i++) {
         sweep_chunk(mem, &mem->header->ticked_to, now);
     }
 }
@@ -112,7 +110,7 @@ apr_status_t mw_mem_clear(void *store, const cachemw_call_t *call)
     mw_mem_t *mem = store;
     apr_uint32_t from;
 
-    for (from = 0; from < mem->geometry.buckets; from += SWEEP_BUCKETS) {
+    for (from = 0; from < mem->geometry.buckets; from += mem->chunk) {
         sweep_buckets(mem, from, call->now, 1);
     }
     return APR_SUCCESS;
