@@ -25,7 +25,7 @@ typedef struct mw_server_t {
 /** The resolved configuration of a request's server; never NULL. */
 const mw_server_t *mw_config_server(const server_rec *s);
 
-/** Called for each opened store of this configuration, in a stable order. */
+/** Called for each store in use, inner ones of tiers first. */
 typedef void mw_config_each_fn(void *baton, mw_store_t *store);
 void mw_config_each_store(mw_config_each_fn *each, void *baton);
 
