@@ -499,8 +499,8 @@ apr_status_t fixture_open(fixture_t *f, const cachemw_provider_t *table,
     if (f->error) {
         return APR_EINVAL;
     }
-    return mw_store_open(&f->store, "shop", table, sets, &f->host, f->pool,
-                         &f->error);
+    return mw_store_open(&f->store, f->name ? f->name : "shop", table, sets,
+                         &f->host, f->pool, &f->error);
 }
 
 mw_store_t *fixture_start(fixture_t *f, const cachemw_provider_t *table,

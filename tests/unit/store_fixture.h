@@ -91,6 +91,7 @@ typedef struct fixture_t {
     const char *lines[FIXTURE_LINES];
     int nlines;
     mw_store_t *store;
+    const char *name;  /**< of the next store that is opened; NULL: shop */
     mw_store_t *other; /**< what the host finds under the name "other" */
     const char *error; /**< of fixture_open() */
 } fixture_t;
