@@ -58,8 +58,9 @@ int mw_vary_same_fields(const apr_array_header_t *a,
  * lists of fields and values never give one block. Normalised means:
  *
  * - Accept-Encoding: what is left of br, gzip and zstd with q > 0, sorted; if
- *   nothing, the other codings with q > 0, sorted; then "!identity" if the
- *   request refuses identity. x-gzip is gzip.
+ *   nothing, the other codings with q > 0, sorted (more than 32 of them: as
+ *   the three below); then "!identity" if the request refuses identity.
+ *   x-gzip is gzip, x-compress is compress.
  * - Accept, Accept-Charset, Accept-Language: lower case outside of quotes,
  *   no white space around comma, semicolon and equals sign, no empty elements,
  *   order kept.

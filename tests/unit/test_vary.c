@@ -541,7 +541,7 @@ static void test_vary_acceptable_identity(void **state)
     assert_true(acceptable("Accept-Encoding:identity;q=0", "", pool) == 0);
 }
 
-/* Whoever shares a variant's block without accepting it gets another one. */
+/* mod_cache compares stored fields with the request's: they must be the same. */
 static void test_vary_request_has_the_requests_own_values(void **state)
 {
     apr_table_t *own = mw_vary_request(
