@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: Apache-2.0
+"""docs/directives.md says what the module's tables say, no more and no less."""
+
+import re
+import subprocess
+
+import pytest
+
+from harness import Httpd, settings
+
+PAGE = settings.source / "docs" / "directives.md"
+
+
+@pytest.fixture(scope="module")
+def dump():
+    """{section: [(name, type, default, range), …]} as the module prints it"""
+    server = Httpd("ServerName x\nListen 127.0.0.1:@PORT@\n",
+                   extra=["cachemw"])
+    try:
+        done = subprocess.run(
+            server.command + ["-t", "-D", "DUMP_CACHEMW_OPTIONS"],
+            capture_output=True, text=True, check=True, cwd="/")
+    finally:
+        server.remove()
+    sections = {}
+    for line in done.stdout.splitlines():
+        head = re.fullmatch(r"\[(\w+)\]", line)
+        if head:
+            rows = sections[head[1]] = []
+        else:
+            fields = line.split("\t")
+            assert len(fields) == 5, line
+            assert fields[4] != "-", f"{fields[0]} has no help"
+            rows.append(tuple(fields[:4]))
+    return sections
+
+
+@pytest.fixture(scope="module")
+def page():
+    return PAGE.read_text()
+
+
+def tables(page):
+    """{section: rows} of the tables behind the marks of the page"""
+    found = {}
+    for mark in re.finditer(r"<!-- options: (\w+) -->\n+((?:\|.*\n)+)", page):
+        lines = mark[2].splitlines()
+        assert set(lines[1]) <= set("|-: "), lines[1]
+        rows = [[x.strip().strip("`") for x in line.strip("|").split("|")]
+                for line in lines[2:]]
+        assert mark[1] not in found, f"{mark[1]} is there twice"
+        found[mark[1]] = [tuple(x[:4]) for x in rows]
+        assert all(len(x) == 5 and len(x[4]) > 10 for x in rows), mark[1]
+    return found
+
+
+def test_every_option_is_documented_as_it_is(dump, page):
+    documented = tables(page)
+    assert sorted(documented) == sorted(dump)
+    for section, rows in dump.items():
+        assert documented[section] == rows, section
+
+
+def directives_of_the_module():
+    names = set()
+    for file in [settings.source / "mod_cachemw.c",
+                 *sorted((settings.source / "core").glob("*.[ch]"))]:
+        names |= set(re.findall(r'"(Cachemw[A-Z]\w*)"', file.read_text()))
+    return names
+
+
+def test_every_directive_is_documented_and_no_other(page):
+    names = directives_of_the_module()
+    assert {"CachemwStore", "CachemwProvider", "CachemwNamespace"} <= names
+    heads = re.findall(r"^## (Cachemw\w+) Directive$", page, re.M)
+    assert sorted(heads) == sorted(names)
+    for name in names:
+        part = page.split(f"## {name} Directive\n")[1].split("\n## ")[0]
+        for row in ("Description", "Syntax", "Default", "Context", "Status",
+                    "Module"):
+            assert f"| **{row}:** |" in part, f"{name} lacks {row}"
+        assert f"`{name} " in part.split("**Syntax:**")[1].split("\n")[0]
+
+
+def test_every_directive_is_known_to_httpd():
+    """… and a name that is not is refused, or this test could not fail."""
+    for name, known in [(x, True) for x in directives_of_the_module()] + [
+            ("CachemwNothing", False)]:
+        server = Httpd(f"ServerName x\nListen 127.0.0.1:@PORT@\n{name}\n",
+                       extra=["cachemw"])
+        try:
+            rc, said = server.configtest()
+        finally:
+            server.remove()
+        assert rc != 0
+        assert ("Invalid command" not in said) == known, said
+
+
+def examples(page):
+    """The indented blocks of the page: each a list of lines."""
+    blocks, block = [], []
+    for line in page.splitlines() + [""]:
+        if line.startswith("    "):
+            block.append(line[4:])
+        elif block and not line:
+            blocks.append(block)
+            block = []
+    return blocks
+
+
+def test_examples_are_accepted(page):
+    """Every example with a directive of ours passes configtest, together with
+    the stores that the examples before it define."""
+    named = {}
+    count = 0
+    for block in examples(page):
+        text = "\n".join(x for x in block if not x.startswith("LoadModule"))
+        if "Cachemw" not in text or "httpd -t" in text:
+            continue
+        own = set(re.findall(r"CachemwStore\s+(\S+)", text))
+        used = set(re.findall(r"CachemwProvider\s+(\S+)\s*$", text, re.M))
+        extra = "\n".join(v for k, v in named.items() if k not in own)
+        extra += "".join(f"\nCachemwStore {x} memory" for x in
+                         used - own - set(named) - {"memory"})
+        server = Httpd("ServerName x\nListen 127.0.0.1:@PORT@\n"
+                       f"{extra}\n{text}\n", extra=["cachemw"])
+        try:
+            rc, said = server.configtest()
+        finally:
+            server.remove()
+        assert rc == 0, f"{text}\n{said}"
+        for line in re.findall(r"^CachemwStore.*", text, re.M):
+            named[line.split()[1]] = line
+        count += 1
+    assert count >= 3
+
+
+def test_sample_configuration_is_accepted_and_keeps_cookies_out():
+    """conf/cachemw.conf, what a2enmod switches on"""
+    sample = settings.source / "conf" / "cachemw.conf.in"
+    text = sample.read_text().replace("@CACHEDIR@", "/tmp")
+    assert re.search(r"^\s*#?\s*CacheIgnoreHeaders\s+Set-Cookie", text, re.M)
+    assert "<IfModule mod_cachemw.c>" in text
+    live = re.sub(r"@\w+@", "x", text)
+    # every directive that is commented out is correct as well
+    awake = re.sub(r"^(\s*)#\s?((?:Cache|<|</)\w+.*)$", r"\1\2", live,
+                   flags=re.M)
+    for conf in (live, awake):
+        server = Httpd("ServerName x\nListen 127.0.0.1:@PORT@\n" + conf,
+                       extra=["cachemw"])
+        try:
+            rc, said = server.configtest()
+        finally:
+            server.remove()
+        assert rc == 0, f"{conf}\n{said}"
