@@ -198,7 +198,7 @@ void mw_call_share_deadline(const mw_store_t *store, cachemw_call_t *call)
     }
 }
 
-/* --- calls that are little more than their slot ---------------------------- */
+/* --- calls that are little more than their slot ------------------------ */
 
 apr_status_t mw_store_remove(mw_store_t *store, const cachemw_call_t *call,
                              const cachemw_key_t *key, const cachemw_id_t *id)

@@ -267,7 +267,11 @@ struct cachemw_services_t {
     /** The name of the store, for messages; "(default)" and the like. */
     const char *store_name;
 
-    /** The largest body that this store accepts, in bytes. */
+    /**
+     * The largest body that this store accepts, in bytes. During open() what
+     * the administrator or the table says; final once object_limit() was
+     * asked.
+     */
     apr_off_t max_object_size;
 
     /**
