@@ -190,6 +190,7 @@ static void test_vary_spellings_of_gzip_are_one_variant(void **state)
         "gzip;q=",
         "gzip;q=high",
         "gzip;q=1.5",
+        "gzip;q=.0",
         "gzip;",
         "gzip;;",
         "gz ip, gzip",
