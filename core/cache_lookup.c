@@ -10,18 +10,6 @@ static int request_is_conditional(const request_rec *r)
            || apr_table_get(r->headers_in, "If-Modified-Since") != NULL;
 }
 
-/* Get an entry; the body too unless only the head is wanted. */
-static apr_status_t lookup_get(mw_handle_t *handle, request_rec *r,
-                               const cachemw_key_t *key, int body)
-{
-    cachemw_call_t call;
-
-    mw_request_call(r, handle->looked_up, &call);
-    handle->entry.body =
-        body ? apr_brigade_create(r->pool, call.bucket_alloc) : NULL;
-    return mw_store_get(handle->store, &call, key, &handle->entry);
-}
-
 static apr_status_t lookup_damaged(mw_handle_t *handle, request_rec *r,
                                    const cachemw_key_t *key)
 {
@@ -30,6 +18,22 @@ static apr_status_t lookup_damaged(mw_handle_t *handle, request_rec *r,
     mw_request_call(r, handle->looked_up, &call);
     mw_store_damaged(handle->store, &call, key, &handle->entry.id);
     return APR_NOTFOUND;
+}
+
+/* Get an entry; the body too unless only the head is wanted. */
+static apr_status_t lookup_get(mw_handle_t *handle, request_rec *r,
+                               const cachemw_key_t *key, int body)
+{
+    cachemw_call_t call;
+    apr_status_t rv;
+
+    mw_request_call(r, handle->looked_up, &call);
+    handle->entry.body =
+        body ? apr_brigade_create(r->pool, call.bucket_alloc) : NULL;
+    rv = mw_store_get(handle->store, &call, key, &handle->entry);
+    return rv == APR_SUCCESS && !mw_entry_id_fits(&handle->entry.id, key)
+               ? lookup_damaged(handle, r, key)
+               : rv;
 }
 
 /* What was got under the plain key is a Vary record: keep it. */

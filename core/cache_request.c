@@ -1,6 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
 #include "cache_request.h"
+#include "crc32c.h"
+#include "wire.h"
+
+#define ID_RANDOM 12 /* bytes; the sum is behind them */
 
 mw_request_t *mw_request_state(request_rec *r)
 {
@@ -12,6 +16,22 @@ mw_request_t *mw_request_state(request_rec *r)
         ap_set_module_config(r->request_config, &cachemw_module, state);
     }
     return state;
+}
+
+static apr_uint32_t id_sum(const cachemw_id_t *id, const cachemw_key_t *key)
+{
+    return mw_crc32c(mw_crc32c(0, id->bytes, ID_RANDOM), key->data, key->len);
+}
+
+void mw_entry_id_draw(cachemw_id_t *id, const cachemw_key_t *key)
+{
+    mw_store_random(id->bytes, ID_RANDOM);
+    mw_wire_put32(id->bytes + ID_RANDOM, id_sum(id, key));
+}
+
+int mw_entry_id_fits(const cachemw_id_t *id, const cachemw_key_t *key)
+{
+    return mw_wire_get32(id->bytes + ID_RANDOM) == id_sum(id, key);
 }
 
 void mw_request_call(request_rec *r, apr_time_t now, cachemw_call_t *call)

@@ -81,6 +81,14 @@ mw_handle_t *mw_handle_of_lookup(request_rec *r, const cachemw_key_t *plain);
  */
 int mw_handle_fix_epoch(mw_handle_t *handle);
 
+/**
+ * @name Ids of entries: 96 random bits, and 32 that a store which gives another
+ * key's entry cannot get right. @{
+ */
+void mw_entry_id_draw(cachemw_id_t *id, const cachemw_key_t *key);
+int mw_entry_id_fits(const cachemw_id_t *id, const cachemw_key_t *key);
+/** @} */
+
 /** A call in the request's pool; the deadline is the store's own. */
 void mw_request_call(request_rec *r, apr_time_t now, cachemw_call_t *call);
 

@@ -110,7 +110,7 @@ apr_status_t mw_save_headers(mw_handle_t *handle, request_rec *r)
     if ((rv = save_encode(handle, r)) != APR_SUCCESS) {
         return rv;
     }
-    mw_store_random(&handle->entry.id, sizeof(handle->entry.id));
+    mw_entry_id_draw(&handle->entry.id, &handle->key);
     handle->entry.expires = save_expires(handle, now);
     mw_request_call(r, now, &call);
     call.purge_epoch = handle->epoch;
@@ -277,7 +277,7 @@ static apr_status_t save_put_record(mw_handle_t *handle, request_rec *r,
                                &there->record_id, &entry);
     }
     else {
-        mw_store_random(&entry.id, sizeof(entry.id));
+        mw_entry_id_draw(&entry.id, &handle->plain);
         rv = mw_store_set(handle->store, &call, &handle->plain, &entry);
     }
     if (save_is_overtaken(handle)) {
@@ -419,6 +419,15 @@ static void save_extend_record(mw_handle_t *handle, request_rec *r)
     }
 }
 
+static int save_has_body(const mw_handle_t *handle)
+{
+    apr_off_t length = 0;
+
+    return handle->entry.body != NULL
+           && apr_brigade_length(handle->entry.body, 0, &length) == APR_SUCCESS
+           && length == handle->entry.body_len;
+}
+
 apr_status_t mw_save_amend(mw_handle_t *handle, request_rec *r)
 {
     apr_status_t rv;
@@ -428,8 +437,10 @@ apr_status_t mw_save_amend(mw_handle_t *handle, request_rec *r)
     if (rv == APR_SUCCESS) {
         save_extend_record(handle, r);
     }
-    /* What is there by now is newer than what this 304 is about. */
-    return rv == APR_NOTFOUND ? APR_SUCCESS : rv;
+    /* What is there by now is newer than what this 304 is about. After a
+     * failure mod_cache removes the entry, and only then sends the body: that
+     * must not need the entry any more. */
+    return rv == APR_NOTFOUND || !save_has_body(handle) ? APR_SUCCESS : rv;
 }
 
 apr_status_t mw_save_invalidate(mw_handle_t *handle, request_rec *r)
