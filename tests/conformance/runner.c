@@ -254,8 +254,8 @@ static void test_watch(const ct_plan_t *plan, pid_t pid, int in,
     else if (result->verdict == CT_PASSED && WIFEXITED(status)
              && WEXITSTATUS(status) != 0) {
         result_set(result,
-                   "passed, but the process ended with exit status %d (a leak "
-                   "checker's report?)",
+                   "passed, but the process ended with exit status %d: does a "
+                   "checker report memory that was left behind?",
                    WEXITSTATUS(status));
     }
 }

@@ -275,6 +275,10 @@ static void test_calls_leave_no_memory_behind(ct_t *c)
 
     everything_repeat(c, 200);
     before = memory_used();
+#if defined(__SANITIZE_ADDRESS__)
+    /* Its leak checker looks when this process ends. */
+    return;
+#endif
     if (before == 0) {
         ct_skip(c, "malloc does not tell what it has handed out");
     }

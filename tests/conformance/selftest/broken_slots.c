@@ -394,7 +394,7 @@ const ct_broken_t ct_broken_slots[] = {
       { .get = miss_fails_get } },
     { "leaks_memory",
       "test_calls_leave_no_memory_behind",
-      "memory behind",
+      "memory",
       NULL,
       { .get = leaks_memory_get } },
     { "leaks_descriptors",
