@@ -72,33 +72,34 @@ void mw_state_init(mw_state_t *state);
 typedef enum mw_counter_e {
     MW_COUNT_HIT,
     MW_COUNT_MISS,
-    MW_COUNT_STALE,        /**< found, but had to be revalidated */
+    MW_COUNT_STALE, /**< found, but had to be revalidated */
     MW_COUNT_REVALIDATED,
     MW_COUNT_STORED,
-    MW_COUNT_REFUSED,      /**< not stored: overtaken by a purge */
-    MW_COUNT_NO_SPACE,     /**< not stored: too large or no room */
-    MW_COUNT_ABORTED,      /**< not stored: client or origin went away */
+    MW_COUNT_REFUSED,  /**< not stored: overtaken by a purge */
+    MW_COUNT_NO_SPACE, /**< not stored: too large or no room */
+    MW_COUNT_ABORTED,  /**< not stored: client or origin went away */
     MW_COUNT_REMOVED,
     MW_COUNT_INVALIDATED,
     MW_COUNT_EVICTED,
     MW_COUNT_EXPIRED,
     MW_COUNT_RECOVERED,
-    MW_COUNT_CUT,          /**< bodies that failed half-way on a hit */
-    MW_COUNT_DAMAGED,      /**< entries found damaged and removed */
-    MW_COUNT_TIMEOUT,      /**< errors by kind */
+    MW_COUNT_CUT,     /**< bodies that failed half-way on a hit */
+    MW_COUNT_DAMAGED, /**< entries found damaged and removed */
+    MW_COUNT_TIMEOUT, /**< errors by kind */
     MW_COUNT_ERROR_GET,
     MW_COUNT_ERROR_SET,
     MW_COUNT_ERROR_OTHER,
-    MW_COUNT_SKIPPED,      /**< calls not made: breaker open */
-    MW_COUNT_BYTES_SENT,   /**< body bytes of hits */
+    MW_COUNT_SKIPPED,    /**< calls not made: breaker open */
+    MW_COUNT_BYTES_SENT, /**< body bytes of hits */
     MW_COUNT_BYTES_STORED,
-    MW_COUNT_GET_SAMPLES,  /**< calls timed, and their time in µs */
+    MW_COUNT_GET_SAMPLES, /**< calls timed, and their time in µs */
     MW_COUNT_GET_MICROSECONDS,
     MW_COUNT_SET_SAMPLES,
     MW_COUNT_SET_MICROSECONDS,
     MW_COUNTERS
 } mw_counter_e;
 
+/** Children only: when a parent has counted, its children share its slot. */
 void mw_state_count(mw_state_t *state, mw_counter_e which, apr_uint64_t n);
 apr_uint64_t mw_state_sum(const mw_state_t *state, mw_counter_e which);
 /** Name of a counter as the status page shows it, e.g. "Hits". */
@@ -109,8 +110,8 @@ const char *mw_counter_name(mw_counter_e which);
 /** @name Breaker: times are monotonic microseconds, not negative, given by the
  *  caller. @{ */
 
-#define MW_BREAKER_FAILURES 5        /**< in a row open it */
-#define MW_BREAKER_BACKOFF 1000000   /**< first pause; doubles */
+#define MW_BREAKER_FAILURES 5      /**< in a row open it */
+#define MW_BREAKER_BACKOFF 1000000 /**< first pause; doubles */
 #define MW_BREAKER_BACKOFF_MAX 30000000
 
 typedef enum mw_breaker_e {
@@ -133,8 +134,8 @@ int mw_breaker_allows(mw_state_t *state, apr_int64_t now);
 int mw_breaker_success(mw_state_t *state);
 /** @param random any number, for the ±20 %. @return non-zero when this opened
  *  a closed breaker */
-int mw_breaker_failure(mw_state_t *state, apr_int64_t now,
-                       apr_uint32_t random, apr_status_t why);
+int mw_breaker_failure(mw_state_t *state, apr_int64_t now, apr_uint32_t random,
+                       apr_status_t why);
 /** @param why the last failure; @param until when the next probe may go */
 mw_breaker_e mw_breaker_read(const mw_state_t *state, apr_status_t *why,
                              apr_int64_t *until);

@@ -20,6 +20,8 @@ typedef enum answer_e {
     GIVE_UNKNOWN_LENGTH,
     GIVE_UNREADABLE,
     GIVE_SHORT_FILE,
+    GIVE_SHORT_READ,
+    GIVE_EMPTY_READ,
     ANSWERS
 } answer_e;
 
@@ -102,6 +104,40 @@ static void some_append(source_t *source, apr_off_t offset, apr_size_t limit,
     }
 }
 
+/** A bucket that turns out to have fewer bytes when it is read. */
+static apr_status_t vanishing_read(apr_bucket *bucket, const char **text,
+                                   apr_size_t *length, apr_read_type_e block)
+{
+    (void)block;
+    *text = bucket->data;
+    *length = (apr_size_t)bucket->start;
+    bucket->length = *length;
+    return APR_SUCCESS;
+}
+
+static const apr_bucket_type_t vanishing_type = {
+    .name = "VANISHING",
+    .num_func = 5,
+    .is_metadata = APR_BUCKET_DATA,
+    .destroy = apr_bucket_destroy_noop,
+    .read = vanishing_read,
+    .setaside = apr_bucket_setaside_noop,
+    .split = apr_bucket_split_notimpl,
+    .copy = apr_bucket_copy_notimpl,
+};
+
+static void vanishing_append(apr_bucket_brigade *body, apr_size_t before,
+                             apr_size_t after)
+{
+    apr_bucket *bucket =
+        apr_bucket_immortal_create("xx", before, body->bucket_alloc);
+
+    bucket->type = &vanishing_type;
+    bucket->data = (void *)"xx";
+    bucket->start = (apr_off_t)after;
+    APR_BRIGADE_INSERT_TAIL(body, bucket);
+}
+
 static apr_status_t source_answer(source_t *source, answer_e answer,
                                   apr_off_t offset, apr_size_t limit,
                                   apr_bucket_brigade *body, apr_pool_t *pool)
@@ -140,6 +176,12 @@ static apr_status_t source_answer(source_t *source, answer_e answer,
         return file_make(body, "/", 1, source->pool);
     case GIVE_SHORT_FILE:
         return file_make(body, "/dev/null", 1, source->pool);
+    case GIVE_SHORT_READ:
+        vanishing_append(body, 100, 1);
+        return APR_SUCCESS;
+    case GIVE_EMPTY_READ:
+        vanishing_append(body, 100, 0);
+        return APR_SUCCESS;
     default:
         bytes_append(source, offset, 1, body);
         return APR_TIMEUP;

@@ -78,6 +78,23 @@ static void test_marks_release_of_a_former_holder_does_nothing(void **state)
     assert_int_equal(mark_holder(*state, 1, 25), 0);
 }
 
+/* Not even when their tokens have much in common. */
+static void test_marks_former_holders_of_any_token(void **state)
+{
+    apr_int64_t now = 1;
+    apr_uint64_t owner;
+
+    assert_int_equal(mark_take(*state, 1, 1, now, now + 1), 0);
+    for (owner = 2; owner < 100000; owner++) {
+        now++;
+        assert_int_equal(mark_take(*state, 1, owner << 7, now, now + 1), 0);
+        mark_release(*state, 1, (owner - 1) << 7);
+        mark_release(*state, 1, owner << 7 ^ 1);
+        mark_release(*state, 1, 1 + owner * 4099);
+        assert_int_equal(mark_holder(*state, 1, now), owner << 7);
+    }
+}
+
 static void test_marks_any_token(void **state)
 {
     apr_uint32_t seed = 3;
@@ -165,9 +182,9 @@ static void test_marks_exclude_threads_and_processes(void **state)
 }
 
 /**
- * Take a mark that ends soon and sometimes outlive it. A fault is counted when
- * somebody else's mark had not ended at the time at which ours was taken,
- * although ours has not ended yet either.
+ * Take a mark that ends soon and sometimes outlive it. As long as it has not
+ * ended it is a fault when somebody else's had not ended at the time at which
+ * it was taken, or when it is said to be somebody else's.
  */
 static void key_fetch_slowly(fetch_t *fetch, unsigned int number,
                              apr_uint64_t owner, apr_uint32_t *seed)
@@ -176,12 +193,16 @@ static void key_fetch_slowly(fetch_t *fetch, unsigned int number,
         __atomic_add_fetch(&fetch->clock, 1, __ATOMIC_SEQ_CST);
     const apr_int64_t expires = now + 1 + random_next(seed) % 50;
     apr_int64_t until = expires;
+    apr_uint64_t holder;
+    apr_int64_t other;
 
     if (mark_take(fetch->state, number, owner, now, expires)) {
         return;
     }
-    if (__atomic_exchange_n(&fetch->until[number], expires, __ATOMIC_SEQ_CST)
-            > now
+    other =
+        __atomic_exchange_n(&fetch->until[number], expires, __ATOMIC_SEQ_CST);
+    holder = mark_holder(fetch->state, number, now);
+    if ((other > now || holder != owner)
         && __atomic_load_n(&fetch->clock, __ATOMIC_SEQ_CST) < expires) {
         __atomic_fetch_add(&fetch->faults, 1, __ATOMIC_RELAXED);
     }
@@ -283,6 +304,7 @@ int main(void)
         SHARED(test_marks_one_holder),
         SHARED(test_marks_expire),
         SHARED(test_marks_release_of_a_former_holder_does_nothing),
+        SHARED(test_marks_former_holders_of_any_token),
         SHARED(test_marks_any_token),
         SHARED(test_marks_seldom_shared),
         SHARED(test_marks_exclude_threads_and_processes),

@@ -423,8 +423,8 @@ static void test_options_several_tables(void **state)
         { .name = NULL }
     };
     static const cachemw_option_t second[] = {
-        { .name = "keep", .type = CACHEMW_DURATION, .fallback = "2" },
         { .name = "more", .type = CACHEMW_FLAG },
+        { .name = "keep", .type = CACHEMW_DURATION, .fallback = "2" },
         { .name = NULL }
     };
     const char *const words[] = { "more=on", "keep=3" };
@@ -433,8 +433,8 @@ static void test_options_several_tables(void **state)
 
     assert_null(mw_options_parse(sets, 3, words, 2, "/", *state));
     assert_int_equal(sets[0].values[0].duration, 3000000);
-    assert_int_equal(sets[2].values[0].duration, 2000000);
-    assert_int_equal(sets[2].values[1].number, 1);
+    assert_int_equal(sets[2].values[0].number, 1);
+    assert_int_equal(sets[2].values[1].duration, 2000000);
     assert_string_equal(mw_options_parse(sets, 3, bad, 1, "/", *state),
                         "option 'less' is unknown; known are keep, more");
     assert_string_equal(mw_options_parse(sets + 1, 1, bad, 1, "/", *state),

@@ -204,6 +204,7 @@ static void test_spool_memory_set_aside_outlives_it(void **state)
     for (bucket = APR_BRIGADE_FIRST(body); bucket != APR_BRIGADE_SENTINEL(body);
          bucket = APR_BUCKET_NEXT(bucket)) {
         assert_int_equal(apr_bucket_setaside(bucket, *state), APR_SUCCESS);
+        assert_true(APR_BUCKET_IS_HEAP(bucket));
     }
     mw_spool_destroy(spool);
     body_check(body, noise, length);
