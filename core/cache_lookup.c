@@ -31,7 +31,9 @@ static apr_status_t lookup_get(mw_handle_t *handle, request_rec *r,
     handle->entry.body =
         body ? apr_brigade_create(r->pool, call.bucket_alloc) : NULL;
     rv = mw_store_get(handle->store, &call, key, &handle->entry);
-    return rv == APR_SUCCESS && !mw_entry_id_fits(&handle->entry.id, key)
+    /* memory compares whole keys in the server's own memory. */
+    return rv == APR_SUCCESS && mw_store_wants_checksum(handle->store)
+                   && !mw_entry_id_fits(&handle->entry.id, key)
                ? lookup_damaged(handle, r, key)
                : rv;
 }
@@ -83,7 +85,8 @@ static apr_status_t lookup_variant(mw_handle_t *handle, request_rec *r,
     if (head->vary_block_len != length
         || memcmp(head->vary_block, block, length) != 0
         || !mw_vary_acceptable(
-            r->headers_in, apr_table_get(head->headers, "Content-Encoding"))) {
+            r->headers_in,
+            apr_table_getm(r->pool, head->headers, "Content-Encoding"))) {
         return APR_NOTFOUND;
     }
     if (head->vary_serial != record->serial) {

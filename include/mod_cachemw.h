@@ -151,17 +151,19 @@ typedef struct cachemw_key_t {
     apr_size_t len;   /**< 0 to CACHEMW_KEY_MAX */
 } cachemw_key_t;
 
-/** 128 random bits that tell one set from every other. */
+/** 128 bits that tell one set from every other: drawn by mod_cachemw, opaque.
+ *  In part they depend on the key, so that it notices an entry of another
+ *  one. */
 typedef struct cachemw_id_t {
     unsigned char bytes[16];
 } cachemw_id_t;
 
 typedef struct cachemw_entry_t {
     cachemw_id_t id;
-    const void *head;    /**< opaque; see each slot for who owns it */
-    apr_size_t head_len; /**< 0 to CACHEMW_HEAD_MAX bytes */
-    apr_time_t expires;  /**< absolute wall clock, microseconds */
-    apr_off_t body_len;  /**< whole body in bytes; -1: not known yet */
+    const void *head;         /**< opaque; see each slot for who owns it */
+    apr_size_t head_len;      /**< 0 to CACHEMW_HEAD_MAX bytes */
+    apr_time_t expires;       /**< absolute wall clock, microseconds */
+    apr_off_t body_len;       /**< whole body in bytes; -1: not known yet */
     apr_bucket_brigade *body; /**< see each slot */
 } cachemw_entry_t;
 
@@ -191,22 +193,22 @@ typedef struct cachemw_call_t {
 /** @name Options @{ */
 
 typedef enum cachemw_type_e {
-    CACHEMW_INTEGER,  /**< decimal; value.number */
-    CACHEMW_SIZE,     /**< bytes, suffixes K M G (1024); value.number */
-    CACHEMW_DURATION, /**< suffixes ms s min h d; without one seconds;
+    CACHEMW_INTEGER,     /**< decimal; value.number */
+    CACHEMW_SIZE,        /**< bytes, suffixes K M G (1024); value.number */
+    CACHEMW_DURATION,    /**< suffixes ms s min h d; without one seconds;
                            value.duration in microseconds */
-    CACHEMW_FLAG,     /**< on or off; value.number is 1 or 0 */
-    CACHEMW_REAL,     /**< decimal fraction; value.real */
-    CACHEMW_STRING,   /**< any text; value.string */
-    CACHEMW_ENUM,     /**< one of the words in option.words; value.number is
+    CACHEMW_FLAG,        /**< on or off; value.number is 1 or 0 */
+    CACHEMW_REAL,        /**< decimal fraction; value.real */
+    CACHEMW_STRING,      /**< any text; value.string */
+    CACHEMW_ENUM,        /**< one of the words in option.words; value.number is
                            its index and value.string the word */
-    CACHEMW_PATH,     /**< absolute, or below the cache directory;
+    CACHEMW_PATH,        /**< absolute, or below the cache directory;
                            value.string is absolute */
-    CACHEMW_SECRET,   /**< like STRING, but never shown anywhere */
+    CACHEMW_SECRET,      /**< like STRING, but never shown anywhere */
     CACHEMW_SECRET_FILE, /**< path of a file, read once in the parent; its
                            text without trailing newline is value.string,
                            never shown anywhere */
-    CACHEMW_STORE     /**< the name of another store; value.string */
+    CACHEMW_STORE        /**< the name of another store; value.string */
 } cachemw_type_e;
 
 /**
@@ -214,21 +216,21 @@ typedef enum cachemw_type_e {
  * NULL. minimum, maximum and fallback are written as an administrator would.
  */
 typedef struct cachemw_option_t {
-    const char *name;     /**< lower case, digits, underscore */
+    const char *name; /**< lower case, digits, underscore */
     cachemw_type_e type;
-    const char *fallback; /**< the default as text; NULL: unset */
-    const char *minimum;  /**< smallest accepted value; NULL: none */
-    const char *maximum;  /**< largest accepted value; NULL: none */
-    const char *help;     /**< one sentence for the reference */
-    const char *alias;    /**< name of the option that this one is another
+    const char *fallback;     /**< the default as text; NULL: unset */
+    const char *minimum;      /**< smallest accepted value; NULL: none */
+    const char *maximum;      /**< largest accepted value; NULL: none */
+    const char *help;         /**< one sentence for the reference */
+    const char *alias;        /**< name of the option that this one is another
                                name of (all else but name is then ignored) */
     const char *const *words; /**< CACHEMW_ENUM: accepted words, NULL at end */
-    int required;         /**< non-zero: must be given */
+    int required;             /**< non-zero: must be given */
 } cachemw_option_t;
 
 /** A parsed value; handed to open() in the order of the option table. */
 typedef struct cachemw_value_t {
-    int is_set; /**< given by the administrator (not the fallback) */
+    int is_set;  /**< given by the administrator (not the fallback) */
     int is_null; /**< neither given nor has the option a fallback */
     apr_int64_t number;
     apr_interval_time_t duration;
@@ -249,8 +251,8 @@ typedef enum cachemw_level_e {
 
 /** Counters that only a provider can count; the others core counts. */
 typedef enum cachemw_count_e {
-    CACHEMW_COUNT_EVICTED, /**< entries dropped to make room */
-    CACHEMW_COUNT_EXPIRED, /**< entries dropped because they expired */
+    CACHEMW_COUNT_EVICTED,  /**< entries dropped to make room */
+    CACHEMW_COUNT_EXPIRED,  /**< entries dropped because they expired */
     CACHEMW_COUNT_RECOVERED /**< clean-ups after a process that died */
 } cachemw_count_e;
 
@@ -313,9 +315,8 @@ struct cachemw_services_t {
      * it. All processes see it at the same address.
      * @param layout changes whenever the meaning of the bytes does
      */
-    apr_status_t (*segment)(const cachemw_services_t *services,
-                            apr_size_t size, apr_uint64_t layout, void **base,
-                            int *is_new);
+    apr_status_t (*segment)(const cachemw_services_t *services, apr_size_t size,
+                            apr_uint64_t layout, void **base, int *is_new);
 
     /**
      * Another store by name, in open() only: its calls go through mod_cachemw
@@ -356,7 +357,7 @@ typedef apr_status_t cachemw_keys_fn(void *baton, const cachemw_key_t *key,
  * returned.
  */
 struct cachemw_provider_t {
-    apr_size_t size; /**< sizeof(cachemw_provider_t) */
+    apr_size_t size;    /**< sizeof(cachemw_provider_t) */
     unsigned int flags; /**< CACHEMW_REMOTE, _SERIALIZE, _IN_MEMORY */
     const cachemw_option_t *options; /**< may be NULL: no options */
     /**
@@ -407,8 +408,7 @@ struct cachemw_provider_t {
      *         may be there or not
      */
     apr_status_t (*set)(void *store, const cachemw_call_t *call,
-                        const cachemw_key_t *key,
-                        const cachemw_entry_t *entry);
+                        const cachemw_key_t *key, const cachemw_entry_t *entry);
 
     /**
      * Remove an entry.
@@ -427,8 +427,8 @@ struct cachemw_provider_t {
      * @return trouble switches this store off, with a log line; the server
      *         starts all the same
      */
-    apr_status_t (*post_config)(void *store, apr_pool_t *pconf,
-                                apr_uid_t uid, apr_gid_t gid);
+    apr_status_t (*post_config)(void *store, apr_pool_t *pconf, apr_uid_t uid,
+                                apr_gid_t gid);
 
     /**
      * In each new child, before its first call.
