@@ -291,8 +291,8 @@ static void chain_append(mw_mem_t *mem, mw_chain_t *chain, apr_uint32_t unit,
 {
     mw_mem_run_t *run = mw_mem_run(mem, unit);
 
-    MW_MEM_STORE(&run->next, 0);
-    MW_MEM_STORE(&run->count, count);
+    __atomic_store_n(&run->next, 0, __ATOMIC_RELEASE);
+    __atomic_store_n(&run->count, count, __ATOMIC_RELEASE);
     if (chain->first) {
         __atomic_store_n(&mw_mem_run(mem, chain->last)->next, unit,
                          __ATOMIC_RELEASE);
@@ -452,7 +452,7 @@ void mw_blocks_mark(mw_mem_t *mem, apr_uint32_t first)
 
     while (first && first < units) {
         mw_mem_run_t *run = mw_mem_run(mem, first);
-        apr_uint32_t count = MW_MEM_LOAD(&run->count);
+        apr_uint32_t count = __atomic_load_n(&run->count, __ATOMIC_ACQUIRE);
 
         if (!count || count > units - first || count > budget) {
             return;

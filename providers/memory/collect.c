@@ -33,14 +33,29 @@ static apr_uint32_t step_begin(mw_mem_t *mem, apr_uint32_t area)
     return 1;
 }
 
-/** A set has no entry yet: the runs of its root are all it has. */
+/**
+ * A set has no entry yet: the runs of its root are all it has.
+ * @return 0: some were given back meanwhile, so others may not be marked
+ */
+static int mark_set(mw_mem_t *mem, mw_mem_claim_t *claim)
+{
+    apr_uint32_t turn = __atomic_load_n(&claim->turn, __ATOMIC_ACQUIRE);
+
+    if (turn & 1) {
+        return 0;
+    }
+    mw_blocks_mark(mem, __atomic_load_n(&claim->first, __ATOMIC_ACQUIRE));
+    __atomic_thread_fence(__ATOMIC_ACQUIRE);
+    return MW_MEM_LOAD(&claim->turn) == turn;
+}
+
 static apr_uint32_t step_sets(mw_mem_t *mem, apr_uint32_t from)
 {
-    apr_uint32_t n;
+    apr_uint32_t n = 0;
 
-    for (n = 0; n < COLLECT_CLAIMS && from + n < mem->geometry.sets; n++) {
-        mw_blocks_mark(
-            mem, __atomic_load_n(&mem->sets[from + n].first, __ATOMIC_ACQUIRE));
+    while (n < COLLECT_CLAIMS && from + n < mem->geometry.sets
+           && mark_set(mem, &mem->sets[from + n])) {
+        n++;
     }
     return n;
 }
@@ -96,7 +111,7 @@ static apr_uint32_t step_end(mw_mem_t *mem, apr_uint32_t area)
     return 1;
 }
 
-/** Work on at least one item from a cursor on. @return how many were done */
+/** Work on some items from a cursor on. @return how many; 0: not now */
 typedef apr_uint32_t step_fn(mw_mem_t *mem, apr_uint32_t from);
 
 static step_fn *const steps[PHASES] = {
@@ -120,6 +135,7 @@ static apr_uint32_t phase_length(const mw_mem_t *mem, apr_uint32_t phase)
 static int collect_locked(mw_mem_t *mem)
 {
     mw_mem_collection_t *collection = &mem->header->collection;
+    apr_uint32_t done;
 
     if (collection->phase == PHASE_IDLE) {
         collection->target =
@@ -130,7 +146,11 @@ static int collect_locked(mw_mem_t *mem)
         collection->phase = PHASE_BEGIN;
         collection->cursor = 0;
     }
-    collection->cursor += steps[collection->phase](mem, collection->cursor);
+    done = steps[collection->phase](mem, collection->cursor);
+    if (!done) {
+        return 0;
+    }
+    collection->cursor += done;
     if (collection->cursor < phase_length(mem, collection->phase)) {
         return 1;
     }

@@ -49,7 +49,8 @@
  * moment either free, or reachable from a root, or left by a process that died.
  * Hence: units are linked to a set under the lock of their area when they are
  * taken; a set ends after its entry is linked; an unlinked entry is given
- * back under the lock of its shard, at once or when its last pin goes.
+ * back under the lock of its shard, at once or when its last pin goes; and
+ * while runs of a set are given back, its turn is odd.
  */
 #ifndef MW_MEMORY_LAYOUT_H
 #define MW_MEMORY_LAYOUT_H
@@ -155,6 +156,7 @@ typedef struct mw_mem_slot_t {
 typedef struct mw_mem_claim_t {
     apr_uint32_t owner; /**< atomic: slot + 1; 0: free */
     apr_uint32_t first; /**< atomic: first run or entry; 0: nothing */
+    apr_uint32_t turn;  /**< atomic: odd while runs of it are given back */
 } mw_mem_claim_t;
 
 typedef struct mw_mem_run_t {

@@ -98,31 +98,25 @@ static apr_status_t filling_write(mw_mem_t *mem, filling_t *filling,
 static void filling_drop(mw_mem_t *mem, filling_t *filling)
 {
     if (filling->chain.first) {
+        mw_claim_turn(filling->chain.claim);
         mw_blocks_give(mem, filling->chain.first);
     }
     mw_claim_end(filling->chain.claim);
 }
 
-/**
- * Give back what was taken in advance and not used. Whole runs need a claim of
- * their own while they go, or a collection could free them, too; without one
- * they stay with the entry.
- */
+/** Give back what was taken in advance and not used. */
 static void filling_trim(mw_mem_t *mem, filling_t *filling)
 {
     mw_mem_run_t *run = mw_mem_run(mem, filling->end.run);
     apr_uint32_t count = run->count;
-    apr_uint32_t tail = run->next;
-    mw_mem_claim_t *claim =
-        tail ? mw_claim_take(mem, mem->sets, mem->geometry.sets) : NULL;
 
-    if (claim) {
-        __atomic_store_n(&claim->first, tail, __ATOMIC_RELEASE);
-        __atomic_store_n(&run->next, 0, __ATOMIC_RELEASE);
-        filling->chain.units -= mw_blocks_count(mem, tail);
+    if (run->next) {
+        filling->chain.units -= mw_blocks_count(mem, run->next);
         filling->chain.last = filling->end.run;
-        mw_blocks_give(mem, tail);
-        mw_claim_end(claim);
+        mw_claim_turn(filling->chain.claim);
+        mw_blocks_give(mem, run->next);
+        __atomic_store_n(&run->next, 0, __ATOMIC_RELEASE);
+        mw_claim_turn(filling->chain.claim);
     }
     mw_blocks_trim(mem, filling->end.run,
                    (filling->end.at + mem->unit_size - 1)

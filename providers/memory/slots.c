@@ -37,9 +37,18 @@ mw_mem_claim_t *mw_claim_take(mw_mem_t *mem, mw_mem_claim_t *claims,
     return NULL;
 }
 
+void mw_claim_turn(mw_mem_claim_t *claim)
+{
+    __atomic_add_fetch(&claim->turn, 1, __ATOMIC_SEQ_CST);
+}
+
+/** The owner may have died while the turn was odd. */
 void mw_claim_end(mw_mem_claim_t *claim)
 {
     __atomic_store_n(&claim->first, 0, __ATOMIC_RELEASE);
+    if (MW_MEM_LOAD(&claim->turn) & 1) {
+        mw_claim_turn(claim);
+    }
     __atomic_store_n(&claim->owner, 0, __ATOMIC_RELEASE);
 }
 

@@ -31,6 +31,12 @@ void mw_slots_reclaim(mw_mem_t *mem);
 mw_mem_claim_t *mw_claim_take(mw_mem_t *mem, mw_mem_claim_t *claims,
                               apr_uint32_t count);
 
+/**
+ * Before and after runs of a claim are given back. A collection that walked
+ * them meanwhile walks again.
+ */
+void mw_claim_turn(mw_mem_claim_t *claim);
+
 /** Its root is gone first, then it is free. */
 void mw_claim_end(mw_mem_claim_t *claim);
 

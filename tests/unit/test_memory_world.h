@@ -237,10 +237,11 @@ static void body_fill(char *to, apr_uint64_t seed, apr_uint64_t from,
     }
 }
 
-/** @return how many bytes of the brigade are as they should be from `at` on */
-static apr_uint64_t body_verify(apr_bucket_brigade *body, apr_uint64_t seed)
+/** @return how many bytes of a brigade are those of the body from `from` on */
+static apr_uint64_t body_verify_at(apr_bucket_brigade *body, apr_uint64_t seed,
+                                   apr_uint64_t from)
 {
-    apr_uint64_t at = 0;
+    apr_uint64_t at = from;
     apr_bucket *e;
 
     for (e = APR_BRIGADE_FIRST(body); e != APR_BRIGADE_SENTINEL(body);
@@ -250,23 +251,40 @@ static apr_uint64_t body_verify(apr_bucket_brigade *body, apr_uint64_t seed)
         apr_size_t i;
 
         if (apr_bucket_read(e, &data, &n, APR_BLOCK_READ) != APR_SUCCESS) {
-            return at;
+            return at - from;
         }
         for (i = 0; i < n; i++, at++) {
             if ((unsigned char)data[i] != body_byte(seed, at)) {
-                return at;
+                return at - from;
             }
         }
     }
-    return at;
+    return at - from;
+}
+
+static apr_uint64_t body_verify(apr_bucket_brigade *body, apr_uint64_t seed)
+{
+    return body_verify_at(body, seed, 0);
 }
 
 #define HEAD_LEN 250
 
-/** Heads are made from the seed, too. */
-static void head_fill(char head[HEAD_LEN], apr_uint64_t seed)
+/** Heads are made from the seed, too; an amended one may be longer. */
+static void head_fill(char *head, apr_uint64_t seed, apr_size_t length)
 {
-    body_fill(head, ~seed, 0, HEAD_LEN);
+    body_fill(head, ~seed, 0, length);
+}
+
+static int head_verify(const char *head, apr_uint64_t seed, apr_size_t length)
+{
+    apr_size_t i;
+
+    for (i = 0; i < length; i++) {
+        if ((unsigned char)head[i] != body_byte(~seed, i)) {
+            return 0;
+        }
+    }
+    return length >= HEAD_LEN;
 }
 
 /** Store in pieces of `piece` bytes. The id is made from the seed. */
@@ -283,7 +301,7 @@ static apr_status_t put_pieces(world_t *w, mw_mem_t *mem, cachemw_key_t key,
     void *set;
 
     visit_begin(w, &v);
-    head_fill(head, seed);
+    head_fill(head, seed, HEAD_LEN);
     v.entry.id = id_of(seed);
     v.entry.head = head;
     v.entry.head_len = HEAD_LEN;
@@ -322,7 +340,6 @@ static apr_status_t put(world_t *w, const char *key, apr_uint64_t seed,
 static apr_status_t get_from(world_t *w, mw_mem_t *mem, cachemw_key_t key,
                              apr_uint64_t *seed)
 {
-    char head[HEAD_LEN];
     cachemw_id_t id;
     apr_status_t rv;
     visit_t v;
@@ -335,9 +352,8 @@ static apr_status_t get_from(world_t *w, mw_mem_t *mem, cachemw_key_t key,
 
         memcpy(&n, &v.entry.id, sizeof(n));
         id = id_of(n);
-        head_fill(head, n);
-        if (memcmp(&id, &v.entry.id, sizeof(id)) || v.entry.head_len != HEAD_LEN
-            || memcmp(v.entry.head, head, HEAD_LEN)
+        if (memcmp(&id, &v.entry.id, sizeof(id))
+            || !head_verify(v.entry.head, n, v.entry.head_len)
             || body_verify(v.entry.body, n) != (apr_uint64_t)v.entry.body_len) {
             rv = APR_EGENERAL;
         }

@@ -1,0 +1,384 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/* Large bodies are sent from the segment: what may happen to them meanwhile. */
+
+#include <pthread.h>
+
+#include "test_memory_world.h"
+
+static const setting_t medium = { .size = 16 << 20 };
+
+#define LARGE 300000
+
+/** A body that was asked for and is still being sent. */
+typedef struct sending_t {
+    apr_pool_t *pool;
+    apr_bucket_brigade *body;
+    apr_off_t length;
+} sending_t;
+
+static apr_status_t send_begin(world_t *w, const char *name, sending_t *s)
+{
+    cachemw_key_t key = key_of(name);
+    apr_status_t rv;
+    visit_t v;
+
+    /* The brigade outlives the call's pool. */
+    visit_begin(w, &v);
+    apr_pool_create(&s->pool, NULL);
+    s->body = apr_brigade_create(s->pool, apr_bucket_alloc_create(s->pool));
+    v.entry.body = s->body;
+    rv = PROVIDER->get(w->mem, &v.call, &key, &v.entry);
+    s->length = v.entry.body_len;
+    visit_end(&v);
+    return rv;
+}
+
+static void send_end(sending_t *s)
+{
+    apr_brigade_destroy(s->body);
+    apr_pool_destroy(s->pool);
+}
+
+static apr_uint64_t pinned(world_t *w)
+{
+    apr_uint64_t bytes = 0;
+    apr_uint32_t i;
+
+    for (i = 0; i < w->mem->geometry.shards; i++) {
+        bytes += w->mem->tallies[i].pinned;
+    }
+    return bytes;
+}
+
+static void test_large_bodies_are_sent_from_the_segment(void **state)
+{
+    world_t *w = world_make(medium);
+    const char *data;
+    sending_t s;
+    apr_size_t n;
+
+    (void)state;
+    put(w, "/small", 1, CACHEMW_PIECE_MAX);
+    assert_int_equal(send_begin(w, "/small", &s), APR_SUCCESS);
+    assert_int_equal(pinned(w), 0);
+    send_end(&s);
+    put(w, "/large", 1, LARGE);
+    assert_int_equal(send_begin(w, "/large", &s), APR_SUCCESS);
+    assert_int_equal(pinned(w), LARGE);
+    apr_bucket_read(APR_BRIGADE_FIRST(s.body), &data, &n, APR_BLOCK_READ);
+    assert_true(data > w->mem->units && data < (char *)w->base + w->size);
+    assert_int_equal(body_verify(s.body, 1), LARGE);
+    send_end(&s);
+    assert_int_equal(pinned(w), 0);
+    clear(w);
+    assert_empty(w);
+    world_end(w);
+}
+
+static void change_replace(world_t *w)
+{
+    assert_int_equal(put(w, "/x", 2, LARGE), APR_SUCCESS);
+}
+
+static void change_remove(world_t *w)
+{
+    assert_int_equal(del(w, "/x", NULL), APR_SUCCESS);
+}
+
+static void change_clear(world_t *w)
+{
+    clear(w);
+}
+
+static void change_expire(world_t *w)
+{
+    w->now += 3600 * SECOND;
+    sweep(w);
+}
+
+static void change_amend(world_t *w)
+{
+    cachemw_key_t key = key_of("/x");
+    cachemw_id_t id = id_of(1);
+    char head[5000] = "";
+    visit_t v;
+
+    visit_begin(w, &v);
+    v.entry.head = head;
+    v.entry.head_len = sizeof(head);
+    v.entry.expires = w->now + SECOND;
+    assert_int_equal(PROVIDER->set_head(w->mem, &v.call, &key, &id, &v.entry),
+                     0);
+    visit_end(&v);
+}
+
+static void change_wipe(world_t *w)
+{
+    cachemw_key_t key = key_of("/x");
+    apr_uint32_t i = mw_mem_shard_of(w->mem, mw_mem_hash(w->mem, &key));
+
+    /* As if the holder of the lock had died. */
+    w->mem->shards[i].epoch++;
+    memset(w->mem->buckets + i * w->mem->buckets_each, 0,
+           w->mem->buckets_each * 4);
+    memset(w->mem->shards[i].queue, 0, sizeof(w->mem->shards[i].queue));
+    memset(&w->mem->tallies[i], 0, sizeof(w->mem->tallies[i]));
+    mw_mem_want_collection(w->mem);
+    sweep(w);
+}
+
+/** Whatever becomes of the entry, the body that is being sent stays. */
+static void test_a_body_being_sent_survives(void **state)
+{
+    static void (*const change[])(world_t *) = {
+        change_replace, change_remove, change_clear,
+        change_expire,  change_amend,  change_wipe,
+    };
+    apr_size_t i;
+
+    (void)state;
+    for (i = 0; i < sizeof(change) / sizeof(change[0]); i++) {
+        world_t *w = world_make(medium);
+        sending_t s;
+        int n;
+
+        put(w, "/x", 1, LARGE);
+        assert_int_equal(send_begin(w, "/x", &s), APR_SUCCESS);
+        change[i](w);
+        for (n = 0; n < 200; n++) {
+            assert_int_equal(
+                put(w, apr_psprintf(w->pool, "/flood/%d", n), 9, 200000), 0);
+        }
+        sweep(w);
+        assert_int_equal(body_verify(s.body, 1), LARGE);
+        send_end(&s);
+        clear(w);
+        sweep(w);
+        assert_empty(w);
+        world_end(w);
+    }
+}
+
+static void test_what_is_being_sent_is_not_evicted(void **state)
+{
+    world_t *w = world_make(medium);
+    sending_t s;
+    int i;
+
+    (void)state;
+    put(w, "/x", 1, LARGE);
+    assert_int_equal(send_begin(w, "/x", &s), APR_SUCCESS);
+    for (i = 0; i < 300; i++) {
+        put(w, apr_psprintf(w->pool, "/flood/%d", i), 9, 100000);
+    }
+    assert_int_equal(get(w, "/x", NULL), APR_SUCCESS);
+    send_end(&s);
+    world_end(w);
+}
+
+static void test_buckets_can_be_split_copied_and_set_aside(void **state)
+{
+    world_t *w = world_make(medium);
+    apr_bucket_brigade *rest;
+    apr_bucket *copy;
+    apr_bucket *e;
+    sending_t s;
+
+    (void)state;
+    put(w, "/x", 1, LARGE);
+    assert_int_equal(send_begin(w, "/x", &s), APR_SUCCESS);
+    assert_int_equal(apr_brigade_partition(s.body, 100001, &e), APR_SUCCESS);
+    rest = apr_brigade_split(s.body, e);
+    assert_int_equal(body_verify(s.body, 1), 100001);
+    e = APR_BRIGADE_FIRST(rest);
+    assert_int_equal(apr_bucket_copy(e, &copy), APR_SUCCESS);
+    assert_int_equal(apr_bucket_setaside(copy, s.pool), APR_SUCCESS);
+    del(w, "/x", NULL);
+    apr_brigade_cleanup(s.body);
+    apr_brigade_destroy(rest);
+    assert_int_equal(pinned(w), LARGE);
+    APR_BRIGADE_INSERT_TAIL(s.body, copy);
+    assert_true(copy->length > 1000);
+    assert_int_equal(body_verify_at(s.body, 1, 100001), copy->length);
+    send_end(&s);
+    assert_empty(w);
+    world_end(w);
+}
+
+static void *destroy_elsewhere(void *data)
+{
+    send_end(data);
+    return NULL;
+}
+
+static void test_buckets_may_end_in_another_thread(void **state)
+{
+    world_t *w = world_make(medium);
+    pthread_t thread;
+    sending_t s;
+
+    (void)state;
+    put(w, "/x", 1, LARGE);
+    assert_int_equal(send_begin(w, "/x", &s), APR_SUCCESS);
+    del(w, "/x", NULL);
+    assert_int_equal(pthread_create(&thread, NULL, destroy_elsewhere, &s), 0);
+    pthread_join(thread, NULL);
+    assert_empty(w);
+    world_end(w);
+}
+
+/** A quarter of the space at most is held by readers; the others get copies. */
+static void test_pinned_bytes_have_a_cap(void **state)
+{
+    world_t *w = world_make(medium);
+    sending_t s[12];
+    int i;
+
+    (void)state;
+    for (i = 0; i < 12; i++) {
+        const char *key = apr_psprintf(w->pool, "/cap/%d", i);
+
+        assert_int_equal(put(w, key, (apr_uint64_t)i, 900000), APR_SUCCESS);
+        assert_int_equal(send_begin(w, key, &s[i]), APR_SUCCESS);
+        assert_int_equal(s[i].length, 900000);
+        assert_true(pinned(w) <= w->size / 4);
+    }
+    assert_int_equal(pinned(w), 4 * 900000);
+    clear(w);
+    for (i = 0; i < 30; i++) {
+        put(w, apr_psprintf(w->pool, "/flood/%d", i), 99, 900000);
+    }
+    for (i = 0; i < 12; i++) {
+        assert_int_equal(body_verify(s[i].body, (apr_uint64_t)i), 900000);
+        send_end(&s[i]);
+    }
+    assert_int_equal(pinned(w), 0);
+    clear(w);
+    assert_empty(w);
+    world_end(w);
+}
+
+/** One body sent to many counts once. */
+static void test_readers_of_one_body_share_the_cap(void **state)
+{
+    world_t *w = world_make(medium);
+    sending_t s[50];
+    int i;
+
+    (void)state;
+    put(w, "/hot", 1, 3000000);
+    for (i = 0; i < 50; i++) {
+        assert_int_equal(send_begin(w, "/hot", &s[i]), APR_SUCCESS);
+    }
+    assert_int_equal(pinned(w), 3000000);
+    put(w, "/hot", 2, 10);
+    for (i = 0; i < 50; i++) {
+        assert_int_equal(body_verify(s[i].body, 1), 3000000);
+        send_end(&s[i]);
+    }
+    assert_int_equal(pinned(w), 0);
+    world_end(w);
+}
+
+static void test_without_a_slot_bodies_are_copied(void **state)
+{
+    static const apr_uint64_t sizes[] = { 65537, 1 << 20, (1 << 20) + 1,
+                                          3000000 };
+    world_t *w = world_make(medium);
+    apr_size_t i;
+
+    (void)state;
+    for (i = 0; i < 4; i++) {
+        put(w, apr_psprintf(w->pool, "/%d", (int)i), i, sizes[i]);
+    }
+    apr_pool_clear(w->pchild);
+    assert_int_equal(w->mem->owner, 0);
+    for (i = 0; i < 4; i++) {
+        const char *key = apr_psprintf(w->pool, "/%d", (int)i);
+        apr_bucket *e;
+        sending_t s;
+
+        assert_int_equal(send_begin(w, key, &s), APR_SUCCESS);
+        assert_int_equal(pinned(w), 0);
+        assert_int_equal(apr_brigade_partition(s.body, 60000, &e), 0);
+        del(w, key, NULL);
+        assert_int_equal(body_verify(s.body, i), sizes[i]);
+        send_end(&s);
+    }
+    assert_int_equal(put(w, "/no", 1, 1), APR_ENOSPC);
+    assert_empty(w);
+    world_end(w);
+}
+
+static void test_more_children_than_slots_go_without(void **state)
+{
+    setting_t tiny = { .size = 1 << 20 };
+    world_t *w = world_make(tiny);
+    apr_uint32_t slots = w->mem->geometry.slots;
+    mw_mem_t **child = apr_pcalloc(w->pool, (slots + 1) * sizeof(*child));
+    apr_pool_t *pchild;
+    apr_uint32_t i;
+
+    (void)state;
+    apr_pool_create(&pchild, w->pool);
+    for (i = 1; i <= slots; i++) {
+        child[i] = world_open(w, tiny);
+        assert_int_equal(PROVIDER->child_init(child[i], pchild), 0);
+        assert_int_equal(child[i]->owner, i < slots ? i + 1 : 0);
+    }
+    put(w, "/1", 1, 70000);
+    assert_int_equal(get_from(w, child[slots], key_of("/1"), NULL), 0);
+    apr_pool_clear(pchild);
+    assert_int_equal(PROVIDER->child_init(child[slots], pchild), 0);
+    assert_int_equal(child[slots]->owner, 2);
+    world_end(w);
+}
+
+/** In a segment of crumbs a body is gathered, not sent in a thousand pieces. */
+static void test_short_runs_are_gathered(void **state)
+{
+    world_t *w = world_make(medium);
+    apr_bucket *e;
+    sending_t s;
+    int n = 0;
+    int i;
+
+    (void)state;
+    for (i = 0; i < 20000; i++) {
+        put(w, apr_psprintf(w->pool, "/crumb/%d", i), 1, 300);
+    }
+    for (i = 0; i < 20000; i += 2) {
+        del(w, apr_psprintf(w->pool, "/crumb/%d", i), NULL);
+    }
+    assert_int_equal(put(w, "/x", 5, 2000000), APR_SUCCESS);
+    assert_int_equal(send_begin(w, "/x", &s), APR_SUCCESS);
+    for (e = APR_BRIGADE_FIRST(s.body); e != APR_BRIGADE_SENTINEL(s.body);
+         e = APR_BUCKET_NEXT(e)) {
+        n++;
+    }
+    assert_true(n <= 2000000 / 4096);
+    assert_int_equal(body_verify(s.body, 5), 2000000);
+    send_end(&s);
+    clear(w);
+    assert_empty(w);
+    world_end(w);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_large_bodies_are_sent_from_the_segment),
+        cmocka_unit_test(test_a_body_being_sent_survives),
+        cmocka_unit_test(test_what_is_being_sent_is_not_evicted),
+        cmocka_unit_test(test_buckets_can_be_split_copied_and_set_aside),
+        cmocka_unit_test(test_buckets_may_end_in_another_thread),
+        cmocka_unit_test(test_pinned_bytes_have_a_cap),
+        cmocka_unit_test(test_readers_of_one_body_share_the_cap),
+        cmocka_unit_test(test_without_a_slot_bodies_are_copied),
+        cmocka_unit_test(test_more_children_than_slots_go_without),
+        cmocka_unit_test(test_short_runs_are_gathered),
+    };
+
+    return cmocka_run_group_tests(tests, group_begin, group_end);
+}
