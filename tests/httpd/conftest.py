@@ -14,6 +14,9 @@ pytest.register_assert_rewrite("harness")
 
 from harness import Httpd, Origin, settings      # noqa: E402
 
+# mod_http2 refuses to work with prefork
+collect_ignore = ["test_http2.py"] if settings.mpm == "prefork" else []
+
 ALLOWED_SKIPS = settings.source / "tests" / "allowed-skips.txt"
 
 
@@ -233,6 +236,16 @@ def usual_servers_end():
     for server in _sites.values():
         server.remove()
     _sites.clear()
+
+
+# ---- what is only for one provider is not even collected for another --------
+
+def pytest_collection_modifyitems(config, items):
+    if settings.store.split()[0] == "memory":
+        return
+    away = [x for x in items if x.get_closest_marker("memory")]
+    config.hook.pytest_deselected(items=away)
+    items[:] = [x for x in items if x not in away]
 
 
 # ---- skips are allowed by name only -----------------------------------------

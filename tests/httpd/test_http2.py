@@ -3,16 +3,12 @@
 
 import pytest
 
-from harness import Reply, settings
+from harness import Reply
 from harness.origin import cacheable
 from test_basic import noise, pieces
 from test_filters import GZIP, PLAIN, TEXT
 
 pytestmark = [pytest.mark.store]
-
-if settings.mpm == "prefork":       # mod_http2 refuses to work there
-    collect_ignore = [__file__]
-    pytestmark.append(pytest.mark.skip(reason="no HTTP/2 with prefork"))
 
 
 @pytest.mark.parametrize("framing", ["length", "chunked"])

@@ -96,8 +96,7 @@ def test_no_keep_no_stale_page(module_httpd, origin, path, quick):
     assert origin.last(page).get("If-None-Match") is None
 
 
-@pytest.mark.skipif(settings.store.split()[0] != "memory",
-                    reason="the size option of memory")
+@pytest.mark.memory
 @pytest.mark.parametrize("size", [1000, 60000, 200000])
 def test_full_store_makes_room_and_stays_within_its_size(
         module_httpd, origin, path, quick, size):

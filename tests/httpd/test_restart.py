@@ -113,8 +113,7 @@ def test_page_that_arrives_during_a_restart(server, origin, path):
     assert res.cache == "HIT"
 
 
-@pytest.mark.skipif(settings.store.split()[0] != "memory",
-                    reason="the segment of memory")
+@pytest.mark.memory
 def test_restarts_do_not_pile_up_memory(server, origin, path):
     page = path()
     origin.page(page, b"x")
@@ -127,8 +126,7 @@ def test_restarts_do_not_pile_up_memory(server, origin, path):
     assert server.get(page).cache == "HIT"
 
 
-@pytest.mark.skipif(settings.store.split()[0] != "memory",
-                    reason="the size option of memory")
+@pytest.mark.memory
 def test_restart_with_another_size_begins_anew_and_frees_the_old(
         httpd, origin, path, quick):
     server = httpd(SITE, {"QUICK": quick,

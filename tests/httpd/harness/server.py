@@ -26,6 +26,7 @@ DefaultRuntimeDir "@DIR@/run"
 PidFile "@DIR@/run/httpd.pid"
 @MODULES@
 @USER@
+@PRELUDE@
 ErrorLog "@DIR@/error.log"
 ErrorLogFormat "[%t] [%-m:%l] [pid %P] %7F: %E: %a %M"
 LogLevel @LOGLEVEL@
@@ -121,10 +122,8 @@ def load_lines(modules):
         if name in settings.static_modules:
             continue
         path = settings.moddir / f"mod_{name}.so"
-        if name == "cachemw":
-            path = settings.module
-        elif name == "cachemw_faulty":
-            path = settings.faulty
+        if name.startswith("cachemw"):
+            path = settings.dso(name)
         lines.append(f'LoadModule {name}_module "{path}"')
     return "\n".join(lines)
 
@@ -148,6 +147,9 @@ class Httpd:
         self._names = dict(names)
         self._modules = list(MODULES if modules is None else modules)
         self._modules += list(extra)
+        if "cachemw" in self._modules:
+            self._modules += [x for x in settings.more_modules
+                              if x not in self._modules]
         self._loglevel = loglevel
         self._make_tree(dict(files))
         self.write_conf()
@@ -179,6 +181,8 @@ class Httpd:
         names = {"DIR": self.dir, "LOGLEVEL": self._loglevel,
                  "MODULES": load_lines(self._modules),
                  "MODDIR": settings.moddir, "STORE": settings.store,
+                 "PRELUDE": settings.prelude if "cachemw" in self._modules
+                 else "",
                  "USER": f"User {user[0]}\nGroup #{user[2]}" if user else ""}
         names.update(self._names)
         for number, port in enumerate(self.ports, 1):

@@ -77,13 +77,30 @@ class Settings:
                               else self.store + " max_object_size=48M")
 
     @cached_property
-    def module(self):
-        return self.build / ".libs" / "mod_cachemw.so"
+    def prelude(self):
+        """lines that the store's options refer to: other stores"""
+        return os.environ.get("CACHEMW_TEST_PRELUDE", "")
 
     @cached_property
-    def faulty(self):
-        return (self.build / "tests" / "providers" / "faulty" / ".libs"
-                / "mod_cachemw_faulty.so")
+    def more_modules(self):
+        """modules of providers, loaded behind ours: cachemw_NAME …"""
+        return os.environ.get("CACHEMW_TEST_MODULES", "").split()
+
+    @cached_property
+    def module(self):
+        return self.dso("cachemw")
+
+    def dso(self, name):
+        """the file of a module of ours"""
+        short = name[len("cachemw_"):]
+        places = [self.build / ".libs", self.build / "providers" / short
+                  / ".libs", self.build / "tests" / "providers" / short
+                  / ".libs"]
+        for place in places:
+            if (place / f"mod_{name}.so").exists():
+                return place / f"mod_{name}.so"
+        raise RuntimeError(f"mod_{name}.so is not below {self.build}: "
+                           "set CACHEMW_BUILD")
 
     @cached_property
     def run_user(self):
