@@ -10,9 +10,9 @@ die()
     exit 1
 }
 
-# build_in DIR [configure argument ...]: configures what is new or was
-# configured with other arguments, and builds all but the tests.
-build_in()
+# configure_in DIR [configure argument ...]: unless that has been done, with
+# these arguments
+configure_in()
 {
     local dir=$1
     shift
@@ -29,7 +29,13 @@ build_in()
         (cd "$dir" && quietly "$source/configure" "$@" && quietly make clean)
         printf '%s\n' "$*" >"$dir/configured-with"
     fi
-    make -C "$dir" -j"$(nproc)" --no-print-directory
+}
+
+# build_in DIR [configure argument ...]: builds all but the tests
+build_in()
+{
+    configure_in "$@"
+    make -C "$1" -j"$(nproc)" --no-print-directory
 }
 
 # quietly COMMAND: its output is shown only when it fails
@@ -95,7 +101,7 @@ run_httpd_tests()
 # of the seed corpus; what made it fail stays in DIR
 fuzz_entry()
 {
-    build_in "$1" CC=clang CFLAGS='-g -O1' --enable-fuzzer --enable-werror \
+    configure_in "$1" CC=clang CFLAGS='-g -O1' --enable-fuzzer --enable-werror \
         || return 1
     make -C "$1" -j"$(nproc)" --no-print-directory fuzz || return 1
     rm -rf "$1/found"
