@@ -30,6 +30,7 @@ static cachemw_call_t call_make(ct_t *c)
     call.pool = c->pool;
     call.bucket_alloc = c->alloc;
     call.now = c->now;
+    call.deadline = c->deadline;
     return call;
 }
 

@@ -37,6 +37,7 @@ static const char usage[] =
     "  --tap               print TAP\n"
     "  --seconds N         a test that takes longer hangs (default 120)\n"
     "  --verbose           print the stores' log lines on stderr\n"
+    "  --help              print this\n"
     "\n"
     "{tmp} in a value becomes a fresh directory, removed afterwards.\n"
     "Built in: memory, reference.\n"
@@ -50,6 +51,7 @@ typedef struct settings_t {
     apr_array_header_t *patterns;    /* of const char * */
     int tap;
     int list;
+    int help;
     apr_pool_t *pool;
 } settings_t;
 
@@ -93,7 +95,10 @@ static const char *switch_parse(settings_t *settings, int argc,
     const char *word = argv[*i];
     const char *value;
 
-    if (strcmp(word, "--tap") == 0) {
+    if (strcmp(word, "--help") == 0) {
+        settings->help = 1;
+    }
+    else if (strcmp(word, "--tap") == 0) {
         settings->tap = 1;
     }
     else if (strcmp(word, "--list") == 0) {
@@ -148,7 +153,7 @@ static const char *arguments_parse(settings_t *settings, int argc,
             error = definition_parse(settings, "tested", argc, argv, &i);
         }
     }
-    if (error == NULL && !tested && !settings->list) {
+    if (error == NULL && !tested && !settings->list && !settings->help) {
         error = "which provider?";
     }
     settings->plan.definitions =
@@ -272,8 +277,13 @@ int main(int argc, const char *const *argv, const char *const *env)
     ct_provider_add("reference", &ct_reference_provider);
     error = arguments_parse(&settings, argc, argv);
     if (error != NULL) {
-        fprintf(stderr, "conformance: %s\n\n%s", error, usage);
+        fprintf(stderr, "conformance: %s\nconformance --help says more\n",
+                error);
         return 2;
+    }
+    if (settings.help) {
+        fputs(usage, stdout);
+        return EXIT_SUCCESS;
     }
     if (settings.list) {
         return tests_list(&settings);

@@ -47,9 +47,10 @@ typedef struct ct_t {
 
     apr_pool_t *pool; /**< life of the test, the thread or the child */
     apr_bucket_alloc_t *alloc;
-    apr_time_t now;   /**< what the next call carries */
-    const char *salt; /**< beginning of ct_key()'s keys */
-    int emptied;      /**< the store is known to begin empty */
+    apr_time_t now;       /**< what the next call carries */
+    apr_int64_t deadline; /**< likewise; 0: none */
+    const char *salt;     /**< beginning of ct_key()'s keys */
+    int emptied;          /**< the store is known to begin empty */
 
     int told, hear; /**< descriptors towards the parent, in a child */
     ct_result_t result;
@@ -100,7 +101,7 @@ void ct_child_end(ct_t *c);
 /**
  * @name Calls
  * On the provider's slot; through core where it has none, or when the plan says
- * so. They carry c->now, c->pool and c->alloc, no deadline, and hold the
+ * so. They carry c->now, c->deadline, c->pool and c->alloc, and hold the
  * mutex that CACHEMW_SERIALIZE asks for.
  * @{
  */

@@ -370,10 +370,9 @@ static void fields_compare(ct_t *c, const ct_item_t *item,
 static apr_status_t entry_get(ct_t *c, const cachemw_key_t *key, int with_body,
                               cachemw_entry_t *entry)
 {
-    memset(entry, 0, sizeof(*entry));
-    if (with_body) {
-        entry->body = apr_brigade_create(c->pool, c->alloc);
-    }
+    /* All fields but body are for the provider to fill in. */
+    memset(entry, 0xa5, sizeof(*entry));
+    entry->body = with_body ? apr_brigade_create(c->pool, c->alloc) : NULL;
     return ct_get(c, key, entry);
 }
 

@@ -234,6 +234,34 @@ static void test_buckets_can_be_split_and_copied(ct_t *c)
     body_check(c, &copied, "a copy of a body whose original is gone");
 }
 
+/* Slow clients: as much is being sent at once as the store can hold, or more. A
+ * set that finds no room because of it may be refused; a body must not be cut.
+ */
+static void test_many_bodies_can_be_held_at_once(ct_t *c)
+{
+    enum { BODIES = 40 };
+    apr_off_t length = 200000 < c->body_max ? 200000 : c->body_max;
+    held_t held[BODIES];
+    int n = 0, i;
+
+    for (i = 0; i < BODIES; i++) {
+        cachemw_key_t key = ct_key(c, "held/%d", i % 7);
+        ct_item_t item = ct_item(c, &key, (apr_uint32_t)i, length);
+        apr_status_t rv = ct_try_store(c, &item);
+
+        ct_check(c, rv == APR_SUCCESS || rv == APR_ENOSPC,
+                 "set returned %d while many bodies are being sent", (int)rv);
+        if (rv == APR_SUCCESS) {
+            body_hold(c, &item, &held[n++]);
+        }
+    }
+    for (i = 0; i < n; i++) {
+        body_check(c, &held[i], "one of many bodies held at once");
+    }
+    ct_check(c, n > 0, "not one of 40 bodies could be stored");
+    happen_replace(c, &held[0]);
+}
+
 static void read_elsewhere(ct_t *c, int index, void *baton)
 {
     held_t *held = baton;
@@ -353,6 +381,7 @@ const ct_test_t ct_tests_buckets[] = {
     CT_TEST(test_buckets_outlive_expiry),
     CT_TEST(test_buckets_outlive_set_head),
     CT_TEST(test_buckets_outlive_eviction),
+    CT_TEST(test_many_bodies_can_be_held_at_once),
     CT_TEST(test_buckets_survive_setaside),
     CT_TEST(test_buckets_can_be_split_and_copied),
     CT_TEST(test_buckets_can_be_read_by_another_thread),

@@ -328,6 +328,76 @@ static void test_body_of_one_byte_value(ct_t *c)
     }
 }
 
+static void test_set_without_a_brigade(ct_t *c)
+{
+    cachemw_key_t key = ct_key(c, "empty");
+    ct_item_t item = ct_item(c, &key, 1, 0);
+    cachemw_entry_t entry = ct_item_entry(&item, c->pool);
+
+    ct_check(c, entry.body == NULL, "the test makes a body");
+    ct_status(c, ct_set(c, &key, &entry), APR_SUCCESS,
+              "set of an empty body without a brigade");
+    ct_require(c, &item, "after set without a brigade");
+}
+
+/* Only where no bucket is made. */
+static void test_calls_without_buckets_need_no_allocator(ct_t *c)
+{
+    cachemw_key_t key = ct_key(c, "page");
+    ct_item_t item = ct_item(c, &key, 1, 3000);
+    apr_bucket_alloc_t *alloc = c->alloc;
+    cachemw_entry_t entry;
+
+    if (c->plan->through_core) {
+        ct_skip(c, "core may make buckets on the way");
+    }
+    ct_store(c, &item);
+    memset(&entry, 0, sizeof(entry));
+    c->alloc = NULL;
+    ct_status(c, ct_get(c, &key, &entry), APR_SUCCESS,
+              "get of the head alone without a bucket allocator");
+    if (c->table.set_head != NULL) {
+        item.head_version++;
+        ct_status(c, ct_amend(c, &item), APR_SUCCESS,
+                  "set_head without a bucket allocator");
+    }
+    c->alloc = alloc;
+    ct_require(c, &item, "after calls without a bucket allocator");
+    c->alloc = NULL;
+    ct_status(c, ct_remove(c, &key, NULL), APR_SUCCESS,
+              "remove without a bucket allocator");
+    c->alloc = alloc;
+}
+
+static void test_overwrite_again_and_again_costs_no_space(ct_t *c)
+{
+    apr_off_t length = 100000 < c->body_max ? 100000 : c->body_max;
+    cachemw_key_t key = ct_key(c, "page");
+    ct_item_t item = ct_item(c, &key, 1, length);
+    cachemw_stats_t once = { 0 }, after = { 0 };
+    int i;
+
+    ct_store(c, &item);
+    if (c->table.stats != NULL) {
+        ct_status(c, ct_stats(c, &once), APR_SUCCESS, "stats");
+    }
+    for (i = 0; i < 1000; i++) {
+        item = ct_item_next(c, &item, length);
+        ct_store(c, &item);
+    }
+    ct_require(c, &item, "after 1000 sets of one key");
+    if (c->table.stats != NULL) {
+        ct_status(c, ct_stats(c, &after), APR_SUCCESS, "stats");
+        ct_check(c, after.entries == once.entries,
+                 "1000 sets of one key count as %" APR_INT64_T_FMT " entries",
+                 after.entries - once.entries + 1);
+        ct_check(c, after.bytes <= once.bytes + 3 * length,
+                 "1000 sets of one key of %" APR_OFF_T_FMT
+                 " bytes use %" APR_INT64_T_FMT " bytes more than one did",
+                 length, after.bytes - once.bytes);
+    }
+}
+
 static void test_expires_of_far_future(ct_t *c)
 {
     cachemw_key_t key = ct_key(c, "far");
@@ -362,5 +432,8 @@ const ct_test_t ct_tests_entries[] = {
     CT_TEST(test_body_of_a_file_bucket),
     CT_TEST(test_body_of_one_byte_value),
     CT_TEST(test_expires_of_far_future),
+    CT_TEST(test_set_without_a_brigade),
+    CT_TEST(test_calls_without_buckets_need_no_allocator),
+    CT_TEST(test_overwrite_again_and_again_costs_no_space),
     CT_TESTS_END,
 };

@@ -223,6 +223,59 @@ static void test_keys_stops_when_told(ct_t *c)
     ct_require(c, &items[3], "after an iteration that was stopped");
 }
 
+typedef struct walkers_t {
+    ct_item_t items[100];
+    int walking;
+} walkers_t;
+
+static apr_status_t stable_note(void *baton, const cachemw_key_t *key,
+                                const cachemw_entry_t *entry)
+{
+    return item_find(baton, key) != NULL ? key_note(baton, key, entry)
+                                         : APR_SUCCESS;
+}
+
+/* Thread 0 walks; the others store and remove other keys. */
+static void walk_act(ct_t *c, int index, void *baton)
+{
+    walkers_t *w = baton;
+    ct_mix_t mix = { .rounds = 50, .keys = 10, .length_max = 5000 };
+    int times = 1, round, i;
+    seen_t seen;
+
+    while (index > 0 && __atomic_load_n(&w->walking, __ATOMIC_ACQUIRE)) {
+        ct_mix(c, index, &mix);
+    }
+    for (round = 0; index == 0 && round < 100 && times == 1; round++) {
+        memset(&seen, 0, sizeof(seen));
+        seen.c = c;
+        seen.times = apr_hash_make(c->pool);
+        seen.items = w->items;
+        seen.nitems = 100;
+        ct_keys(c, NULL, stable_note, &seen);
+        for (i = 0; i < 100 && times == 1; i++) {
+            times = times_seen(&seen, &w->items[i]);
+        }
+    }
+    if (index == 0) {
+        __atomic_store_n(&w->walking, 0, __ATOMIC_RELEASE);
+        ct_check(c, times == 1,
+                 "keys told %d times of an entry that nobody touched while "
+                 "others were set and removed",
+                 times);
+    }
+}
+
+static void test_keys_tells_the_untouched_once_meanwhile(ct_t *c)
+{
+    walkers_t *walkers = apr_pcalloc(c->pool, sizeof(*walkers));
+
+    keys_need(c);
+    items_make(c, walkers->items, 100);
+    walkers->walking = 1;
+    ct_threads(c, 3, walk_act, walkers);
+}
+
 /* Patterns, and which of the names below match. */
 static const char *const names[] = {
     "a",      "b",      "ab",     "a*b",  "a?b", "[x]", "a\\b", "a/b/c",
@@ -370,6 +423,10 @@ static void test_stats_tells_extra_figures_by_name(ct_t *c)
     stats.baton = &calls;
     ct_status(c, ct_stats(c, &stats), APR_SUCCESS, "stats");
     ct_check(c, calls >= 0, "stats told a figure without a name");
+    ct_check(c,
+             stats.entries >= -1 && stats.expired >= -1 && stats.bytes >= -1
+                 && stats.bytes_max >= -1 && stats.entries_max >= -1,
+             "stats told a figure below -1, which stands for unknown");
 }
 
 const ct_test_t ct_tests_inventory[] = {
@@ -379,6 +436,7 @@ const ct_test_t ct_tests_inventory[] = {
     CT_TEST(test_keys_of_an_empty_store),
     CT_TEST(test_keys_leaves_out_expired_and_removed),
     CT_TEST(test_keys_stops_when_told),
+    CT_TEST(test_keys_tells_the_untouched_once_meanwhile),
     CT_TEST(test_keys_by_pattern),
     CT_TEST(test_stats_counts_entries),
     CT_TEST(test_stats_counts_bytes),

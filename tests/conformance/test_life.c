@@ -175,6 +175,31 @@ static void test_child_lets_go_quickly(ct_t *c)
              "the clean-ups on the child's pool took more than a second");
 }
 
+/* Whatever they answer; and nothing is broken for later calls. */
+static void test_calls_past_their_deadline_return_at_once(ct_t *c)
+{
+    cachemw_key_t key = ct_key(c, "page"), other = ct_key(c, "other");
+    ct_item_t item = ct_item(c, &key, 1, 30000);
+    ct_item_t second = ct_item(c, &other, 1, 30000);
+    apr_int64_t begin = mw_monotonic();
+    cachemw_entry_t entry;
+
+    ct_store(c, &item);
+    c->deadline = begin - 1000000;
+    begin = mw_monotonic();
+    memset(&entry, 0, sizeof(entry));
+    ct_get(c, &key, &entry);
+    ct_try_store(c, &second);
+    ct_exists(c, &key);
+    ct_remove(c, &other, NULL);
+    ct_check(c, mw_monotonic() - begin < 2000000,
+             "calls whose deadline was past took %" APR_INT64_T_FMT " ms",
+             (mw_monotonic() - begin) / 1000);
+    c->deadline = 0;
+    ct_see(c, &other, NULL);
+    ct_require(c, &item, "after calls whose deadline was past");
+}
+
 const ct_test_t ct_tests_life[] = {
     CT_TEST(test_table_has_what_is_required),
     CT_TEST(test_options_are_well_formed),
@@ -183,5 +208,6 @@ const ct_test_t ct_tests_life[] = {
     CT_TEST_AS(test_life_can_be_lived_again, CT_UNOPENED),
     CT_TEST(test_content_of_an_earlier_life_is_right_or_gone),
     CT_TEST(test_child_lets_go_quickly),
+    CT_TEST(test_calls_past_their_deadline_return_at_once),
     CT_TESTS_END,
 };

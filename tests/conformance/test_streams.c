@@ -195,6 +195,52 @@ static void test_abort_a_thousand_times_costs_no_space(ct_t *c)
     ct_require(c, &item, "after 1000 aborted sets");
 }
 
+/* What does not fit may be refused; what was not must be right. */
+static void test_streams_of_more_than_fits(ct_t *c)
+{
+    enum { STREAMS = 200 };
+    apr_off_t length = 64 * CT_KB < c->body_max ? 64 * CT_KB : c->body_max;
+    char *bytes = apr_palloc(c->pool, (apr_size_t)length);
+    ct_item_t item;
+    ct_set_t sets[STREAMS];
+    int begun[STREAMS];
+    apr_status_t rv;
+    int i;
+
+    for (i = 0; i < STREAMS; i++) {
+        cachemw_key_t key = ct_key(c, "stream/%d", i);
+        cachemw_entry_t entry;
+
+        item = ct_item(c, &key, 1, length);
+        entry = ct_item_entry(&item, c->pool);
+        entry.body_len = i % 2 ? -1 : length;
+        ct_item_bytes(&item, 0, bytes, (apr_size_t)length);
+        rv = ct_begin(c, &key, &entry, &sets[i]);
+        begun[i] = rv == APR_SUCCESS;
+        if (begun[i]) {
+            rv = ct_write(c, &sets[i], bytes, (apr_size_t)length);
+        }
+        if (begun[i] && rv != APR_SUCCESS) {
+            begun[i] = 0;
+            ct_abort(c, &sets[i]);
+        }
+        ct_check(c, rv == APR_SUCCESS || rv == APR_ENOSPC,
+                 "set_begin or set_write returned %d with %d streams open; "
+                 "what does not fit is APR_ENOSPC",
+                 (int)rv, i);
+    }
+    for (i = 0; i < STREAMS; i++) {
+        cachemw_key_t key = ct_key(c, "stream/%d", i);
+
+        rv = begun[i] ? ct_commit(c, &sets[i]) : APR_ENOSPC;
+        ct_check(c, rv == APR_SUCCESS || rv == APR_ENOSPC,
+                 "set_commit returned %d with many streams open", (int)rv);
+        ct_see(c, &key, NULL);
+    }
+    ct_store(c, &item);
+    ct_require(c, &item, "after more streams at once than fit");
+}
+
 typedef struct aborting_t {
     ct_t *c;
     ct_set_t set;
@@ -348,5 +394,6 @@ const ct_test_t ct_tests_streams[] = {
     CT_TEST(test_streams_of_two_keys_interleave),
     CT_TEST(test_streams_of_one_key_last_commit_wins),
     CT_TEST(test_stream_ends_on_another_thread),
+    CT_TEST(test_streams_of_more_than_fits),
     CT_TESTS_END,
 };

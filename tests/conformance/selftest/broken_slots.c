@@ -3,9 +3,11 @@
 /* What can be wrong with the answer of a slot. */
 
 #include <fcntl.h>
+#include <pthread.h>
 #include <sched.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "apr_strings.h"
@@ -371,6 +373,60 @@ static apr_status_t private_open(const cachemw_services_t *services,
     return right.open(own, values, pconf, store, error);
 }
 
+/* A lock for all processes that is lost with the one that holds it. */
+static pthread_mutex_t *fragile;
+
+static apr_status_t fragile_open(const cachemw_services_t *services,
+                                 const cachemw_value_t *values,
+                                 apr_pool_t *pconf, void **store,
+                                 const char **error)
+{
+    pthread_mutexattr_t attributes;
+
+    fragile = mmap(NULL, sizeof(*fragile), PROT_READ | PROT_WRITE,
+                   MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (fragile == MAP_FAILED) {
+        return APR_ENOMEM;
+    }
+    pthread_mutexattr_init(&attributes);
+    pthread_mutexattr_setpshared(&attributes, PTHREAD_PROCESS_SHARED);
+    pthread_mutex_init(fragile, &attributes);
+    return right.open(services, values, pconf, store, error);
+}
+
+static apr_status_t fragile_set(void *store, const cachemw_call_t *call,
+                                const cachemw_key_t *key,
+                                const cachemw_entry_t *entry)
+{
+    apr_status_t rv;
+
+    pthread_mutex_lock(fragile);
+    rv = right.set(store, call, key, entry);
+    pthread_mutex_unlock(fragile);
+    return rv;
+}
+
+static apr_status_t lingering_get(void *store, const cachemw_call_t *call,
+                                  const cachemw_key_t *key,
+                                  cachemw_entry_t *entry)
+{
+    if (call->deadline != 0) {
+        apr_sleep(apr_time_from_sec(3));
+    }
+    return right.get(store, call, key, entry);
+}
+
+static apr_status_t careless_get(void *store, const cachemw_call_t *call,
+                                 const cachemw_key_t *key,
+                                 cachemw_entry_t *entry)
+{
+    apr_off_t length = entry->body_len;
+    apr_status_t rv = right.get(store, call, key, entry);
+
+    entry->body_len = length;
+    return rv;
+}
+
 const ct_broken_t ct_broken_slots[] = {
     { "forgets_expiry",
       "test_entry_is_gone_exactly_at_expires",
@@ -504,6 +560,21 @@ const ct_broken_t ct_broken_slots[] = {
       "another child",
       NULL,
       { .open = private_open } },
+    { "dies_with_its_lock",
+      "test_child_killed_while_storing_harms_no_other",
+      "hangs",
+      NULL,
+      { .open = fragile_open, .set = fragile_set } },
+    { "forgets_the_deadline",
+      "test_calls_past_their_deadline_return_at_once",
+      "whose deadline was past",
+      NULL,
+      { .get = lingering_get } },
+    { "leaves_fields_unset",
+      "test_set_and_get",
+      "body_len",
+      NULL,
+      { .get = careless_get } },
     { "keeps_removals_per_child",
       "test_removal_holds_for_all_processes",
       "another child removed",
