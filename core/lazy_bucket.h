@@ -23,8 +23,7 @@
  *        not depend on pool; anything else counts as a failure
  */
 typedef apr_status_t mw_lazy_read_fn(void *source, apr_off_t offset,
-                                     apr_size_t limit,
-                                     apr_bucket_brigade *body,
+                                     apr_size_t limit, apr_bucket_brigade *body,
                                      apr_pool_t *pool);
 
 /**
@@ -33,8 +32,7 @@ typedef apr_status_t mw_lazy_read_fn(void *source, apr_off_t offset,
  *        emptied afterwards by the caller. Called for each further bucket on
  *        the same source that is read, without another fetch.
  */
-typedef void mw_lazy_cut_fn(void *source, apr_bucket *bucket,
-                            apr_status_t rv);
+typedef void mw_lazy_cut_fn(void *source, apr_bucket *bucket, apr_status_t rv);
 
 typedef struct mw_lazy_t {
     mw_lazy_read_fn *read;
