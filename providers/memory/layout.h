@@ -36,8 +36,8 @@
  *
  * A shard's lock guards its hash chains, queues, ghosts and tally, and the
  * entries linked there. An area's lock guards its bits. Order: shard, then
- * area; never two shards, never two areas. No call out of this folder is made
- * under a lock.
+ * area; never two shards, never two areas. Under a lock nothing outside of this
+ * folder is called but the services' count().
  *
  * ## Processes that die
  *

@@ -250,4 +250,5 @@ void mw_mem_want_collection(mw_mem_t *mem)
 void mw_mem_count_recovery(mw_mem_t *mem)
 {
     MW_MEM_ADD(&mem->header->recovered, 1);
+    mem->services->count(mem->services, CACHEMW_COUNT_RECOVERED, 1);
 }
