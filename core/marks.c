@@ -7,20 +7,21 @@
  * die between any two instructions. What decides is therefore one word, the
  * claim, that is taken together with its end by one compare-and-swap:
  *
- *     63                                  12  11        0
+ *     63                                  20  19        0
  *     +-------------------------------------+-----------+
- *     | expires, monotonic µs, 142 years    | tag       |   0: free
+ *     | expires, monotonic, in 32 µs, 17 y  | tag       |   0: free
  *     +-------------------------------------+-----------+
  *
  * The tag is a part of the owner's hash. The token itself is written after the
  * claim is won. Who reads it in between (or after its writer died there) sees
- * that the tag does not match the token (in 4095 of 4096 cases; otherwise it
- * gets the previous owner's) and answers MW_MARK_UNNAMED. Nothing waits for the
- * token, so nothing hangs when it never comes: the claim ends by itself.
+ * that the tag does not match the token and answers MW_MARK_UNNAMED; one time
+ * in a million it matches by chance, and the former owner passes for the owner.
+ * Nothing waits for the token, so nothing hangs when it never comes: the claim
+ * ends by itself.
  */
 
-#define TAG_MASK APR_UINT64_C(0xfff)
-#define EXPIRES_SHIFT 12
+#define TAG_BITS 20
+#define TICK_BITS 5
 
 static mw_mark_t *mark_of(const mw_state_t *state, const cachemw_key_t *key)
 {
@@ -32,18 +33,21 @@ static mw_mark_t *mark_of(const mw_state_t *state, const cachemw_key_t *key)
 
 static apr_uint64_t claim_make(apr_uint64_t owner, apr_int64_t expires)
 {
-    return (apr_uint64_t)expires << EXPIRES_SHIFT
-           | (owner * APR_UINT64_C(0x9e3779b97f4a7c15)) >> 52;
+    const apr_uint64_t tick = APR_UINT64_C(1) << TICK_BITS;
+    const apr_uint64_t ticks = ((apr_uint64_t)expires + tick - 1) >> TICK_BITS;
+
+    return ticks << TAG_BITS
+           | (owner * APR_UINT64_C(0x9e3779b97f4a7c15)) >> (64 - TAG_BITS);
 }
 
 static int claim_holds(apr_uint64_t claim, apr_int64_t now)
 {
-    return claim && now < (apr_int64_t)(claim >> EXPIRES_SHIFT);
+    return claim && now < (apr_int64_t)(claim >> TAG_BITS << TICK_BITS);
 }
 
 static int claim_is_of(apr_uint64_t claim, apr_uint64_t owner)
 {
-    return ((claim ^ claim_make(owner, 0)) & TAG_MASK) == 0;
+    return (claim ^ claim_make(owner, 0)) << (64 - TAG_BITS) == 0;
 }
 
 static apr_uint64_t owner_read(const mw_mark_t *mark, apr_uint64_t claim)

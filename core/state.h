@@ -168,7 +168,8 @@ apr_uint64_t mw_epoch_changes(const mw_state_t *state);
  * Take the mark of a key.
  * @param owner token of the taker, another one each time (pid and a counter,
  *        for example); neither 0 nor MW_MARK_UNNAMED
- * @param now monotonic; @param expires monotonic: a mark at or past it is free
+ * @param now monotonic; @param expires monotonic: a mark at or past it is free,
+ *        give or take 32 µs
  * @return 0 when taken; else the token of who holds it (the caller's own when
  *         that is the caller), or MW_MARK_UNNAMED
  */

@@ -11,15 +11,17 @@
 
 #define KEYS 16
 #define RUNNERS 8
+#define TICK 32
 #define LONG APR_INT64_C(1000000000000)
 
+/* Times in these tests are in units of what a mark can tell apart. */
 static apr_uint64_t mark_take(mw_state_t *state, unsigned int number,
                               apr_uint64_t owner, apr_int64_t now,
                               apr_int64_t expires)
 {
     const cachemw_key_t key = key_make(number);
 
-    return mw_mark_take(state, &key, owner, now, expires);
+    return mw_mark_take(state, &key, owner, now * TICK, expires * TICK);
 }
 
 static apr_uint64_t mark_holder(const mw_state_t *state, unsigned int number,
@@ -27,7 +29,7 @@ static apr_uint64_t mark_holder(const mw_state_t *state, unsigned int number,
 {
     const cachemw_key_t key = key_make(number);
 
-    return mw_mark_holder(state, &key, now);
+    return mw_mark_holder(state, &key, now * TICK);
 }
 
 static void mark_release(mw_state_t *state, unsigned int number,
@@ -183,8 +185,8 @@ static void test_marks_exclude_threads_and_processes(void **state)
 
 /**
  * Take a mark that ends soon and sometimes outlive it. As long as it has not
- * ended it is a fault when somebody else's had not ended at the time at which
- * it was taken, or when it is said to be somebody else's.
+ * ended it is a fault when another taker's has not ended either, or when it is
+ * said to be another's.
  */
 static void key_fetch_slowly(fetch_t *fetch, unsigned int number,
                              apr_uint64_t owner, apr_uint32_t *seed)
@@ -195,6 +197,7 @@ static void key_fetch_slowly(fetch_t *fetch, unsigned int number,
     apr_int64_t until = expires;
     apr_uint64_t holder;
     apr_int64_t other;
+    apr_int64_t later;
 
     if (mark_take(fetch->state, number, owner, now, expires)) {
         return;
@@ -202,8 +205,8 @@ static void key_fetch_slowly(fetch_t *fetch, unsigned int number,
     other =
         __atomic_exchange_n(&fetch->until[number], expires, __ATOMIC_SEQ_CST);
     holder = mark_holder(fetch->state, number, now);
-    if ((other > now || holder != owner)
-        && __atomic_load_n(&fetch->clock, __ATOMIC_SEQ_CST) < expires) {
+    later = __atomic_load_n(&fetch->clock, __ATOMIC_SEQ_CST);
+    if (later < expires && (other > later || holder != owner)) {
         __atomic_fetch_add(&fetch->faults, 1, __ATOMIC_RELAXED);
     }
     if (random_next(seed) % 8) {
