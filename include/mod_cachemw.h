@@ -231,7 +231,7 @@ typedef struct cachemw_option_t {
 /** A parsed value; handed to open() in the order of the option table. */
 typedef struct cachemw_value_t {
     int is_set;  /**< given by the administrator (not the fallback) */
-    int is_null; /**< neither given nor has the option a fallback */
+    int is_null; /**< neither given nor has the option a fallback; or "off" */
     apr_int64_t number;
     apr_interval_time_t duration;
     double real;
