@@ -28,7 +28,8 @@ def provider_conf(store=None, enable="/"):
         return (f"CachemwProvider {store or settings.store}\n"
                 f"CacheEnable cachemw {enable}\n")
     if settings.provider == "disk":
-        return ('CacheRoot "@DIR@/cache"\nCacheMaxFileSize 64000000\nCacheMinFileSize 0\n'
+        return ('CacheRoot "@DIR@/cache"\nCacheMaxFileSize 64000000\n'
+                "CacheMinFileSize 0\n"
                 f"CacheEnable disk {enable}\n")
     return ("CacheSocache shmcb\nCacheSocacheMaxSize 1000000\n"
             f"CacheEnable socache {enable}\n")

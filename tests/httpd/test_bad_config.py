@@ -7,11 +7,10 @@ line with the mark <- is the one that the message must name.  {secret} etc. are
 paths of files that the test makes."""
 
 import os
-import re
 
 import pytest
 
-from harness import Httpd, settings
+from harness import Httpd
 
 ENABLE = "CacheEnable cachemw /"
 

@@ -7,12 +7,14 @@ of it, the marked part all of it."""
 
 import hashlib
 import itertools
+import os
+import tempfile
 import time
 
 import pytest
 
 from conftest import SITE
-from harness import Reply
+from harness import Reply, configtest
 from harness.faults import MODULES, PIECES, STORES, faults, write
 from harness.origin import cacheable
 from harness.server import wait_for
@@ -41,9 +43,6 @@ SLOTS = {
     "sweep": [],
     "stats": [],
 }
-
-# a body may be seen to break off under these, once it was found
-CUTS = ("truncated body",)
 
 
 # ---- pages that tell what they are -------------------------------------------
@@ -239,7 +238,8 @@ def name_of(row):
 # ---- the table ---------------------------------------------------------------
 
 def run(server, origin, path, slot, fault, sequence, size, pieces):
-    page = Page(origin, path(), size, "X-Lang" if sequence in ("vary", "invalidate") else None)
+    varies = sequence in ("vary", "invalidate")
+    page = Page(origin, path(), size, "X-Lang" if varies else None)
     other = Page(origin, path("other"), size // 2)
     visit(server, other)
     always = [PIECES] if pieces else []
@@ -449,8 +449,6 @@ def test_store_that_cannot_begin(httpd, origin, path, slot):
     """The site is served without it, or the mistake is named at the start."""
     page = Page(origin, path(), 3000)
     conf = STORES.replace("faults=@DIR@/faults", "faults=@FAULTS@")
-    import os
-    import tempfile
     handle, name = tempfile.mkstemp(prefix="cachemw-faults-")
     try:
         os.write(handle, f"{slot} error=EACCES\n".encode())
@@ -459,7 +457,6 @@ def test_store_that_cannot_begin(httpd, origin, path, slot):
         more = dict(names={"QUICK": "on", "PROVIDER": conf, "KIND": "faulty",
                            "OPTIONS": "", "FAULTS": name}, extra=MODULES)
         if slot == "open":
-            from harness import configtest
             rc, said = configtest(SITE, names={**more["names"], "ORIGIN": 1,
                                                "FLAKY": 2}, extra=MODULES)
             assert rc != 0 and "CachemwStore tested" in said

@@ -5,7 +5,6 @@ import pytest
 
 from harness import Gate, Reply
 from harness.origin import cacheable
-from harness.server import wait_for
 from test_basic import noise, pieces
 
 pytestmark = [pytest.mark.mpm, pytest.mark.store]

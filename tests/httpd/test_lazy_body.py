@@ -9,7 +9,6 @@ import pytest
 from conftest import SITE
 from harness import settings
 from harness.faults import MODULES, PIECES, STORES, write
-from harness.origin import cacheable
 from test_basic import noise
 
 pytestmark = [pytest.mark.errors]

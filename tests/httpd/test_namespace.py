@@ -8,7 +8,6 @@ import pytest
 
 from conftest import provider_conf
 from harness import settings
-from harness.origin import cacheable
 
 pytestmark = [pytest.mark.store]
 

@@ -7,5 +7,5 @@ from .origin import Gate, Origin, Reply
 from .server import Httpd, configtest
 from .settings import settings
 
-__all__ = ["Connection", "Connection2", "Gate", "Httpd", "Origin", "Reply", "Response",
-           "configtest", "settings"]
+__all__ = ["Connection", "Connection2", "Gate", "Httpd", "Origin", "Reply",
+           "Response", "configtest", "settings"]

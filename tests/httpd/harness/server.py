@@ -17,8 +17,8 @@ from .settings import settings
 
 START = 20      # seconds httpd may take to start, restart or stop
 
-MODULES = """authz_core headers negotiation dir autoindex mime alias rewrite include
-    filter deflate env setenvif status proxy proxy_http cache""".split()
+MODULES = """authz_core headers negotiation dir autoindex mime alias rewrite
+    include filter deflate env setenvif status proxy proxy_http cache""".split()
 
 HEAD = """\
 ServerRoot "@DIR@"
@@ -218,7 +218,7 @@ class Httpd:
                               cwd="/")
         return done.returncode, done.stderr + done.stdout
 
-    # ---- life -----------------------------------------------------------------
+    # ---- life ---------------------------------------------------------------
 
     def start(self):
         for attempt in range(3):
@@ -309,7 +309,7 @@ class Httpd:
         finally:
             self.remove()
 
-    # ---- what happened ----------------------------------------------------------
+    # ---- what happened ------------------------------------------------------
 
     def log(self):
         try:
@@ -336,7 +336,7 @@ class Httpd:
             bad += [x for x in new if re.search(r"\[cachemw\w*:error\]", x)]
         assert not bad, "in the error log:\n" + "\n".join(bad[:20])
 
-    # ---- requests -----------------------------------------------------------------
+    # ---- requests -----------------------------------------------------------
 
     def addr(self, port=0, ip="127.0.0.1"):
         return ip, self.ports[port]
