@@ -110,6 +110,9 @@ RewriteRule ^/rewritten/(.*)$ /plain/$1 [PT]
     Options +Indexes
     IndexOptions FancyIndexing
 </Directory>
+<Directory "@DIR@/htdocs/local/asis">
+    SetHandler send-as-is
+</Directory>
 <Location "/after/">
     SetOutputFilter CACHE;DEFLATE
 </Location>

@@ -156,3 +156,17 @@ def test_readers_come_while_a_page_is_being_stored(site, origin, path):
         assert first.is_closed()
     res = site.get(page)
     assert (res.cache, res.body) == ("HIT", BODY)
+
+
+@pytest.mark.parametrize("length", [3, 6, 5000])
+def test_handler_that_lies_about_its_length_is_not_believed_later(
+        site, path, length):
+    """A local handler, not the proxy: nobody has compared before us."""
+    page = path("page", "local/asis")
+    site.file(page, "Status: 200\nCache-Control: max-age=60\n"
+              f"Content-Type: text/plain\nContent-Length: {length}\n\nshort")
+    for _ in range(3):
+        with site.connect(timeout=5) as conn:
+            res = conn.get(page, [("Connection", "close")])
+        assert not res.complete or res.body == b"short"
+        assert res.cache != "HIT"

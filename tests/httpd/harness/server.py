@@ -18,7 +18,8 @@ from .settings import settings
 START = 20      # seconds httpd may take to start, restart or stop
 
 MODULES = """authz_core headers negotiation dir autoindex mime alias rewrite
-    include filter deflate env setenvif status proxy proxy_http cache""".split()
+    include filter deflate asis env setenvif status proxy proxy_http
+    cache""".split()
 
 HEAD = """\
 ServerRoot "@DIR@"
