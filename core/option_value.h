@@ -24,7 +24,4 @@ const char *mw_value_parse(const cachemw_option_t *option, const char *text,
 /** What the range or the words of an option are, for people; "" for none. */
 const char *mw_value_range(const cachemw_option_t *option, apr_pool_t *pool);
 
-/** Whether the text of a type is never shown. */
-int mw_value_is_secret(cachemw_type_e type);
-
 #endif

@@ -5,6 +5,7 @@
 #include "apr_lib.h"
 #include "apr_strings.h"
 
+#include "core/option_types.h"
 #include "core/option_value.h"
 #include "core/options.h"
 
@@ -16,6 +17,13 @@ typedef struct place_t {
     const mw_options_t *set;
     int row;
 } place_t;
+
+static int row_is_secret(const cachemw_option_t *option)
+{
+    const mw_option_type_t *type = mw_option_type_of(option->type);
+
+    return type && type->is_secret;
+}
 
 static int table_find(const cachemw_option_t *table, const char *name,
                       apr_size_t length)
@@ -149,7 +157,7 @@ static const char *word_show(const mw_options_t *sets, int nsets,
 
     for (set = 0; set < nsets; set++) {
         for (row = 0; row < table_size(sets[set].table); row++) {
-            if (mw_value_is_secret(sets[set].table[row].type)) {
+            if (row_is_secret(&sets[set].table[row])) {
                 return apr_psprintf(pool, "word %d", i + 1);
             }
         }
@@ -170,8 +178,7 @@ static int word_follows_secret(const mw_options_t *sets, int nsets,
         return 0;
     }
     place.row = table_resolve(place.set->table, place.row);
-    return place.row >= 0
-           && mw_value_is_secret(place.set->table[place.row].type);
+    return place.row >= 0 && row_is_secret(&place.set->table[place.row]);
 }
 
 /** The name by which an earlier word gave the same option; NULL: none did. */

@@ -260,8 +260,8 @@ static void test_options_mistakes(void **state)
         { "size=65G", "option 'size': '65G' is too large; " SIZE_OK },
         { "size=8589934592G",
           "option 'size': '8589934592G' is too large; " SIZE_OK },
-        { "size=99999999999999999999999999",
-          "option 'size': '99999999999999999999999999' is too large; " SIZE_OK },
+        { "size=99999999999999999999",
+          "option 'size': '99999999999999999999' is too large; " SIZE_OK },
         { "max_entries=1K", "option 'max_entries': '1K' is not a whole number; "
                             "a whole number from -5 to 2000000 is accepted" },
         { "max_entries=-6", "option 'max_entries': '-6' is too small; "
