@@ -381,7 +381,7 @@ def test_failures_are_counted_by_kind(httpd, origin, path):
 def remote(httpd, quick):
     return httpd(SITE, {"QUICK": quick, "PROVIDER": STORES,
                         "KIND": "faulty_remote",
-                        "OPTIONS": "timeout=100ms store_timeout=50ms"},
+                        "OPTIONS": "timeout=300ms store_timeout=100ms"},
                  extra=MODULES)
 
 
@@ -403,7 +403,7 @@ def test_slow_store_delays_nobody_beyond_its_timeout(remote, origin, path):
         for _ in range(2):
             res, seconds = timed(lambda: visit(remote, page, current=True))
             assert res.cache != "HIT"
-            assert seconds < 1.0, f"{seconds:.3f} s"
+            assert seconds < 2.0, f"{seconds:.3f} s"
 
 
 def test_store_that_is_down_is_left_alone_and_taken_back(remote, origin,
@@ -412,14 +412,15 @@ def test_store_that_is_down_is_left_alone_and_taken_back(remote, origin,
     visit(remote, page)
     assert visit(remote, page).cache == "HIT"
     assert state(remote) == "on"
-    with faults(remote, *[f"{slot} timeout=40" for slot in SLOTS]):
-        for _ in range(6):
+    with faults(remote, *[f"{slot} timeout" for slot in SLOTS
+                          if slot not in ("sweep", "stats")]):
+        for _ in range(5):
             visit(remote, page, current=True)
         assert "open" in state(remote)
-        # nobody waits for it any more
+        # one visitor a second may try, the others do not wait
         times = [timed(lambda: visit(remote, page, current=True))[1]
                  for _ in range(30)]
-        assert sorted(times)[15] < 0.035, "visitors still wait"
+        assert sorted(times)[15] < 0.25, "visitors still wait"
     wait_for(lambda: visit(remote, page, current=True).cache == "HIT",
              "the store to be used again", 15)
     assert state(remote) == "on"
