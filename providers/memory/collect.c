@@ -3,6 +3,7 @@
 #include <errno.h>
 
 #include "blocks.h"
+#include "chain.h"
 #include "collect.h"
 #include "shard.h"
 
@@ -44,7 +45,9 @@ static int mark_set(mw_mem_t *mem, mw_mem_claim_t *claim)
     if (turn & 1) {
         return 0;
     }
+    MW_CHAIN_UNLOCKED_BEGIN();
     mw_blocks_mark(mem, __atomic_load_n(&claim->first, __ATOMIC_ACQUIRE));
+    MW_CHAIN_UNLOCKED_END();
     __atomic_thread_fence(__ATOMIC_ACQUIRE);
     return MW_MEM_LOAD(&claim->turn) == turn;
 }
@@ -87,7 +90,9 @@ static apr_uint32_t step_pins(mw_mem_t *mem, apr_uint32_t from)
             __atomic_load_n(&mem->pins[from + n].first, __ATOMIC_ACQUIRE);
 
         if (unit) {
+            MW_CHAIN_UNLOCKED_BEGIN();
             mark_entry(mem, unit);
+            MW_CHAIN_UNLOCKED_END();
         }
     }
     return n;
