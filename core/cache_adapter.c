@@ -57,11 +57,20 @@ static int request_is_error_document(const request_rec *r)
 /* Found for another method: what a successful PUT, POST or DELETE makes
  * invalid, with all its variants. mod_cache asks only after the success, so
  * the epoch changes here, whether anything is stored or not: what is being
- * fetched at this moment is older than the change. */
+ * fetched at this moment is older than the change. What cannot be read now
+ * cannot be marked: rather no copy than one that passes for fresh. */
 static apr_status_t adapter_open_any(mw_handle_t *handle, request_rec *r)
 {
+    cachemw_call_t call;
+    apr_status_t rv;
+
     mw_epoch_bump(mw_store_state(handle->store), &handle->plain);
-    return mw_lookup_any(handle, r);
+    rv = mw_lookup_any(handle, r);
+    if (rv != APR_SUCCESS && rv != APR_NOTFOUND) {
+        mw_request_call(r, apr_time_now(), &call);
+        mw_store_remove(handle->store, &call, &handle->plain, NULL);
+    }
+    return rv;
 }
 
 /* A look-up for a subrequest that only looks is declined: answered, the
