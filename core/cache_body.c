@@ -44,6 +44,9 @@ static void source_cut(void *baton, apr_bucket *bucket, apr_status_t rv)
                                                source->c->pool, bucket->list);
 
     APR_BUCKET_INSERT_AFTER(bucket, error);
+    if (source->c->aborted) {
+        return;
+    }
     source->c->keepalive = AP_CONN_CLOSE;
     source->c->aborted = 1;
     mw_store_count(source->store, MW_COUNT_CUT, 1);
@@ -54,15 +57,14 @@ static void source_cut(void *baton, apr_bucket *bucket, apr_status_t rv)
 
 static const mw_lazy_t source_functions = { source_read, source_cut, free };
 
-static void body_append_rest(mw_handle_t *handle, apr_bucket_brigade *bb,
-                             apr_off_t offset)
+/* Longest part of a body behind one bucket, whose size_t must hold it. */
+#define SOURCE_MAX ((apr_off_t)1 << 30)
+
+static body_source_t *source_make(const mw_handle_t *handle)
 {
-    body_source_t *source = malloc(sizeof(*source) + handle->key.len);
+    body_source_t *source = ap_malloc(sizeof(*source) + handle->key.len);
     char *key = (char *)(source + 1);
 
-    if (source == NULL) {
-        ap_abort_on_oom();
-    }
     memcpy(key, handle->key.data, handle->key.len);
     source->store = handle->store;
     source->c = handle->connection;
@@ -70,10 +72,23 @@ static void body_append_rest(mw_handle_t *handle, apr_bucket_brigade *bb,
     source->looked_up = handle->looked_up;
     source->key.data = key;
     source->key.len = handle->key.len;
-    APR_BRIGADE_INSERT_TAIL(
-        bb, mw_bucket_lazy_create(&source_functions, source, offset,
-                                  handle->entry.body_len - offset,
-                                  bb->bucket_alloc));
+    return source;
+}
+
+static void body_append_rest(mw_handle_t *handle, apr_bucket_brigade *bb,
+                             apr_off_t offset)
+{
+    while (offset < handle->entry.body_len) {
+        apr_off_t length = handle->entry.body_len - offset;
+
+        if (length > SOURCE_MAX) {
+            length = SOURCE_MAX;
+        }
+        APR_BRIGADE_INSERT_TAIL(
+            bb, mw_bucket_lazy_create(&source_functions, source_make(handle),
+                                      offset, length, bb->bucket_alloc));
+        offset += length;
+    }
 }
 
 void mw_body_append(mw_handle_t *handle, apr_bucket_brigade *bb)
@@ -87,9 +102,7 @@ void mw_body_append(mw_handle_t *handle, apr_bucket_brigade *bb)
         }
         APR_BRIGADE_CONCAT(bb, handle->entry.body);
     }
-    if (length < handle->entry.body_len) {
-        body_append_rest(handle, bb, length);
-    }
+    body_append_rest(handle, bb, length);
     mw_store_count(handle->store, MW_COUNT_BYTES_SENT,
                    (apr_uint64_t)handle->entry.body_len);
 }
