@@ -162,10 +162,10 @@ static apr_status_t memory_remove(void *store, const cachemw_call_t *call,
     apr_status_t rv = APR_SUCCESS;
     apr_uint32_t unit;
 
-    (void)call;
     mw_shard_lock(mem, shard);
     unit = mw_shard_find(mem, hash, key);
-    if (unit && id && memcmp(&mw_mem_entry(mem, unit)->id, id, sizeof(*id))) {
+    if (unit && id && mw_mem_entry(mem, unit)->expires > call->now
+        && memcmp(&mw_mem_entry(mem, unit)->id, id, sizeof(*id))) {
         rv = APR_NOTFOUND;
     }
     else if (unit) {
