@@ -142,21 +142,29 @@ def test_only_if_cached_never_asks_the_origin(site, origin, path):
 
 # ---- HEAD --------------------------------------------------------------------
 
-def test_head_before_get_leaves_the_page_whole(site, origin, path):
+FRAMINGS = pytest.mark.parametrize("framing", ["length", "chunked", "close"])
+
+
+@FRAMINGS
+def test_head_before_get_leaves_the_page_whole(site, origin, path, framing):
     page = path()
-    origin.page(page, b"the body", headers=[("X-Mark", "m")])
+    origin.page(page, b"the body" if framing == "length" else [b"the body"],
+                headers=[("X-Mark", "m")], framing=framing)
     head = site.ask("HEAD", page)
     assert (head.status, head.body) == (200, b"")
-    assert head.get("Content-Length") == "8"
+    assert head.get("Content-Length") == ("8" if framing == "length" else None)
     res = site.get(page)
     assert res.body == b"the body"
     assert site.get(page).body == b"the body"
     assert site.get(page).cache == "HIT"
 
 
-def test_head_alone_stores_nothing_that_a_get_would_take(site, origin, path):
+@FRAMINGS
+def test_head_alone_stores_nothing_that_a_get_would_take(site, origin, path,
+                                                         framing):
     page = path()
-    origin.page(page, b"the body")
+    origin.page(page, b"the body" if framing == "length" else [b"the body"],
+                framing=framing)
     for _ in range(3):
         site.ask("HEAD", page)
     assert site.get(page).cache == "MISS"
