@@ -2,7 +2,7 @@
 
 /* What a store in shared memory promises to one process. */
 
-#include "test_memory_world.h"
+#include "memory_world.h"
 
 #include "providers/memory/set.h"
 
@@ -26,19 +26,19 @@ static void test_get_gives_what_was_set(void **state)
         const char *key = apr_psprintf(w->pool, "/size/%d", (int)i);
         apr_uint64_t seed = 0;
 
-        assert_int_equal(get(w, key, NULL), APR_NOTFOUND);
-        assert_int_equal(put(w, key, i + 1, sizes[i]), APR_SUCCESS);
-        assert_int_equal(get(w, key, &seed), APR_SUCCESS);
+        assert_int_equal(world_get(w, key, NULL), APR_NOTFOUND);
+        assert_int_equal(world_put(w, key, i + 1, sizes[i]), APR_SUCCESS);
+        assert_int_equal(world_get(w, key, &seed), APR_SUCCESS);
         assert_int_equal(seed, i + 1);
     }
     for (i = 0; i < SIZES; i++) {
         const char *key = apr_psprintf(w->pool, "/size/%d", (int)i);
 
-        assert_int_equal(get(w, key, NULL), APR_SUCCESS);
-        assert_int_equal(del(w, key, NULL), APR_SUCCESS);
-        assert_int_equal(get(w, key, NULL), APR_NOTFOUND);
+        assert_int_equal(world_get(w, key, NULL), APR_SUCCESS);
+        assert_int_equal(world_remove(w, key, NULL), APR_SUCCESS);
+        assert_int_equal(world_get(w, key, NULL), APR_NOTFOUND);
     }
-    assert_empty(w);
+    world_assert_empty(w);
     world_end(w);
 }
 
@@ -52,14 +52,15 @@ static void test_pieces_of_any_size_make_the_body(void **state)
     (void)state;
     for (announced = 0; announced < 2; announced++) {
         for (i = 0; i < sizeof(pieces) / sizeof(pieces[0]); i++) {
-            assert_int_equal(put_pieces(w, w->mem, key_of("/p"), i, 70001,
-                                        w->now + SECOND, pieces[i], announced),
+            assert_int_equal(world_put_pieces(w, w->mem, world_key("/p"), i,
+                                              70001, w->now + SECOND, pieces[i],
+                                              announced),
                              APR_SUCCESS);
-            assert_int_equal(get(w, "/p", NULL), APR_SUCCESS);
+            assert_int_equal(world_get(w, "/p", NULL), APR_SUCCESS);
         }
     }
-    assert_int_equal(del(w, "/p", NULL), APR_SUCCESS);
-    assert_empty(w);
+    assert_int_equal(world_remove(w, "/p", NULL), APR_SUCCESS);
+    world_assert_empty(w);
     world_end(w);
 }
 
@@ -69,8 +70,8 @@ static void test_unused_space_taken_in_advance_is_given_back(void **state)
     apr_uint64_t used;
 
     (void)state;
-    assert_int_equal(put_pieces(w, w->mem, key_of("/u"), 1, 300001,
-                                w->now + SECOND, 8192, 0),
+    assert_int_equal(world_put_pieces(w, w->mem, world_key("/u"), 1, 300001,
+                                      w->now + SECOND, 8192, 0),
                      APR_SUCCESS);
     used = mw_blocks_total(w->mem) - mw_blocks_free(w->mem);
     assert_in_range(used * w->mem->unit_size, 300001, 300001 + 2048);
@@ -81,26 +82,26 @@ static void test_unused_space_taken_in_advance_is_given_back(void **state)
 static void test_nothing_is_readable_before_the_commit(void **state)
 {
     world_t *w = world_make(small);
-    cachemw_key_t key = key_of("/set");
+    cachemw_key_t key = world_key("/set");
     visit_t v;
     void *set;
 
     (void)state;
-    assert_int_equal(put(w, "/set", 1, 100), APR_SUCCESS);
+    assert_int_equal(world_put(w, "/set", 1, 100), APR_SUCCESS);
     visit_begin(w, &v);
-    v.entry.id = id_of(2);
+    v.entry.id = world_id(2);
     v.entry.expires = w->now + SECOND;
     v.entry.body_len = -1;
     v.entry.head = "";
     assert_int_equal(PROVIDER->set_begin(w->mem, &v.call, &key, &v.entry, &set),
                      0);
     assert_int_equal(PROVIDER->set_write(w->mem, &v.call, set, "abc", 3), 0);
-    assert_int_equal(get(w, "/set", NULL), APR_SUCCESS);
+    assert_int_equal(world_get(w, "/set", NULL), APR_SUCCESS);
     PROVIDER->set_abort(w->mem, set);
     visit_end(&v);
-    assert_int_equal(get(w, "/set", NULL), APR_SUCCESS);
-    assert_int_equal(del(w, "/set", NULL), APR_SUCCESS);
-    assert_empty(w);
+    assert_int_equal(world_get(w, "/set", NULL), APR_SUCCESS);
+    assert_int_equal(world_remove(w, "/set", NULL), APR_SUCCESS);
+    world_assert_empty(w);
     world_end(w);
 }
 
@@ -108,13 +109,13 @@ static void test_a_body_of_another_length_than_announced_is_refused(
     void **state)
 {
     world_t *w = world_make(small);
-    cachemw_key_t key = key_of("/len");
+    cachemw_key_t key = world_key("/len");
     visit_t v;
     void *set;
 
     (void)state;
     visit_begin(w, &v);
-    v.entry.id = id_of(2);
+    v.entry.id = world_id(2);
     v.entry.expires = w->now + SECOND;
     v.entry.body_len = 4;
     v.entry.head = "";
@@ -128,7 +129,7 @@ static void test_a_body_of_another_length_than_announced_is_refused(
                          0);
     PROVIDER->set_abort(w->mem, set);
     visit_end(&v);
-    assert_empty(w);
+    world_assert_empty(w);
     world_end(w);
 }
 
@@ -146,22 +147,22 @@ static void test_keys_are_any_bytes(void **state)
     for (i = 0; i < sizeof(lengths) / sizeof(lengths[0]); i++) {
         cachemw_key_t key = { data, lengths[i] };
 
-        assert_int_equal(
-            put_pieces(w, w->mem, key, i, 1000 + i, w->now + SECOND, 4096, 1),
-            APR_SUCCESS);
+        assert_int_equal(world_put_pieces(w, w->mem, key, i, 1000 + i,
+                                          w->now + SECOND, 4096, 1),
+                         APR_SUCCESS);
     }
     for (i = 0; i < sizeof(lengths) / sizeof(lengths[0]); i++) {
         cachemw_key_t key = { data, lengths[i] };
         apr_uint64_t seed;
 
-        assert_int_equal(get_from(w, w->mem, key, &seed), APR_SUCCESS);
+        assert_int_equal(world_get_from(w, w->mem, key, &seed), APR_SUCCESS);
         assert_int_equal(seed, i);
     }
     data[0] ^= 1;
     for (i = 1; i < sizeof(lengths) / sizeof(lengths[0]); i++) {
         cachemw_key_t key = { data, lengths[i] };
 
-        assert_int_equal(get_from(w, w->mem, key, NULL), APR_NOTFOUND);
+        assert_int_equal(world_get_from(w, w->mem, key, NULL), APR_NOTFOUND);
     }
     world_end(w);
 }
@@ -169,15 +170,15 @@ static void test_keys_are_any_bytes(void **state)
 static void test_a_hash_collision_is_never_served(void **state)
 {
     world_t *w = world_make(small);
-    cachemw_key_t key = key_of("/victim");
+    cachemw_key_t key = world_key("/victim");
     apr_uint64_t hash = mw_mem_hash(w->mem, &key);
     apr_uint32_t unit;
 
     (void)state;
-    assert_int_equal(put(w, "/victim", 1, 10), APR_SUCCESS);
+    assert_int_equal(world_put(w, "/victim", 1, 10), APR_SUCCESS);
     unit = mw_shard_find(w->mem, hash, &key);
     assert_int_not_equal(unit, 0);
-    key = key_of("/villain");
+    key = world_key("/villain");
     key.len = strlen("/victim");
     assert_int_equal(mw_shard_find(w->mem, hash, &key), 0);
     world_end(w);
@@ -191,32 +192,33 @@ static void test_a_set_replaces_what_the_key_had(void **state)
 
     (void)state;
     for (i = 0; i < 200; i++) {
-        assert_int_equal(put(w, "/same", i, sizes[i % SIZES]), APR_SUCCESS);
-        assert_int_equal(get(w, "/same", &seed), APR_SUCCESS);
+        assert_int_equal(world_put(w, "/same", i, sizes[i % SIZES]),
+                         APR_SUCCESS);
+        assert_int_equal(world_get(w, "/same", &seed), APR_SUCCESS);
         assert_int_equal(seed, i);
-        assert_int_equal(stats_of(w).entries, 1);
+        assert_int_equal(world_stats(w).entries, 1);
     }
-    assert_int_equal(del(w, "/same", NULL), APR_SUCCESS);
-    assert_empty(w);
+    assert_int_equal(world_remove(w, "/same", NULL), APR_SUCCESS);
+    world_assert_empty(w);
     world_end(w);
 }
 
 static void test_remove_obeys_the_id(void **state)
 {
     world_t *w = world_make(small);
-    cachemw_id_t old = id_of(1);
-    cachemw_id_t new = id_of(2);
+    cachemw_id_t old = world_id(1);
+    cachemw_id_t new = world_id(2);
 
     (void)state;
-    assert_int_equal(del(w, "/r", NULL), APR_SUCCESS);
-    assert_int_equal(del(w, "/r", &old), APR_SUCCESS);
-    put(w, "/r", 1, 100);
-    put(w, "/r", 2, 100);
-    assert_int_equal(del(w, "/r", &old), APR_NOTFOUND);
-    assert_int_equal(get(w, "/r", NULL), APR_SUCCESS);
-    assert_int_equal(del(w, "/r", &new), APR_SUCCESS);
-    assert_int_equal(get(w, "/r", NULL), APR_NOTFOUND);
-    assert_empty(w);
+    assert_int_equal(world_remove(w, "/r", NULL), APR_SUCCESS);
+    assert_int_equal(world_remove(w, "/r", &old), APR_SUCCESS);
+    world_put(w, "/r", 1, 100);
+    world_put(w, "/r", 2, 100);
+    assert_int_equal(world_remove(w, "/r", &old), APR_NOTFOUND);
+    assert_int_equal(world_get(w, "/r", NULL), APR_SUCCESS);
+    assert_int_equal(world_remove(w, "/r", &new), APR_SUCCESS);
+    assert_int_equal(world_get(w, "/r", NULL), APR_NOTFOUND);
+    world_assert_empty(w);
     world_end(w);
 }
 
@@ -227,16 +229,18 @@ static void test_objects_up_to_a_quarter_fit(void **state)
 
     (void)state;
     assert_int_equal(limit, w->size / 4);
-    assert_int_equal(put(w, "/quarter", 1, (apr_uint64_t)limit), APR_SUCCESS);
-    assert_int_equal(get(w, "/quarter", NULL), APR_SUCCESS);
-    assert_int_equal(put(w, "/more", 1, (apr_uint64_t)limit + 1), APR_ENOSPC);
-    assert_int_equal(put_pieces(w, w->mem, key_of("/more"), 1,
-                                (apr_uint64_t)limit + 1, w->now + SECOND, 65536,
-                                0),
+    assert_int_equal(world_put(w, "/quarter", 1, (apr_uint64_t)limit),
+                     APR_SUCCESS);
+    assert_int_equal(world_get(w, "/quarter", NULL), APR_SUCCESS);
+    assert_int_equal(world_put(w, "/more", 1, (apr_uint64_t)limit + 1),
                      APR_ENOSPC);
-    assert_int_equal(get(w, "/quarter", NULL), APR_SUCCESS);
-    assert_int_equal(del(w, "/quarter", NULL), APR_SUCCESS);
-    assert_empty(w);
+    assert_int_equal(world_put_pieces(w, w->mem, world_key("/more"), 1,
+                                      (apr_uint64_t)limit + 1, w->now + SECOND,
+                                      65536, 0),
+                     APR_ENOSPC);
+    assert_int_equal(world_get(w, "/quarter", NULL), APR_SUCCESS);
+    assert_int_equal(world_remove(w, "/quarter", NULL), APR_SUCCESS);
+    world_assert_empty(w);
     world_end(w);
 }
 
@@ -244,8 +248,8 @@ static void test_objects_up_to_a_quarter_fit(void **state)
 static apr_status_t amend(world_t *w, apr_uint64_t id, apr_uint64_t seed,
                           apr_size_t length, apr_time_t expires)
 {
-    cachemw_key_t key = key_of("/h");
-    cachemw_id_t the_id = id_of(id);
+    cachemw_key_t key = world_key("/h");
+    cachemw_id_t the_id = world_id(id);
     char *head = malloc(length + 1);
     apr_status_t rv;
     visit_t v;
@@ -265,7 +269,7 @@ static apr_status_t amend(world_t *w, apr_uint64_t id, apr_uint64_t seed,
 static void assert_amended(world_t *w, apr_uint64_t seed, apr_size_t length,
                            apr_uint64_t body_seed, apr_uint64_t body_len)
 {
-    cachemw_key_t key = key_of("/h");
+    cachemw_key_t key = world_key("/h");
     char *head = malloc(length + 1);
     visit_t v;
 
@@ -293,7 +297,7 @@ static void test_set_head_keeps_id_and_body(void **state)
     (void)state;
     for (b = 0; b < 3; b++) {
         assert_int_equal(amend(w, b, 1, 10, w->now + SECOND), APR_NOTFOUND);
-        put(w, "/h", b, bodies[b]);
+        world_put(w, "/h", b, bodies[b]);
         assert_int_equal(amend(w, b + 9, 1, 10, w->now + SECOND), APR_NOTFOUND);
         for (i = 0; i < sizeof(lengths) / sizeof(lengths[0]); i++) {
             assert_int_equal(amend(w, b, i, lengths[i], w->now + SECOND), 0);
@@ -303,8 +307,8 @@ static void test_set_head_keeps_id_and_body(void **state)
         assert_amended(w, i - 1, 1, b, bodies[b]);
         w->now += 1;
         assert_int_equal(amend(w, b, 1, 10, w->now + SECOND), APR_NOTFOUND);
-        assert_int_equal(get(w, "/h", NULL), APR_NOTFOUND);
-        assert_empty(w);
+        assert_int_equal(world_get(w, "/h", NULL), APR_NOTFOUND);
+        world_assert_empty(w);
     }
     world_end(w);
 }
@@ -312,20 +316,20 @@ static void test_set_head_keeps_id_and_body(void **state)
 static void test_expired_entries_are_never_given(void **state)
 {
     world_t *w = world_make(small);
-    cachemw_key_t key = key_of("/e");
+    cachemw_key_t key = world_key("/e");
     visit_t v;
 
     (void)state;
-    put(w, "/e", 1, 100);
+    world_put(w, "/e", 1, 100);
     w->now += 3600 * SECOND - 1;
-    assert_int_equal(get(w, "/e", NULL), APR_SUCCESS);
+    assert_int_equal(world_get(w, "/e", NULL), APR_SUCCESS);
     w->now += 1;
     visit_begin(w, &v);
     assert_int_equal(PROVIDER->exists(w->mem, &v.call, &key), APR_NOTFOUND);
     visit_end(&v);
-    assert_int_equal(get(w, "/e", NULL), APR_NOTFOUND);
+    assert_int_equal(world_get(w, "/e", NULL), APR_NOTFOUND);
     assert_int_equal(w->counts[CACHEMW_COUNT_EXPIRED], 1);
-    assert_empty(w);
+    world_assert_empty(w);
     world_end(w);
 }
 
@@ -338,20 +342,20 @@ static void test_expired_entries_go_without_traffic(void **state)
     for (i = 0; i < 1000; i++) {
         const char *key = apr_psprintf(w->pool, "/e/%d", i);
 
-        assert_int_equal(put_pieces(w, w->mem, key_of(key), (apr_uint64_t)i,
-                                    1000, w->now + (i % 2 ? 10 : 20) * SECOND,
-                                    4096, 1),
-                         APR_SUCCESS);
+        assert_int_equal(
+            world_put_pieces(w, w->mem, world_key(key), (apr_uint64_t)i, 1000,
+                             w->now + (i % 2 ? 10 : 20) * SECOND, 4096, 1),
+            APR_SUCCESS);
     }
-    sweep(w);
-    assert_int_equal(stats_of(w).entries, 1000);
+    world_sweep(w);
+    assert_int_equal(world_stats(w).entries, 1000);
     w->now += 10 * SECOND;
-    sweep(w);
-    assert_int_equal(stats_of(w).entries, 500);
+    world_sweep(w);
+    assert_int_equal(world_stats(w).entries, 500);
     assert_int_equal(w->counts[CACHEMW_COUNT_EXPIRED], 500);
     w->now += 10 * SECOND;
-    sweep(w);
-    assert_empty(w);
+    world_sweep(w);
+    world_assert_empty(w);
     world_end(w);
 }
 
@@ -363,16 +367,16 @@ static void test_sweep_goes_in_steps(void **state)
     visit_t v;
 
     (void)state;
-    put(w, "/e", 1, 100);
+    world_put(w, "/e", 1, 100);
     w->now += 3600 * SECOND;
     visit_begin(w, &v);
     v.call.deadline = 1;
     assert_int_equal(PROVIDER->sweep(w->mem, &v.call, &more), 0);
     assert_int_not_equal(more, 0);
     visit_end(&v);
-    assert_int_equal(stats_of(w).entries, 1);
-    sweep(w);
-    assert_empty(w);
+    assert_int_equal(world_stats(w).entries, 1);
+    world_sweep(w);
+    world_assert_empty(w);
     world_end(w);
 }
 
@@ -383,14 +387,14 @@ static void test_expired_entries_go_with_stores_alone(void **state)
 
     (void)state;
     for (i = 0; i < 500; i++) {
-        put(w, apr_psprintf(w->pool, "/old/%d", i), 1, 100);
+        world_put(w, apr_psprintf(w->pool, "/old/%d", i), 1, 100);
     }
     w->now += 3600 * SECOND;
     for (i = 0; i < 100; i++) {
-        put(w, "/new", 1, 100);
+        world_put(w, "/new", 1, 100);
         w->now += SECOND;
     }
-    assert_int_equal(stats_of(w).entries, 1);
+    assert_int_equal(world_stats(w).entries, 1);
     world_end(w);
 }
 
@@ -406,7 +410,7 @@ static apr_status_t see(void *baton, const cachemw_key_t *key,
 {
     seen_t *seen = baton;
     int i = atoi(apr_pstrmemdup(seen->w->pool, key->data + 3, key->len - 3));
-    cachemw_id_t id = id_of((apr_uint64_t)i);
+    cachemw_id_t id = world_id((apr_uint64_t)i);
 
     assert_memory_equal(&entry->id, &id, sizeof(id));
     assert_int_equal(entry->body_len, i);
@@ -414,7 +418,7 @@ static apr_status_t see(void *baton, const cachemw_key_t *key,
     assert_null(entry->body);
     seen->count[i]++;
     /* Calls from within find no lock held. */
-    assert_int_equal(get(seen->w, "/other", NULL), APR_NOTFOUND);
+    assert_int_equal(world_get(seen->w, "/other", NULL), APR_NOTFOUND);
     return ++seen->total == seen->stop_after ? APR_EGENERAL : APR_SUCCESS;
 }
 
@@ -429,10 +433,10 @@ static void test_keys_tells_each_entry_once(void **state)
     memset(&seen, 0, sizeof(seen));
     seen.w = w;
     for (i = 0; i < 1000; i++) {
-        put(w, apr_psprintf(w->pool, "/k/%d", i), (apr_uint64_t)i,
-            (apr_uint64_t)i);
+        world_put(w, apr_psprintf(w->pool, "/k/%d", i), (apr_uint64_t)i,
+                  (apr_uint64_t)i);
     }
-    put_pieces(w, w->mem, key_of("/gone"), 1, 1, w->now, 1, 1);
+    world_put_pieces(w, w->mem, world_key("/gone"), 1, 1, w->now, 1, 1);
     visit_begin(w, &v);
     assert_int_equal(PROVIDER->keys(w->mem, &v.call, NULL, see, &seen), 0);
     for (i = 0; i < 1000; i++) {
@@ -473,7 +477,7 @@ static void test_keys_of_great_length_are_told(void **state)
 
         data[0] = (char)i;
         assert_int_equal(
-            put_pieces(w, w->mem, key, 1, 10, w->now + SECOND, 10, 1), 0);
+            world_put_pieces(w, w->mem, key, 1, 10, w->now + SECOND, 10, 1), 0);
     }
     visit_begin(w, &v);
     assert_int_equal(PROVIDER->keys(w->mem, &v.call, NULL, count_key, &sum), 0);
@@ -489,12 +493,12 @@ static void test_clear_leaves_nothing(void **state)
 
     (void)state;
     for (i = 0; i < 500; i++) {
-        put(w, apr_psprintf(w->pool, "/c/%d", i), 1, sizes[i % 10]);
+        world_put(w, apr_psprintf(w->pool, "/c/%d", i), 1, sizes[i % 10]);
     }
-    clear(w);
-    assert_empty(w);
-    assert_int_equal(put(w, "/c/1", 1, 10), APR_SUCCESS);
-    assert_int_equal(get(w, "/c/1", NULL), APR_SUCCESS);
+    world_clear(w);
+    world_assert_empty(w);
+    assert_int_equal(world_put(w, "/c/1", 1, 10), APR_SUCCESS);
+    assert_int_equal(world_get(w, "/c/1", NULL), APR_SUCCESS);
     world_end(w);
 }
 
@@ -506,17 +510,19 @@ static void test_entries_never_exceed_their_cap(void **state)
 
     (void)state;
     for (i = 0; i < 300; i++) {
-        assert_int_equal(put(w, apr_psprintf(w->pool, "/m/%d", (int)i), i, 10),
-                         APR_SUCCESS);
-        assert_true(stats_of(w).entries <= 10);
-        assert_int_equal(get(w, apr_psprintf(w->pool, "/m/%d", (int)i), NULL),
-                         APR_SUCCESS);
+        assert_int_equal(
+            world_put(w, apr_psprintf(w->pool, "/m/%d", (int)i), i, 10),
+            APR_SUCCESS);
+        assert_true(world_stats(w).entries <= 10);
+        assert_int_equal(
+            world_get(w, apr_psprintf(w->pool, "/m/%d", (int)i), NULL),
+            APR_SUCCESS);
     }
-    assert_int_equal(stats_of(w).entries, 10);
-    assert_int_equal(stats_of(w).entries_max, 10);
+    assert_int_equal(world_stats(w).entries, 10);
+    assert_int_equal(world_stats(w).entries_max, 10);
     assert_int_equal(w->counts[CACHEMW_COUNT_EVICTED], 290);
-    clear(w);
-    assert_empty(w);
+    world_clear(w);
+    world_assert_empty(w);
     world_end(w);
 }
 
@@ -526,15 +532,15 @@ static void test_stats_count_what_is_held(void **state)
     cachemw_stats_t stats;
 
     (void)state;
-    put(w, "/12345", 1, 1000);
-    put(w, "/1234567", 2, 100000);
-    stats = stats_of(w);
+    world_put(w, "/12345", 1, 1000);
+    world_put(w, "/1234567", 2, 100000);
+    stats = world_stats(w);
     assert_int_equal(stats.entries, 2);
     assert_int_equal(stats.bytes, 6 + 8 + 2 * HEAD_LEN + 101000);
     assert_int_equal(stats.bytes_max, 16 << 20);
     assert_int_equal(stats.entries_max, (16 << 20) / 512);
-    put(w, "/12345", 3, 10);
-    assert_int_equal(stats_of(w).bytes, 6 + 8 + 2 * HEAD_LEN + 100010);
+    world_put(w, "/12345", 3, 10);
+    assert_int_equal(world_stats(w).bytes, 6 + 8 + 2 * HEAD_LEN + 100010);
     world_end(w);
 }
 
@@ -546,24 +552,28 @@ static void test_two_generations_share_the_entries(void **state)
     mw_mem_t *new;
 
     (void)state;
-    put(w, "/1", 1, 1000);
-    put(w, "/2", 2, 100000);
+    world_put(w, "/1", 1, 1000);
+    world_put(w, "/2", 2, 100000);
     new = world_open(w, medium);
     apr_pool_create(&pchild, w->pool);
     assert_int_equal(PROVIDER->child_init(new, pchild), 0);
     assert_int_not_equal(old->owner, new->owner);
-    assert_int_equal(get_from(w, new, key_of("/1"), NULL), APR_SUCCESS);
-    assert_int_equal(get_from(w, new, key_of("/2"), NULL), APR_SUCCESS);
-    assert_int_equal(
-        put_pieces(w, new, key_of("/3"), 3, 5000, w->now + SECOND, 1000, 1),
-        APR_SUCCESS);
-    assert_int_equal(get_from(w, old, key_of("/3"), NULL), APR_SUCCESS);
+    assert_int_equal(world_get_from(w, new, world_key("/1"), NULL),
+                     APR_SUCCESS);
+    assert_int_equal(world_get_from(w, new, world_key("/2"), NULL),
+                     APR_SUCCESS);
+    assert_int_equal(world_put_pieces(w, new, world_key("/3"), 3, 5000,
+                                      w->now + SECOND, 1000, 1),
+                     APR_SUCCESS);
+    assert_int_equal(world_get_from(w, old, world_key("/3"), NULL),
+                     APR_SUCCESS);
     apr_pool_destroy(w->pchild);
     assert_int_equal(old->owner, 0);
-    assert_int_equal(get_from(w, new, key_of("/2"), NULL), APR_SUCCESS);
+    assert_int_equal(world_get_from(w, new, world_key("/2"), NULL),
+                     APR_SUCCESS);
     w->mem = new;
-    clear(w);
-    assert_empty(w);
+    world_clear(w);
+    world_assert_empty(w);
     world_end(w);
 }
 
@@ -574,13 +584,14 @@ static void test_another_size_means_another_segment(void **state)
     mw_mem_t *other;
 
     (void)state;
-    put(w, "/1", 1, 1000);
+    world_put(w, "/1", 1, 1000);
     apr_pool_clear(w->pchild);
     other = world_open(w, sharded);
-    assert_int_equal(get_from(w, other, key_of("/1"), NULL), APR_NOTFOUND);
+    assert_int_equal(world_get_from(w, other, world_key("/1"), NULL),
+                     APR_NOTFOUND);
     w->mem = world_open(w, small);
     assert_int_equal(w->size, 4 << 20);
-    assert_empty(w);
+    world_assert_empty(w);
     world_end(w);
 }
 
@@ -589,14 +600,14 @@ static void test_a_kept_segment_that_is_not_ours_starts_empty(void **state)
     world_t *w = world_make(medium);
 
     (void)state;
-    put(w, "/1", 1, 1000);
+    world_put(w, "/1", 1, 1000);
     apr_pool_clear(w->pchild);
     w->mem->header->magic ^= 1;
     w->mem = world_open(w, medium);
-    assert_empty(w);
+    world_assert_empty(w);
     assert_int_equal(PROVIDER->child_init(w->mem, w->pchild), 0);
-    assert_int_equal(put(w, "/1", 2, 1000), APR_SUCCESS);
-    assert_int_equal(get(w, "/1", NULL), APR_SUCCESS);
+    assert_int_equal(world_put(w, "/1", 2, 1000), APR_SUCCESS);
+    assert_int_equal(world_get(w, "/1", NULL), APR_SUCCESS);
     world_end(w);
 }
 
@@ -608,12 +619,12 @@ static void test_a_lower_cap_holds_after_a_restart(void **state)
 
     (void)state;
     for (i = 0; i < 500; i++) {
-        put(w, apr_psprintf(w->pool, "/c/%d", i), 1, 100);
+        world_put(w, apr_psprintf(w->pool, "/c/%d", i), 1, 100);
     }
     world_open(w, fewer);
-    sweep(w);
-    assert_true(stats_of(w).entries <= 50);
-    assert_true(stats_of(w).entries > 0);
+    world_sweep(w);
+    assert_true(world_stats(w).entries <= 50);
+    assert_true(world_stats(w).entries > 0);
     world_end(w);
 }
 
@@ -707,5 +718,5 @@ int main(void)
         cmocka_unit_test(test_any_size_has_a_plan),
     };
 
-    return cmocka_run_group_tests(tests, group_begin, group_end);
+    return cmocka_run_group_tests(tests, world_group_begin, world_group_end);
 }

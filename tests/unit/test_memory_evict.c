@@ -4,7 +4,7 @@
 
 #include <math.h>
 
-#include "test_memory_world.h"
+#include "memory_world.h"
 
 static const setting_t four = { .size = 4 << 20 };
 
@@ -18,8 +18,8 @@ static void fill(world_t *w, const char *what, int n, apr_uint64_t length)
     int i;
 
     for (i = 0; i < n; i++) {
-        assert_int_equal(put(w, name_of(w, what, i), (apr_uint64_t)i, length),
-                         0);
+        assert_int_equal(
+            world_put(w, name_of(w, what, i), (apr_uint64_t)i, length), 0);
     }
 }
 
@@ -29,7 +29,7 @@ static int count_hits(world_t *w, const char *what, int n)
     int i;
 
     for (i = 0; i < n; i++) {
-        hits += get(w, name_of(w, what, i), NULL) == APR_SUCCESS;
+        hits += world_get(w, name_of(w, what, i), NULL) == APR_SUCCESS;
     }
     return hits;
 }
@@ -87,7 +87,7 @@ static void test_what_is_used_no_more_goes(void **state)
 
 static int queue_of(world_t *w, const char *name)
 {
-    cachemw_key_t key = key_of(name);
+    cachemw_key_t key = world_key(name);
     apr_uint32_t unit = mw_shard_find(w->mem, mw_mem_hash(w->mem, &key), &key);
 
     return unit ? mw_mem_entry(w->mem, unit)->queue : -1;
@@ -109,7 +109,7 @@ static void test_who_returns_from_eviction_is_trusted(void **state)
 
         if (queue_of(w, name) < 0) {
             gone++;
-            put(w, name, 1, 1000);
+            world_put(w, name, 1, 1000);
             trusted += queue_of(w, name) == MW_MEM_MAIN;
         }
     }
@@ -132,15 +132,15 @@ static void test_a_hit_writes_at_most_a_count_of_uses(void **state)
     (void)state;
     fill(w, "x", 100, 1000);
     memcpy(before, w->base, w->size);
-    get(w, "/x/7", NULL);
+    world_get(w, "/x/7", NULL);
     for (i = 0; i < w->size; i++) {
         changed += before[i] != ((char *)w->base)[i];
     }
     assert_int_equal(changed, 1);
-    get(w, "/x/7", NULL);
-    get(w, "/x/7", NULL);
+    world_get(w, "/x/7", NULL);
+    world_get(w, "/x/7", NULL);
     memcpy(before, w->base, w->size);
-    get(w, "/x/7", NULL);
+    world_get(w, "/x/7", NULL);
     assert_memory_equal(before, w->base, w->size);
     world_end(w);
 }
@@ -170,10 +170,11 @@ static double fill_to_the_brim(world_t *w, const apr_uint64_t *length, int n)
     int i = 0;
 
     while (!w->counts[CACHEMW_COUNT_EVICTED]) {
-        cachemw_stats_t stats = stats_of(w);
+        cachemw_stats_t stats = world_stats(w);
 
         last = (double)stats.bytes / (double)stats.bytes_max;
-        assert_int_equal(put(w, name_of(w, "brim", i), 1, length[i % n]), 0);
+        assert_int_equal(world_put(w, name_of(w, "brim", i), 1, length[i % n]),
+                         0);
         i++;
     }
     return last;
@@ -223,20 +224,20 @@ static void test_fragments_never_refuse_an_object(void **state)
         char name[32];
 
         sprintf(name, "/churn/%d", i * 7919 % 20000);
-        assert_int_equal(put(w, name, 1, length[i % 10]), 0);
+        assert_int_equal(world_put(w, name, 1, length[i % 10]), 0);
         if (i % 3 == 0) {
             sprintf(name, "/churn/%d", i * 31 % 20000);
-            get(w, name, NULL);
+            world_get(w, name, NULL);
         }
     }
-    stats = stats_of(w);
+    stats = world_stats(w);
     print_message("after churn %.3f\n",
                   (double)stats.bytes / (double)stats.bytes_max);
     assert_true((double)stats.bytes > 0.80 * (double)stats.bytes_max);
-    assert_int_equal(put(w, "/quarter", 2, w->size / 4), 0);
-    assert_int_equal(get(w, "/quarter", NULL), APR_SUCCESS);
-    clear(w);
-    assert_empty(w);
+    assert_int_equal(world_put(w, "/quarter", 2, w->size / 4), 0);
+    assert_int_equal(world_get(w, "/quarter", NULL), APR_SUCCESS);
+    world_clear(w);
+    world_assert_empty(w);
     world_end(w);
 }
 
@@ -350,18 +351,18 @@ static void compare_with_lru(double alpha, int floods, apr_uint64_t random,
     int i;
 
     fill(w, "measure", 5000, 1000);
-    lru = lru_make(w->pool, keys, (int)stats_of(w).entries);
-    clear(w);
+    lru = lru_make(w->pool, keys, (int)world_stats(w).entries);
+    world_clear(w);
     for (i = 0; i < requests; i++) {
         int key = i % 100 < floods ? ZIPF_KEYS + i : zipf_draw(sum, &random);
         char name[32];
 
         sprintf(name, "/page/%07d", key);
-        if (get(w, name, NULL) == APR_SUCCESS) {
+        if (world_get(w, name, NULL) == APR_SUCCESS) {
             hits[0]++;
         }
         else {
-            put(w, name, 1, 1000);
+            world_put(w, name, 1, 1000);
         }
         hits[1] += lru_use(lru, key);
     }
@@ -402,5 +403,5 @@ int main(void)
         cmocka_unit_test(test_more_hits_than_lru),
     };
 
-    return cmocka_run_group_tests(tests, group_begin, group_end);
+    return cmocka_run_group_tests(tests, world_group_begin, world_group_end);
 }

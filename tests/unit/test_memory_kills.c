@@ -11,7 +11,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "test_memory_hammer.h"
+#include "memory_hammer.h"
 
 static const setting_t small = { .size = 2 << 20 };
 
@@ -44,7 +44,7 @@ static void in_dying_child(world_t *w, void (*run)(world_t *w))
 
 static apr_uint32_t shard_of(world_t *w, const char *name)
 {
-    cachemw_key_t key = key_of(name);
+    cachemw_key_t key = world_key(name);
 
     return mw_mem_shard_of(w->mem, mw_mem_hash(w->mem, &key));
 }
@@ -56,13 +56,14 @@ static void assert_usable_and_empty_after_clear(world_t *w)
 
     for (i = 0; i < 300; i++) {
         sprintf(name, "/after/%d", i);
-        assert_int_equal(put(w, name, (apr_uint64_t)i, 20000), APR_SUCCESS);
-        assert_int_equal(get(w, name, NULL), APR_SUCCESS);
+        assert_int_equal(world_put(w, name, (apr_uint64_t)i, 20000),
+                         APR_SUCCESS);
+        assert_int_equal(world_get(w, name, NULL), APR_SUCCESS);
     }
-    sweep(w);
-    clear(w);
-    sweep(w);
-    assert_empty(w);
+    world_sweep(w);
+    world_clear(w);
+    world_sweep(w);
+    world_assert_empty(w);
 }
 
 static void die_with_a_shard(world_t *w)
@@ -78,25 +79,25 @@ static void test_a_lock_left_by_the_dead_empties_its_shard_only(void **state)
     int i;
 
     (void)state;
-    put(w, "/mine", 1, 1000);
+    world_put(w, "/mine", 1, 1000);
     for (i = 0; i < 100; i++) {
         sprintf(name, "/other/%d", i);
-        put(w, name, 1, 1000);
+        world_put(w, name, 1, 1000);
         others += shard_of(w, name) != shard_of(w, "/mine");
     }
     in_dying_child(w, die_with_a_shard);
-    assert_int_equal(get(w, "/mine", NULL), APR_NOTFOUND);
+    assert_int_equal(world_get(w, "/mine", NULL), APR_NOTFOUND);
     assert_int_equal(w->mem->header->recovered, 1);
     assert_int_equal(w->counts[CACHEMW_COUNT_RECOVERED], 1);
-    assert_int_equal(stats_of(w).entries, others);
+    assert_int_equal(world_stats(w).entries, others);
     for (i = 0; i < 100; i++) {
         sprintf(name, "/other/%d", i);
-        assert_int_equal(get(w, name, NULL),
+        assert_int_equal(world_get(w, name, NULL),
                          shard_of(w, name) == shard_of(w, "/mine")
                              ? APR_NOTFOUND
                              : APR_SUCCESS);
     }
-    sweep(w);
+    world_sweep(w);
     assert_true(w->mem->header->collection.freed > 0);
     assert_int_equal(mw_blocks_total(w->mem) - mw_blocks_free(w->mem),
                      mw_shard_units(w->mem, MW_MEM_SMALL)
@@ -136,11 +137,11 @@ static void test_a_shard_left_in_disorder_is_emptied(void **state)
     (void)state;
     for (i = 0; i < 200; i++) {
         sprintf(name, "/x/%d", i);
-        put(w, name, 1, 1000);
+        world_put(w, name, 1, 1000);
     }
-    put(w, "/mine", 1, 1000);
+    world_put(w, "/mine", 1, 1000);
     in_dying_child(w, die_and_scribble);
-    assert_int_equal(get(w, "/mine", NULL), APR_NOTFOUND);
+    assert_int_equal(world_get(w, "/mine", NULL), APR_NOTFOUND);
     assert_usable_and_empty_after_clear(w);
     world_end(w);
 }
@@ -173,13 +174,13 @@ static void test_an_area_left_in_disorder_is_derived_again(void **state)
     (void)state;
     for (i = 0; i < 30; i++) {
         sprintf(name, "/x/%d", i);
-        put(w, name, (apr_uint64_t)i, 10000);
+        world_put(w, name, (apr_uint64_t)i, 10000);
     }
     in_dying_child(w, die_with_an_area);
-    assert_int_equal(put(w, "/y", 99, 200000), APR_SUCCESS);
+    assert_int_equal(world_put(w, "/y", 99, 200000), APR_SUCCESS);
     for (i = 0; i < 30; i++) {
         sprintf(name, "/x/%d", i);
-        assert_int_equal(get(w, name, NULL), APR_SUCCESS);
+        assert_int_equal(world_get(w, name, NULL), APR_SUCCESS);
     }
     assert_true(w->mem->header->recovered > 0);
     assert_usable_and_empty_after_clear(w);
@@ -198,21 +199,21 @@ static void test_a_collection_left_by_the_dead_begins_again(void **state)
     world_t *w = world_make(small);
 
     (void)state;
-    put(w, "/x", 1, 100000);
+    world_put(w, "/x", 1, 100000);
     in_dying_child(w, die_in_collection);
-    put(w, "/y", 2, 100000);
-    sweep(w);
+    world_put(w, "/y", 2, 100000);
+    world_sweep(w);
     assert_int_equal(w->mem->header->collection.served,
                      w->mem->header->collection.wanted);
-    assert_int_equal(get(w, "/x", NULL), APR_SUCCESS);
-    assert_int_equal(get(w, "/y", NULL), APR_SUCCESS);
+    assert_int_equal(world_get(w, "/x", NULL), APR_SUCCESS);
+    assert_int_equal(world_get(w, "/y", NULL), APR_SUCCESS);
     assert_usable_and_empty_after_clear(w);
     world_end(w);
 }
 
 static void die_storing(world_t *w)
 {
-    cachemw_key_t key = key_of("/x");
+    cachemw_key_t key = world_key("/x");
     char data[5000] = "";
     visit_t v;
     void *set;
@@ -232,22 +233,22 @@ static void test_what_the_dead_were_storing_goes(void **state)
     world_t *w = world_make(small);
 
     (void)state;
-    put(w, "/x", 1, 1000);
+    world_put(w, "/x", 1, 1000);
     in_dying_child(w, die_storing);
     assert_true(mw_blocks_total(w->mem) - mw_blocks_free(w->mem) > 1500);
-    assert_int_equal(get(w, "/x", NULL), APR_SUCCESS);
-    sweep(w);
+    assert_int_equal(world_get(w, "/x", NULL), APR_SUCCESS);
+    world_sweep(w);
     assert_int_equal(w->mem->header->deaths, 1);
     assert_int_equal(mw_blocks_total(w->mem) - mw_blocks_free(w->mem),
                      mw_shard_units(w->mem, MW_MEM_SMALL));
-    del(w, "/x", NULL);
-    assert_empty(w);
+    world_remove(w, "/x", NULL);
+    world_assert_empty(w);
     world_end(w);
 }
 
 static void die_sending(world_t *w)
 {
-    cachemw_key_t key = key_of("/x");
+    cachemw_key_t key = world_key("/x");
     visit_t v;
     int i;
 
@@ -265,16 +266,16 @@ static void test_what_the_dead_were_sending_goes(void **state)
     int pins = 0;
 
     (void)state;
-    put(w, "/x", 1, 200000);
+    world_put(w, "/x", 1, 200000);
     in_dying_child(w, die_sending);
     for (i = 0; i < w->mem->geometry.pins; i++) {
         pins += w->mem->pins[i].owner != 0;
     }
     assert_int_equal(pins, 10);
-    del(w, "/x", NULL);
+    world_remove(w, "/x", NULL);
     assert_true(mw_blocks_free(w->mem) < mw_blocks_total(w->mem));
-    sweep(w);
-    assert_empty(w);
+    world_sweep(w);
+    world_assert_empty(w);
     assert_usable_and_empty_after_clear(w);
     world_end(w);
 }
@@ -386,9 +387,9 @@ static void kill_rounds(setting_t setting, int rounds)
         char name[32];
 
         sprintf(name, "/hammer/%d", i);
-        assert_int_not_equal(get(the_world, name, NULL), APR_EGENERAL);
+        assert_int_not_equal(world_get(the_world, name, NULL), APR_EGENERAL);
     }
-    sweep(the_world);
+    world_sweep(the_world);
     assert_usable_and_empty_after_clear(the_world);
     munmap(the_hammer, sizeof(*the_hammer));
     world_end(the_world);
@@ -431,5 +432,5 @@ int main(void)
         cmocka_unit_test(test_kills_at_random_instants_when_it_is_tight),
     };
 
-    return cmocka_run_group_tests(tests, group_begin, group_end);
+    return cmocka_run_group_tests(tests, world_group_begin, world_group_end);
 }

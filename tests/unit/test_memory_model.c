@@ -2,7 +2,7 @@
 
 /* Thousands of random calls, each answer compared with that of a plain map. */
 
-#include "test_memory_hammer.h"
+#include "memory_hammer.h"
 
 #define KEYS 200
 
@@ -56,7 +56,7 @@ static void model_get(model_t *m)
     }
     assert_int_equal(rv, m->the->is_there ? APR_SUCCESS : APR_NOTFOUND);
     if (m->the->is_there) {
-        cachemw_id_t id = id_of(m->the->seed);
+        cachemw_id_t id = world_id(m->the->seed);
 
         assert_memory_equal(&v.entry.id, &id, sizeof(id));
         assert_int_equal(v.entry.expires, m->the->expires);
@@ -76,8 +76,8 @@ static void model_put(model_t *m)
     apr_status_t rv;
 
     new.expires = m->w->now + (apr_time_t)(1 + r % 100) * SECOND;
-    rv = put_pieces(m->w, m->w->mem, m->key, new.seed, new.length, new.expires,
-                    1 + (r >> 9) % 9000, (int)(r >> 7) & 1);
+    rv = world_put_pieces(m->w, m->w->mem, m->key, new.seed, new.length,
+                          new.expires, 1 + (r >> 9) % 9000, (int)(r >> 7) & 1);
     if (rv == APR_ENOSPC && m->may_forget) {
         return;
     }
@@ -88,7 +88,7 @@ static void model_put(model_t *m)
 static void model_remove(model_t *m, int by_id)
 {
     apr_uint64_t r = hammer_random(&m->random);
-    cachemw_id_t id = id_of(m->the->seed + r % 2);
+    cachemw_id_t id = world_id(m->the->seed + r % 2);
     apr_status_t rv;
     visit_t v;
 
@@ -107,7 +107,7 @@ static void model_remove(model_t *m, int by_id)
 static void model_amend(model_t *m)
 {
     apr_uint64_t r = hammer_random(&m->random);
-    cachemw_id_t id = id_of(m->the->seed + (r % 4 == 0));
+    cachemw_id_t id = world_id(m->the->seed + (r % 4 == 0));
     char head[3000];
     apr_status_t rv;
     visit_t v;
@@ -134,7 +134,7 @@ static apr_status_t model_see(void *baton, const cachemw_key_t *key,
 {
     model_t *m = baton;
     known_t *known = &m->known[key->len / 3];
-    cachemw_id_t id = id_of(known->seed);
+    cachemw_id_t id = world_id(known->seed);
 
     assert_true(known->is_there);
     assert_memory_equal(&entry->id, &id, sizeof(id));
@@ -194,10 +194,10 @@ static void model_once(model_t *m)
             model_compare_all(m);
         }
         if ((r >> 8) % 20 == 1) {
-            sweep(m->w);
+            world_sweep(m->w);
         }
         if ((r >> 8) % 500 == 2) {
-            clear(m->w);
+            world_clear(m->w);
             for (i = 0; i < KEYS; i++) {
                 m->known[i].is_there = 0;
             }
@@ -228,8 +228,8 @@ static void model_run(setting_t setting, int may_forget)
                      mw_shard_units(m->w->mem, MW_MEM_SMALL)
                          + mw_shard_units(m->w->mem, MW_MEM_MAIN));
     assert_true(!may_forget == !m->forgotten);
-    clear(m->w);
-    assert_empty(m->w);
+    world_clear(m->w);
+    world_assert_empty(m->w);
     world_end(m->w);
     free(m);
 }
@@ -266,5 +266,5 @@ int main(void)
         cmocka_unit_test(test_few_entries_in_one_shard_do_the_same),
     };
 
-    return cmocka_run_group_tests(tests, group_begin, group_end);
+    return cmocka_run_group_tests(tests, world_group_begin, world_group_end);
 }

@@ -4,7 +4,7 @@
 
 #include <pthread.h>
 
-#include "test_memory_world.h"
+#include "memory_world.h"
 
 static const setting_t medium = { .size = 16 << 20 };
 
@@ -19,7 +19,7 @@ typedef struct sending_t {
 
 static apr_status_t send_begin(world_t *w, const char *name, sending_t *s)
 {
-    cachemw_key_t key = key_of(name);
+    cachemw_key_t key = world_key(name);
     apr_status_t rv;
     visit_t v;
 
@@ -59,11 +59,11 @@ static void test_large_bodies_are_sent_from_the_segment(void **state)
     apr_size_t n;
 
     (void)state;
-    put(w, "/small", 1, CACHEMW_PIECE_MAX);
+    world_put(w, "/small", 1, CACHEMW_PIECE_MAX);
     assert_int_equal(send_begin(w, "/small", &s), APR_SUCCESS);
     assert_int_equal(pinned(w), 0);
     send_end(&s);
-    put(w, "/large", 1, LARGE);
+    world_put(w, "/large", 1, LARGE);
     assert_int_equal(send_begin(w, "/large", &s), APR_SUCCESS);
     assert_int_equal(pinned(w), LARGE);
     apr_bucket_read(APR_BRIGADE_FIRST(s.body), &data, &n, APR_BLOCK_READ);
@@ -71,36 +71,36 @@ static void test_large_bodies_are_sent_from_the_segment(void **state)
     assert_int_equal(body_verify(s.body, 1), LARGE);
     send_end(&s);
     assert_int_equal(pinned(w), 0);
-    clear(w);
-    assert_empty(w);
+    world_clear(w);
+    world_assert_empty(w);
     world_end(w);
 }
 
 static void change_replace(world_t *w)
 {
-    assert_int_equal(put(w, "/x", 2, LARGE), APR_SUCCESS);
+    assert_int_equal(world_put(w, "/x", 2, LARGE), APR_SUCCESS);
 }
 
 static void change_remove(world_t *w)
 {
-    assert_int_equal(del(w, "/x", NULL), APR_SUCCESS);
+    assert_int_equal(world_remove(w, "/x", NULL), APR_SUCCESS);
 }
 
 static void change_clear(world_t *w)
 {
-    clear(w);
+    world_clear(w);
 }
 
 static void change_expire(world_t *w)
 {
     w->now += 3600 * SECOND;
-    sweep(w);
+    world_sweep(w);
 }
 
 static void change_amend(world_t *w)
 {
-    cachemw_key_t key = key_of("/x");
-    cachemw_id_t id = id_of(1);
+    cachemw_key_t key = world_key("/x");
+    cachemw_id_t id = world_id(1);
     char head[5000] = "";
     visit_t v;
 
@@ -115,7 +115,7 @@ static void change_amend(world_t *w)
 
 static void change_wipe(world_t *w)
 {
-    cachemw_key_t key = key_of("/x");
+    cachemw_key_t key = world_key("/x");
     apr_uint32_t i = mw_mem_shard_of(w->mem, mw_mem_hash(w->mem, &key));
 
     /* As if the holder of the lock had died. */
@@ -125,7 +125,7 @@ static void change_wipe(world_t *w)
     memset(w->mem->shards[i].queue, 0, sizeof(w->mem->shards[i].queue));
     memset(&w->mem->tallies[i], 0, sizeof(w->mem->tallies[i]));
     mw_mem_want_collection(w->mem);
-    sweep(w);
+    world_sweep(w);
 }
 
 /** Whatever becomes of the entry, the body that is being sent stays. */
@@ -143,19 +143,20 @@ static void test_a_body_being_sent_survives(void **state)
         sending_t s;
         int n;
 
-        put(w, "/x", 1, LARGE);
+        world_put(w, "/x", 1, LARGE);
         assert_int_equal(send_begin(w, "/x", &s), APR_SUCCESS);
         change[i](w);
         for (n = 0; n < 200; n++) {
             assert_int_equal(
-                put(w, apr_psprintf(w->pool, "/flood/%d", n), 9, 200000), 0);
+                world_put(w, apr_psprintf(w->pool, "/flood/%d", n), 9, 200000),
+                0);
         }
-        sweep(w);
+        world_sweep(w);
         assert_int_equal(body_verify(s.body, 1), LARGE);
         send_end(&s);
-        clear(w);
-        sweep(w);
-        assert_empty(w);
+        world_clear(w);
+        world_sweep(w);
+        world_assert_empty(w);
         world_end(w);
     }
 }
@@ -167,12 +168,12 @@ static void test_what_is_being_sent_is_not_evicted(void **state)
     int i;
 
     (void)state;
-    put(w, "/x", 1, LARGE);
+    world_put(w, "/x", 1, LARGE);
     assert_int_equal(send_begin(w, "/x", &s), APR_SUCCESS);
     for (i = 0; i < 300; i++) {
-        put(w, apr_psprintf(w->pool, "/flood/%d", i), 9, 100000);
+        world_put(w, apr_psprintf(w->pool, "/flood/%d", i), 9, 100000);
     }
-    assert_int_equal(get(w, "/x", NULL), APR_SUCCESS);
+    assert_int_equal(world_get(w, "/x", NULL), APR_SUCCESS);
     send_end(&s);
     world_end(w);
 }
@@ -186,7 +187,7 @@ static void test_buckets_can_be_split_copied_and_set_aside(void **state)
     sending_t s;
 
     (void)state;
-    put(w, "/x", 1, LARGE);
+    world_put(w, "/x", 1, LARGE);
     assert_int_equal(send_begin(w, "/x", &s), APR_SUCCESS);
     assert_int_equal(apr_brigade_partition(s.body, 100001, &e), APR_SUCCESS);
     rest = apr_brigade_split(s.body, e);
@@ -194,7 +195,7 @@ static void test_buckets_can_be_split_copied_and_set_aside(void **state)
     e = APR_BRIGADE_FIRST(rest);
     assert_int_equal(apr_bucket_copy(e, &copy), APR_SUCCESS);
     assert_int_equal(apr_bucket_setaside(copy, s.pool), APR_SUCCESS);
-    del(w, "/x", NULL);
+    world_remove(w, "/x", NULL);
     apr_brigade_cleanup(s.body);
     apr_brigade_destroy(rest);
     assert_int_equal(pinned(w), LARGE);
@@ -202,7 +203,7 @@ static void test_buckets_can_be_split_copied_and_set_aside(void **state)
     assert_true(copy->length > 1000);
     assert_int_equal(body_verify_at(s.body, 1, 100001), copy->length);
     send_end(&s);
-    assert_empty(w);
+    world_assert_empty(w);
     world_end(w);
 }
 
@@ -219,12 +220,12 @@ static void test_buckets_may_end_in_another_thread(void **state)
     sending_t s;
 
     (void)state;
-    put(w, "/x", 1, LARGE);
+    world_put(w, "/x", 1, LARGE);
     assert_int_equal(send_begin(w, "/x", &s), APR_SUCCESS);
-    del(w, "/x", NULL);
+    world_remove(w, "/x", NULL);
     assert_int_equal(pthread_create(&thread, NULL, destroy_elsewhere, &s), 0);
     pthread_join(thread, NULL);
-    assert_empty(w);
+    world_assert_empty(w);
     world_end(w);
 }
 
@@ -239,23 +240,24 @@ static void test_pinned_bytes_have_a_cap(void **state)
     for (i = 0; i < 12; i++) {
         const char *key = apr_psprintf(w->pool, "/cap/%d", i);
 
-        assert_int_equal(put(w, key, (apr_uint64_t)i, 900000), APR_SUCCESS);
+        assert_int_equal(world_put(w, key, (apr_uint64_t)i, 900000),
+                         APR_SUCCESS);
         assert_int_equal(send_begin(w, key, &s[i]), APR_SUCCESS);
         assert_int_equal(s[i].length, 900000);
         assert_true(pinned(w) <= w->size / 4);
     }
     assert_int_equal(pinned(w), 4 * 900000);
-    clear(w);
+    world_clear(w);
     for (i = 0; i < 30; i++) {
-        put(w, apr_psprintf(w->pool, "/flood/%d", i), 99, 900000);
+        world_put(w, apr_psprintf(w->pool, "/flood/%d", i), 99, 900000);
     }
     for (i = 0; i < 12; i++) {
         assert_int_equal(body_verify(s[i].body, (apr_uint64_t)i), 900000);
         send_end(&s[i]);
     }
     assert_int_equal(pinned(w), 0);
-    clear(w);
-    assert_empty(w);
+    world_clear(w);
+    world_assert_empty(w);
     world_end(w);
 }
 
@@ -267,12 +269,12 @@ static void test_readers_of_one_body_share_the_cap(void **state)
     int i;
 
     (void)state;
-    put(w, "/hot", 1, 3000000);
+    world_put(w, "/hot", 1, 3000000);
     for (i = 0; i < 50; i++) {
         assert_int_equal(send_begin(w, "/hot", &s[i]), APR_SUCCESS);
     }
     assert_int_equal(pinned(w), 3000000);
-    put(w, "/hot", 2, 10);
+    world_put(w, "/hot", 2, 10);
     for (i = 0; i < 50; i++) {
         assert_int_equal(body_verify(s[i].body, 1), 3000000);
         send_end(&s[i]);
@@ -290,7 +292,7 @@ static void test_without_a_slot_bodies_are_copied(void **state)
 
     (void)state;
     for (i = 0; i < 4; i++) {
-        put(w, apr_psprintf(w->pool, "/%d", (int)i), i, sizes[i]);
+        world_put(w, apr_psprintf(w->pool, "/%d", (int)i), i, sizes[i]);
     }
     apr_pool_clear(w->pchild);
     assert_int_equal(w->mem->owner, 0);
@@ -302,12 +304,12 @@ static void test_without_a_slot_bodies_are_copied(void **state)
         assert_int_equal(send_begin(w, key, &s), APR_SUCCESS);
         assert_int_equal(pinned(w), 0);
         assert_int_equal(apr_brigade_partition(s.body, 60000, &e), 0);
-        del(w, key, NULL);
+        world_remove(w, key, NULL);
         assert_int_equal(body_verify(s.body, i), sizes[i]);
         send_end(&s);
     }
-    assert_int_equal(put(w, "/no", 1, 1), APR_ENOSPC);
-    assert_empty(w);
+    assert_int_equal(world_put(w, "/no", 1, 1), APR_ENOSPC);
+    world_assert_empty(w);
     world_end(w);
 }
 
@@ -327,8 +329,8 @@ static void test_more_children_than_slots_go_without(void **state)
         assert_int_equal(PROVIDER->child_init(child[i], pchild), 0);
         assert_int_equal(child[i]->owner, i < slots ? i + 1 : 0);
     }
-    put(w, "/1", 1, 70000);
-    assert_int_equal(get_from(w, child[slots], key_of("/1"), NULL), 0);
+    world_put(w, "/1", 1, 70000);
+    assert_int_equal(world_get_from(w, child[slots], world_key("/1"), NULL), 0);
     apr_pool_clear(pchild);
     assert_int_equal(PROVIDER->child_init(child[slots], pchild), 0);
     assert_int_equal(child[slots]->owner, 2);
@@ -346,12 +348,12 @@ static void test_short_runs_are_gathered(void **state)
 
     (void)state;
     for (i = 0; i < 20000; i++) {
-        put(w, apr_psprintf(w->pool, "/crumb/%d", i), 1, 300);
+        world_put(w, apr_psprintf(w->pool, "/crumb/%d", i), 1, 300);
     }
     for (i = 0; i < 20000; i += 2) {
-        del(w, apr_psprintf(w->pool, "/crumb/%d", i), NULL);
+        world_remove(w, apr_psprintf(w->pool, "/crumb/%d", i), NULL);
     }
-    assert_int_equal(put(w, "/x", 5, 2000000), APR_SUCCESS);
+    assert_int_equal(world_put(w, "/x", 5, 2000000), APR_SUCCESS);
     assert_int_equal(send_begin(w, "/x", &s), APR_SUCCESS);
     for (e = APR_BRIGADE_FIRST(s.body); e != APR_BRIGADE_SENTINEL(s.body);
          e = APR_BUCKET_NEXT(e)) {
@@ -360,8 +362,8 @@ static void test_short_runs_are_gathered(void **state)
     assert_true(n <= 2000000 / 4096);
     assert_int_equal(body_verify(s.body, 5), 2000000);
     send_end(&s);
-    clear(w);
-    assert_empty(w);
+    world_clear(w);
+    world_assert_empty(w);
     world_end(w);
 }
 
@@ -380,5 +382,5 @@ int main(void)
         cmocka_unit_test(test_short_runs_are_gathered),
     };
 
-    return cmocka_run_group_tests(tests, group_begin, group_end);
+    return cmocka_run_group_tests(tests, world_group_begin, world_group_end);
 }

@@ -4,7 +4,7 @@
 
 #include <pthread.h>
 
-#include "test_memory_hammer.h"
+#include "memory_hammer.h"
 
 #define THREADS 4
 
@@ -43,9 +43,9 @@ static void hammer_all(setting_t setting, apr_uint64_t hits)
     }
     assert_int_equal(h->wrong, 0);
     assert_int_equal(the_world->mem->header->recovered, 0);
-    clear(the_world);
-    sweep(the_world);
-    assert_empty(the_world);
+    world_clear(the_world);
+    world_sweep(the_world);
+    world_assert_empty(the_world);
     assert_int_equal(the_world->mem->header->collection.freed, 0);
     world_end(the_world);
     munmap(h, sizeof(*h));
@@ -106,9 +106,9 @@ static void test_a_collection_takes_nothing_that_is_used(void **state)
     assert_int_equal(h->wrong, 0);
     assert_true(the_world->mem->header->collection.served > 3);
     assert_int_equal(the_world->mem->header->collection.freed, 0);
-    clear(the_world);
-    sweep(the_world);
-    assert_empty(the_world);
+    world_clear(the_world);
+    world_sweep(the_world);
+    world_assert_empty(the_world);
     world_end(the_world);
     munmap(h, sizeof(*h));
 }
@@ -121,5 +121,5 @@ int main(void)
         cmocka_unit_test(test_a_collection_takes_nothing_that_is_used),
     };
 
-    return cmocka_run_group_tests(tests, group_begin, group_end);
+    return cmocka_run_group_tests(tests, world_group_begin, world_group_end);
 }

@@ -1,58 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
-/**
- * @file test_memory_world.h
- * @brief What the tests of the memory provider share: a server without a
- *        server. Included by one program each, hence static.
- *
- * A world has one segment, which outlives stores like httpd's retained one, and
- * the time. Bodies are made from a seed and checked byte by byte, so that a
- * body that is wrong, mixed or short anywhere is seen.
- */
-#ifndef TEST_MEMORY_WORLD_H
-#define TEST_MEMORY_WORLD_H
-
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/mman.h>
-
-#include <cmocka.h>
-
-#include "apr_general.h"
-#include "apr_strings.h"
-
-#include "providers/memory/blocks.h"
-#include "providers/memory/chain.h"
-#include "providers/memory/collect.h"
-#include "providers/memory/layout.h"
-#include "providers/memory/memory.h"
-#include "providers/memory/shard.h"
-#include "providers/memory/slots.h"
-
-#define PROVIDER (&mw_memory_provider)
-#define EPOCH APR_INT64_C(1700000000000000)
-#define SECOND APR_USEC_PER_SEC
-
-typedef struct world_t {
-    apr_pool_t *pool;
-    cachemw_services_t services;
-    void *base; /* the segment; NULL: none yet */
-    apr_size_t size;
-    apr_uint64_t layout;
-    apr_uint64_t *counts; /* shared by processes */
-    mw_mem_t *mem;
-    apr_pool_t *pchild;
-    apr_time_t now;
-} world_t;
+#include "memory_world.h"
 
 #ifdef MW_CHAIN_TSAN
 /* Its search for deadlocks knows 64 locks a thread; slots are more. */
 const char *__tsan_default_options(void);
+
 const char *__tsan_default_options(void)
 {
     return "detect_deadlocks=0";
@@ -62,7 +15,7 @@ const char *__tsan_default_options(void)
 /** The world of the running test; the services table finds it here. */
 static world_t *world_current;
 
-static void *world_map(apr_size_t size)
+void *world_map(apr_size_t size)
 {
     void *base = mmap(NULL, size, PROT_READ | PROT_WRITE,
                       MAP_SHARED | MAP_ANONYMOUS, -1, 0);
@@ -137,14 +90,7 @@ static apr_status_t service_segment(const cachemw_services_t *services,
     return APR_SUCCESS;
 }
 
-/** Options as core would hand them in; 0: not given. */
-typedef struct setting_t {
-    apr_int64_t size;
-    apr_int64_t max_entries;
-    apr_int64_t shards;
-} setting_t;
-
-static void *world_open(world_t *w, setting_t setting)
+void *world_open(world_t *w, setting_t setting)
 {
     cachemw_value_t values[8];
     const char *error = NULL;
@@ -163,7 +109,7 @@ static void *world_open(world_t *w, setting_t setting)
     return store;
 }
 
-static world_t *world_make(setting_t setting)
+world_t *world_make(setting_t setting)
 {
     world_t *w = calloc(1, sizeof(*w));
 
@@ -185,7 +131,7 @@ static world_t *world_make(setting_t setting)
     return w;
 }
 
-static void world_end(world_t *w)
+void world_end(world_t *w)
 {
     apr_pool_destroy(w->pool);
     munmap(w->base, w->size);
@@ -193,13 +139,7 @@ static void world_end(world_t *w)
     free(w);
 }
 
-/** One call: a pool and a bucket allocator of its own. */
-typedef struct visit_t {
-    cachemw_call_t call;
-    cachemw_entry_t entry;
-} visit_t;
-
-static void visit_begin(world_t *w, visit_t *v)
+void visit_begin(world_t *w, visit_t *v)
 {
     memset(v, 0, sizeof(*v));
     apr_pool_create(&v->call.pool, NULL);
@@ -207,19 +147,19 @@ static void visit_begin(world_t *w, visit_t *v)
     v->call.now = w->now;
 }
 
-static void visit_end(visit_t *v)
+void visit_end(visit_t *v)
 {
     apr_pool_destroy(v->call.pool);
 }
 
-static cachemw_key_t key_of(const char *text)
+cachemw_key_t world_key(const char *text)
 {
     cachemw_key_t key = { text, strlen(text) };
 
     return key;
 }
 
-static cachemw_id_t id_of(apr_uint64_t n)
+cachemw_id_t world_id(apr_uint64_t n)
 {
     cachemw_id_t id;
 
@@ -228,7 +168,7 @@ static cachemw_id_t id_of(apr_uint64_t n)
     return id;
 }
 
-/** Byte i of the body with this seed: differs at every place and seed. */
+/** Differs at every place and seed. */
 static unsigned char body_byte(apr_uint64_t seed, apr_uint64_t i)
 {
     apr_uint64_t x = (seed + (i >> 3) + 1) * APR_UINT64_C(0x9e3779b97f4a7c15);
@@ -237,8 +177,8 @@ static unsigned char body_byte(apr_uint64_t seed, apr_uint64_t i)
     return (unsigned char)(x >> (8 * (i & 7)));
 }
 
-static void body_fill(char *to, apr_uint64_t seed, apr_uint64_t from,
-                      apr_size_t length)
+void body_fill(char *to, apr_uint64_t seed, apr_uint64_t from,
+               apr_size_t length)
 {
     apr_size_t i;
 
@@ -247,9 +187,8 @@ static void body_fill(char *to, apr_uint64_t seed, apr_uint64_t from,
     }
 }
 
-/** @return how many bytes of a brigade are those of the body from `from` on */
-static apr_uint64_t body_verify_at(apr_bucket_brigade *body, apr_uint64_t seed,
-                                   apr_uint64_t from)
+apr_uint64_t body_verify_at(apr_bucket_brigade *body, apr_uint64_t seed,
+                            apr_uint64_t from)
 {
     apr_uint64_t at = from;
     apr_bucket *e;
@@ -272,20 +211,17 @@ static apr_uint64_t body_verify_at(apr_bucket_brigade *body, apr_uint64_t seed,
     return at - from;
 }
 
-static apr_uint64_t body_verify(apr_bucket_brigade *body, apr_uint64_t seed)
+apr_uint64_t body_verify(apr_bucket_brigade *body, apr_uint64_t seed)
 {
     return body_verify_at(body, seed, 0);
 }
 
-#define HEAD_LEN 250
-
-/** Heads are made from the seed, too; an amended one may be longer. */
-static void head_fill(char *head, apr_uint64_t seed, apr_size_t length)
+void head_fill(char *head, apr_uint64_t seed, apr_size_t length)
 {
     body_fill(head, ~seed, 0, length);
 }
 
-static int head_verify(const char *head, apr_uint64_t seed, apr_size_t length)
+int head_verify(const char *head, apr_uint64_t seed, apr_size_t length)
 {
     apr_size_t i;
 
@@ -297,11 +233,10 @@ static int head_verify(const char *head, apr_uint64_t seed, apr_size_t length)
     return length >= HEAD_LEN;
 }
 
-/** Store in pieces of `piece` bytes. The id is made from the seed. */
-static apr_status_t put_pieces(world_t *w, mw_mem_t *mem, cachemw_key_t key,
-                               apr_uint64_t seed, apr_uint64_t length,
-                               apr_time_t expires, apr_size_t piece,
-                               int announced)
+apr_status_t world_put_pieces(world_t *w, mw_mem_t *mem, cachemw_key_t key,
+                              apr_uint64_t seed, apr_uint64_t length,
+                              apr_time_t expires, apr_size_t piece,
+                              int announced)
 {
     char head[HEAD_LEN];
     char *data = malloc(piece);
@@ -312,7 +247,7 @@ static apr_status_t put_pieces(world_t *w, mw_mem_t *mem, cachemw_key_t key,
 
     visit_begin(w, &v);
     head_fill(head, seed, HEAD_LEN);
-    v.entry.id = id_of(seed);
+    v.entry.id = world_id(seed);
     v.entry.head = head;
     v.entry.head_len = HEAD_LEN;
     v.entry.expires = expires;
@@ -336,19 +271,15 @@ static apr_status_t put_pieces(world_t *w, mw_mem_t *mem, cachemw_key_t key,
     return rv;
 }
 
-static apr_status_t put(world_t *w, const char *key, apr_uint64_t seed,
-                        apr_uint64_t length)
+apr_status_t world_put(world_t *w, const char *key, apr_uint64_t seed,
+                       apr_uint64_t length)
 {
-    return put_pieces(w, w->mem, key_of(key), seed, length,
-                      w->now + 3600 * SECOND, 16384, 1);
+    return world_put_pieces(w, w->mem, world_key(key), seed, length,
+                            w->now + 3600 * SECOND, 16384, 1);
 }
 
-/**
- * Look up and verify everything: the id names the seed, the seed makes head and
- * body. @return APR_EGENERAL when anything is not as it was stored
- */
-static apr_status_t get_from(world_t *w, mw_mem_t *mem, cachemw_key_t key,
-                             apr_uint64_t *seed)
+apr_status_t world_get_from(world_t *w, mw_mem_t *mem, cachemw_key_t key,
+                            apr_uint64_t *seed)
 {
     cachemw_id_t id;
     apr_status_t rv;
@@ -361,7 +292,7 @@ static apr_status_t get_from(world_t *w, mw_mem_t *mem, cachemw_key_t key,
         apr_uint64_t n;
 
         memcpy(&n, &v.entry.id, sizeof(n));
-        id = id_of(n);
+        id = world_id(n);
         if (memcmp(&id, &v.entry.id, sizeof(id))
             || !head_verify(v.entry.head, n, v.entry.head_len)
             || body_verify(v.entry.body, n) != (apr_uint64_t)v.entry.body_len) {
@@ -375,14 +306,14 @@ static apr_status_t get_from(world_t *w, mw_mem_t *mem, cachemw_key_t key,
     return rv;
 }
 
-static apr_status_t get(world_t *w, const char *key, apr_uint64_t *seed)
+apr_status_t world_get(world_t *w, const char *key, apr_uint64_t *seed)
 {
-    return get_from(w, w->mem, key_of(key), seed);
+    return world_get_from(w, w->mem, world_key(key), seed);
 }
 
-static apr_status_t del(world_t *w, const char *key, const cachemw_id_t *id)
+apr_status_t world_remove(world_t *w, const char *key, const cachemw_id_t *id)
 {
-    cachemw_key_t k = key_of(key);
+    cachemw_key_t k = world_key(key);
     apr_status_t rv;
     visit_t v;
 
@@ -392,7 +323,7 @@ static apr_status_t del(world_t *w, const char *key, const cachemw_id_t *id)
     return rv;
 }
 
-static void clear(world_t *w)
+void world_clear(world_t *w)
 {
     visit_t v;
 
@@ -401,8 +332,7 @@ static void clear(world_t *w)
     visit_end(&v);
 }
 
-/** Sweep until there is nothing more to do. */
-static void sweep(world_t *w)
+void world_sweep(world_t *w)
 {
     int more = 1;
     visit_t v;
@@ -414,7 +344,7 @@ static void sweep(world_t *w)
     visit_end(&v);
 }
 
-static cachemw_stats_t stats_of(world_t *w)
+cachemw_stats_t world_stats(world_t *w)
 {
     cachemw_stats_t stats = { -1, -1, -1, -1, -1, NULL, NULL };
     visit_t v;
@@ -425,11 +355,10 @@ static cachemw_stats_t stats_of(world_t *w)
     return stats;
 }
 
-/** Nothing is held: entries, bytes, units, claims. */
-static void assert_empty(world_t *w)
+void world_assert_empty(world_t *w)
 {
     const mw_mem_t *mem = w->mem;
-    cachemw_stats_t stats = stats_of(w);
+    cachemw_stats_t stats = world_stats(w);
     apr_uint32_t i;
 
     assert_int_equal(stats.entries, 0);
@@ -448,17 +377,15 @@ static void assert_empty(world_t *w)
     }
 }
 
-static int group_begin(void **state)
+int world_group_begin(void **state)
 {
     (void)state;
     return apr_initialize();
 }
 
-static int group_end(void **state)
+int world_group_end(void **state)
 {
     (void)state;
     apr_terminate();
     return 0;
 }
-
-#endif

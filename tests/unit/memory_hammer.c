@@ -1,28 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
-/**
- * @file test_memory_hammer.h
- * @brief Many calls of all kinds in random order, everything that comes out
- *        verified. For threads, and for processes that get killed.
- */
-#ifndef TEST_MEMORY_HAMMER_H
-#define TEST_MEMORY_HAMMER_H
+#include "memory_hammer.h"
 
-#include "test_memory_world.h"
-
-#define HAMMER_KEYS 300
-
-/** What hammering processes share. */
-typedef struct hammer_t {
-    apr_uint64_t stop;
-    apr_uint64_t seed; /* of the next body */
-    apr_uint64_t wrong;
-    apr_uint64_t hits;
-    apr_uint64_t misses;
-    apr_uint64_t stored;
-} hammer_t;
-
-static apr_uint64_t hammer_random(apr_uint64_t *state)
+apr_uint64_t hammer_random(apr_uint64_t *state)
 {
     *state ^= *state << 13;
     *state ^= *state >> 7;
@@ -30,8 +10,7 @@ static apr_uint64_t hammer_random(apr_uint64_t *state)
     return *state * APR_UINT64_C(0x2545f4914f6cdd1d) >> 11;
 }
 
-/** Mostly small, some large enough to be pinned, few larger than a file's. */
-static apr_uint64_t hammer_length(apr_uint64_t r)
+apr_uint64_t hammer_length(apr_uint64_t r)
 {
     static const apr_uint64_t limit[] = { 10,   300,   1000,  3000,
                                           3000, 10000, 60000, 300000 };
@@ -43,9 +22,10 @@ static void hammer_put(world_t *w, hammer_t *h, cachemw_key_t key,
                        apr_uint64_t r)
 {
     apr_uint64_t seed = MW_MEM_ADD(&h->seed, 1);
-    apr_status_t rv = put_pieces(w, w->mem, key, seed, hammer_length(r),
-                                 w->now + (apr_time_t)(1 + r % 100) * SECOND,
-                                 1 + (r >> 5) % 20000, (int)(r >> 4) & 1);
+    apr_status_t rv =
+        world_put_pieces(w, w->mem, key, seed, hammer_length(r),
+                         w->now + (apr_time_t)(1 + r % 100) * SECOND,
+                         1 + (r >> 5) % 20000, (int)(r >> 4) & 1);
 
     if (rv == APR_SUCCESS) {
         MW_MEM_ADD(&h->stored, 1);
@@ -55,7 +35,6 @@ static void hammer_put(world_t *w, hammer_t *h, cachemw_key_t key,
     }
 }
 
-/** Amend the entry with the longer or shorter head that its seed makes. */
 static void hammer_amend(world_t *w, cachemw_key_t key, apr_uint64_t r)
 {
     char head[2000];
@@ -108,7 +87,7 @@ static void hammer_house(world_t *w, apr_uint64_t r)
     visit_end(&v);
 }
 
-static void hammer_once(world_t *w, hammer_t *h, apr_uint64_t *random)
+void hammer_once(world_t *w, hammer_t *h, apr_uint64_t *random)
 {
     apr_uint64_t r = hammer_random(random);
     char name[32];
@@ -129,7 +108,7 @@ static void hammer_once(world_t *w, hammer_t *h, apr_uint64_t *random)
         hammer_put(w, h, key, hammer_random(random));
         break;
     case 8:
-        del(w, name, NULL);
+        world_remove(w, name, NULL);
         break;
     case 9:
     case 10:
@@ -142,7 +121,7 @@ static void hammer_once(world_t *w, hammer_t *h, apr_uint64_t *random)
         hammer_house(w, hammer_random(random));
         break;
     default:
-        rv = get_from(w, w->mem, key, NULL);
+        rv = world_get_from(w, w->mem, key, NULL);
         MW_MEM_ADD(rv == APR_SUCCESS    ? &h->hits
                    : rv == APR_NOTFOUND ? &h->misses
                                         : &h->wrong,
@@ -150,5 +129,3 @@ static void hammer_once(world_t *w, hammer_t *h, apr_uint64_t *random)
         break;
     }
 }
-
-#endif
