@@ -294,6 +294,9 @@ class Httpd:
         rc, self.process = self.process.returncode, None
         assert not left, f"processes left after the stop: {left}"
         assert rc == 0, f"httpd ended with {rc}:\n{self.log()[-4000:]}"
+        # a death is logged up to a second after it happened
+        bad = [x for x in self.new_log().splitlines() if CASUALTIES.search(x)]
+        assert not bad, "in the error log:\n" + "\n".join(bad[:20])
 
     def remove(self):
         self.stop()
@@ -320,9 +323,14 @@ class Httpd:
 
     def new_log(self):
         """What was logged since the last call."""
-        log = self.log()
-        new, self._seen = log[self._seen:], len(log)
-        return new
+        try:
+            with open(self.dir / "error.log", "rb") as log:
+                log.seek(self._seen)
+                new = log.read()
+        except FileNotFoundError:
+            return ""
+        self._seen += len(new)
+        return new.decode(errors="replace")
 
     def wait_log(self, text, timeout=START):
         return wait_for(lambda: text in self.log(), f"{text!r} in the log",
