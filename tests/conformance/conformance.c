@@ -57,6 +57,30 @@ typedef struct settings_t {
     apr_pool_t *pool;
 } settings_t;
 
+static int test_is_wanted(const settings_t *settings, const ct_test_t *test)
+{
+    int i;
+
+    for (i = 0; i < settings->patterns->nelts; i++) {
+        if (apr_fnmatch(APR_ARRAY_IDX(settings->patterns, i, const char *),
+                        test->name, 0)
+            == APR_SUCCESS) {
+            return 1;
+        }
+    }
+    return settings->patterns->nelts == 0;
+}
+
+static int tests_count(const settings_t *settings)
+{
+    int n = 0, i;
+
+    for (i = 0; ct_test_at(i) != NULL; i++) {
+        n += test_is_wanted(settings, ct_test_at(i));
+    }
+    return n;
+}
+
 static const char *option_value(int argc, const char *const *argv, int *i)
 {
     return *i + 1 < argc ? argv[++*i] : NULL;
@@ -161,24 +185,13 @@ static const char *arguments_parse(settings_t *settings, int argc,
     if (error == NULL && !tested && !settings->list && !settings->help) {
         error = "which provider?";
     }
+    if (error == NULL && tests_count(settings) == 0) {
+        error = "no test has such a name; --list lists them";
+    }
     settings->plan.definitions =
         (const ct_definition_t *)settings->definitions->elts;
     settings->plan.ndefinitions = settings->definitions->nelts;
     return error;
-}
-
-static int test_is_wanted(const settings_t *settings, const ct_test_t *test)
-{
-    int i;
-
-    for (i = 0; i < settings->patterns->nelts; i++) {
-        if (apr_fnmatch(APR_ARRAY_IDX(settings->patterns, i, const char *),
-                        test->name, 0)
-            == APR_SUCCESS) {
-            return 1;
-        }
-    }
-    return settings->patterns->nelts == 0;
 }
 
 static int tests_list(const settings_t *settings)
@@ -220,11 +233,8 @@ static int tests_run_tap(const settings_t *settings)
     int failed = 0, n = 0, i;
     ct_result_t result;
 
+    printf("1..%d\n", tests_count(settings));
     for (i = 0; ct_test_at(i) != NULL; i++) {
-        n += test_is_wanted(settings, ct_test_at(i));
-    }
-    printf("1..%d\n", n);
-    for (i = n = 0; ct_test_at(i) != NULL; i++) {
         const ct_test_t *test = ct_test_at(i);
 
         if (test_is_wanted(settings, test)) {
