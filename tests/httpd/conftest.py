@@ -5,6 +5,7 @@ use paths of their own; after every test the servers are looked at."""
 import fnmatch
 import itertools
 import re
+import signal
 import sys
 
 import pytest
@@ -240,6 +241,16 @@ def usual_servers_end():
     for server in _sites.values():
         server.remove()
     _sites.clear()
+
+
+# ---- being told to stop, tests stop their servers ---------------------------
+
+def pytest_configure(config):
+    def interrupt(number, frame):
+        raise KeyboardInterrupt(f"signal {number}")
+
+    signal.signal(signal.SIGTERM, interrupt)
+    signal.signal(signal.SIGHUP, interrupt)
 
 
 # ---- what is only for one provider is not even collected for another --------

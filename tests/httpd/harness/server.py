@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A private httpd: own directory, ports and configuration."""
 
+import ctypes
 import os
 import random
 import re
@@ -98,6 +99,11 @@ def wait_for(condition, what, timeout=START):
             raise AssertionError(f"waited {timeout} s for {what}")
         time.sleep(pause)
         pause = min(pause * 1.5, 0.05)
+
+
+def _die_with_parent():
+    """httpd must not outlive a test program that was killed."""
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM)      # PR_SET_PDEATHSIG
 
 
 def processes_of(group):
@@ -242,7 +248,8 @@ class Httpd:
         with open(self.dir / "stderr", "wb") as stderr:
             self.process = subprocess.Popen(
                 self.command + ["-DFOREGROUND"], stdin=subprocess.DEVNULL,
-                stdout=stderr, stderr=stderr, start_new_session=True, cwd="/")
+                stdout=stderr, stderr=stderr, start_new_session=True, cwd="/",
+                preexec_fn=_die_with_parent)
         wait_for(lambda: self.process.poll() is not None or
                  self.log().count("resuming normal operations") > ready,
                  "httpd to start")
