@@ -361,6 +361,11 @@ static const mw_option_type_t types[] = {
         .accepted = "a path, absolute or below the cache directory,",
         .parse = path_parse,
     },
+    [CACHEMW_FILE] = {
+        .name = "file",
+        .accepted = "a file, absolute or below the cache directory,",
+        .parse = path_parse,
+    },
     [CACHEMW_SECRET] = {
         .name = "secret",
         .accepted = "any text",

@@ -21,7 +21,8 @@ typedef struct mw_options_t {
  * gets it.
  * @param sets tables in; values out, allocated in pool
  * @param words not changed; results may point into them
- * @param cache_dir relative CACHEMW_PATH values are below it
+ * @param cache_dir relative CACHEMW_PATH, CACHEMW_FILE and CACHEMW_SECRET_FILE
+ *        values are below it
  * @param pool where values live; errors too
  * @return NULL, or what is wrong: option, value and what is accepted, without
  *         a trailing full stop. Unknown names list the known ones; a name

@@ -203,7 +203,12 @@ typedef enum cachemw_type_e {
     CACHEMW_ENUM,        /**< one of the words in option.words; value.number is
                            its index and value.string the word */
     CACHEMW_PATH,        /**< absolute, or below the cache directory;
-                           value.string is absolute */
+                           value.string is absolute. The store's own: two
+                           stores must not share it */
+    CACHEMW_FILE,        /**< a file that is only read and may be shared by
+                           stores (certificate, key, CA); relative ones are
+                           below the cache directory; value.string is
+                           absolute */
     CACHEMW_SECRET,      /**< like STRING, but never shown anywhere */
     CACHEMW_SECRET_FILE, /**< path of a file, read once in the parent; its
                            text without trailing newline is value.string,

@@ -30,6 +30,7 @@ enum {
     MODE,
     TITLE,
     DIRECTORY,
+    CA_FILE,
     TOKEN,
     TOKEN_FILE,
     NEAR
@@ -71,6 +72,7 @@ static const cachemw_option_t table[] = {
                .words = modes },
     [TITLE] = { .name = "title", .type = CACHEMW_STRING },
     [DIRECTORY] = { .name = "cache_dir", .type = CACHEMW_PATH },
+    [CA_FILE] = { .name = "ca_file", .type = CACHEMW_FILE },
     [TOKEN] = { .name = "auth_token", .type = CACHEMW_SECRET },
     [TOKEN_FILE] = { .name = "auth_token_file", .type = CACHEMW_SECRET_FILE },
     [NEAR] = { .name = "near", .type = CACHEMW_STORE },
@@ -219,6 +221,11 @@ static void test_options_paths(void **state)
     assert_string_equal(
         word_accept("cache_dir=a/../b", DIRECTORY, *state)->string,
         "/var/cache/store/b");
+    assert_string_equal(
+        word_accept("ca_file=/etc/ssl/ca.pem", CA_FILE, *state)->string,
+        "/etc/ssl/ca.pem");
+    assert_string_equal(word_accept("ca_file=ca.pem", CA_FILE, *state)->string,
+                        "/var/cache/store/ca.pem");
 }
 
 static void test_options_off_is_unset(void **state)
@@ -236,7 +243,7 @@ static void test_options_off_is_unset(void **state)
 #define KNOWN                                                \
     "known are size, max_entries, max_size, timeout, keep, " \
     "max_file_age, ratio, shared, mode, title, cache_dir, "  \
-    "auth_token, auth_token_file, near"
+    "ca_file, auth_token, auth_token_file, near"
 
 static void test_options_mistakes(void **state)
 {
@@ -319,6 +326,10 @@ static void test_options_mistakes(void **state)
         { "cache_dir=../x", "option 'cache_dir': '../x' leads out of the cache "
                             "directory '/var/cache/store'; a path, absolute or "
                             "below the cache directory, is accepted" },
+        { "ca_file=../x",
+          "option 'ca_file': '../x' leads out of the cache directory "
+          "'/var/cache/store'; a file, absolute or below the cache directory, "
+          "is accepted" },
         { "near=", "option 'near': '' is empty; the name of a store is "
                    "accepted" },
         { "auth_token=",
@@ -583,6 +594,7 @@ static void test_options_reference(void **state)
         { .name = "space", .alias = "size" },
         { .name = "mode", .type = CACHEMW_ENUM, .words = modes, .required = 1 },
         { .name = "title", .type = CACHEMW_STRING, .help = "Text." },
+        { .name = "ca_file", .type = CACHEMW_FILE, .help = "Who is trusted." },
         { .name = NULL }
     };
 
@@ -590,7 +602,8 @@ static void test_options_reference(void **state)
                         "size\tsize\t64M\tof at least 1M\tMemory for entries.\n"
                         "space\talias\t-\t-\tanother name of size\n"
                         "mode\tenum\trequired\tfast, safe or paranoid\t-\n"
-                        "title\tstring\t-\t-\tText.\n");
+                        "title\tstring\t-\t-\tText.\n"
+                        "ca_file\tfile\t-\t-\tWho is trusted.\n");
     assert_string_equal(mw_options_reference(NULL, *state), "");
 }
 
