@@ -7,6 +7,8 @@
 
 #include "store_private.h"
 
+#define TABLE_FLAGS (CACHEMW_REMOTE | CACHEMW_SERIALIZE | CACHEMW_IN_MEMORY)
+
 static void default_close(void *store)
 {
     (void)store;
@@ -96,6 +98,20 @@ static const char *table_missing(const cachemw_provider_t *table)
     return NULL;
 }
 
+static const char *table_flags(const cachemw_provider_t *table,
+                               apr_pool_t *pool)
+{
+    const unsigned int unknown = table->flags & ~TABLE_FLAGS;
+
+    if (!unknown) {
+        return NULL;
+    }
+    return apr_psprintf(pool,
+                        "the provider's table has flags that this mod_cachemw"
+                        " does not know: 0x%x",
+                        unknown);
+}
+
 static void table_compose(mw_store_t *store)
 {
     const cachemw_provider_t *table = &store->table;
@@ -142,5 +158,5 @@ const char *mw_table_normalise(mw_store_t *store,
     }
     table_compose(store);
     table_fill(table);
-    return NULL;
+    return table_flags(table, pool);
 }

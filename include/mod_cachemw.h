@@ -363,7 +363,8 @@ typedef apr_status_t cachemw_keys_fn(void *baton, const cachemw_key_t *key,
  */
 struct cachemw_provider_t {
     apr_size_t size;    /**< sizeof(cachemw_provider_t) */
-    unsigned int flags; /**< CACHEMW_REMOTE, _SERIALIZE, _IN_MEMORY */
+    unsigned int flags; /**< CACHEMW_REMOTE, _SERIALIZE, _IN_MEMORY; a table
+                           with one that is not known is refused */
     const cachemw_option_t *options; /**< may be NULL: no options */
     /**
      * Fallback of the option max_object_size, as text. NULL: what

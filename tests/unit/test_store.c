@@ -62,6 +62,17 @@ static void test_table_of_no_size_is_refused(void **state)
     open_fails(*state, &table, NONE, "is its member size set?");
 }
 
+/* A flag that is not known is a promise that would not be kept. */
+static void test_table_with_unknown_flags_is_refused(void **state)
+{
+    cachemw_provider_t table = fake_full;
+
+    table.flags = CACHEMW_REMOTE | 0x08u | 0x40000000u;
+    open_fails(*state, &table, NONE, "does not know: 0x40000008");
+    table.flags = CACHEMW_REMOTE | CACHEMW_SERIALIZE | CACHEMW_IN_MEMORY;
+    assert_int_equal(fixture_open(*state, &table, NONE), APR_SUCCESS);
+}
+
 /* What lies beyond its size is not the provider's and never called. */
 static void test_table_smaller_than_ours_has_fewer_slots(void **state)
 {
@@ -1153,6 +1164,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(test_table_without_a_required_slot_is_refused),
         TEST(test_table_of_no_size_is_refused),
+        TEST(test_table_with_unknown_flags_is_refused),
         TEST(test_table_smaller_than_ours_has_fewer_slots),
         TEST(test_table_larger_than_ours_is_read_as_far_as_known),
         TEST(test_table_is_copied),
