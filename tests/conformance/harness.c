@@ -179,14 +179,24 @@ static apr_status_t capture_open(const cachemw_services_t *services,
     return rv;
 }
 
-static const cachemw_provider_t *capture_table(ct_t *c,
-                                               const cachemw_provider_t *table)
+void ct_table_find(ct_t *c)
 {
-    cachemw_provider_t *copy = apr_pcalloc(c->pconf, sizeof(*copy));
-    apr_size_t size = table->size;
+    const ct_definition_t *d = &c->plan->definitions[c->plan->ndefinitions - 1];
+    const cachemw_provider_t *table = ct_provider_find(d->provider);
+    apr_size_t size;
 
-    memcpy(copy, table, size < sizeof(*copy) ? size : sizeof(*copy));
-    c->table = *copy;
+    memset(&c->table, 0, sizeof(c->table));
+    if (table != NULL) {
+        size = table->size < sizeof(*table) ? table->size : sizeof(*table);
+        memcpy(&c->table, table, size);
+    }
+}
+
+static const cachemw_provider_t *capture_table(ct_t *c)
+{
+    cachemw_provider_t *copy = apr_pmemdup(c->pconf, &c->table, sizeof(*copy));
+
+    ct_check(c, copy->open != NULL, "the table has no open");
     copy->open = capture_open;
     capturing = c;
     return copy;
@@ -207,7 +217,7 @@ static void store_open(ct_t *c, world_t *world, int i)
                              c->site->dir, c->pconf);
     ct_check(c, error == NULL, "%s: %s", d->provider, error);
     if (i == c->plan->ndefinitions - 1) {
-        table = capture_table(c, table);
+        table = capture_table(c);
     }
     rv = mw_store_open(&world->stores[i], d->name, table, options, &world->host,
                        c->pconf, &error);

@@ -86,6 +86,8 @@ void ct_need(ct_t *c, int condition, const char *what);
 /** Run a body with verdicts caught in c->result; c->pool lives as long. */
 void ct_guard(ct_t *c, void (*run)(ct_t *c, void *baton), void *baton);
 
+/** Fill in c->table: for tests that look at it without opening a store. */
+void ct_table_find(ct_t *c);
 /** open and post_config of all stores, in the parent. */
 void ct_open(ct_t *c);
 /** open alone, as under `httpd -t`. */

@@ -163,6 +163,7 @@ static void test_process(const ct_plan_t *plan, const ct_test_t *test,
     c.plan = plan;
     c.site = &site;
     c.now = apr_time_now() + 24 * CT_HOUR;
+    ct_table_find(&c);
     ct_guard(&c, test_live, (void *)test);
     n = write(out, &c.result, sizeof(c.result));
     if (n != (ssize_t)sizeof(c.result) || c.result.verdict != CT_PASSED) {

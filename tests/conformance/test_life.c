@@ -201,8 +201,8 @@ static void test_calls_past_their_deadline_return_at_once(ct_t *c)
 }
 
 const ct_test_t ct_tests_life[] = {
-    CT_TEST(test_table_has_what_is_required),
-    CT_TEST(test_options_are_well_formed),
+    CT_TEST_AS(test_table_has_what_is_required, CT_UNOPENED),
+    CT_TEST_AS(test_options_are_well_formed, CT_UNOPENED),
     CT_TEST_AS(test_open_touches_nothing, CT_UNOPENED),
     CT_TEST_AS(test_open_and_close_leave_nothing, CT_UNOPENED),
     CT_TEST_AS(test_life_can_be_lived_again, CT_UNOPENED),

@@ -200,6 +200,13 @@ static apr_status_t stepwise_set(void *store, const cachemw_call_t *call,
 
 const ct_broken_t ct_broken_streams[] = {
     { "streams_as_it_should", NULL, NULL, &streams, { .size = 0 } },
+    { "streams_without_abort",
+      "test_table_has_what_is_required",
+      "3 of the four streaming slots",
+      NULL,
+      { .set_begin = stream_begin,
+        .set_write = stream_write,
+        .set_commit = stream_commit } },
     { "publishes_before_commit",
       "test_stream_is_invisible_before_commit",
       "between set_write and set_commit",
