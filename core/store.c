@@ -120,6 +120,7 @@ static apr_status_t store_prepare(mw_store_t *store,
 }
 
 apr_status_t mw_store_open(mw_store_t **result, const char *name,
+                           const char *provider_name,
                            const cachemw_provider_t *provider,
                            const mw_options_t options[2], const mw_host_t *host,
                            apr_pool_t *pconf, const char **error)
@@ -129,7 +130,7 @@ apr_status_t mw_store_open(mw_store_t **result, const char *name,
 
     *error = NULL;
     store->name = apr_pstrdup(pconf, name);
-    store->provider_name = "";
+    store->provider_name = provider_name;
     store->host = host;
     rv = store_prepare(store, provider, options, pconf, error);
     if (rv != APR_SUCCESS) {
@@ -230,11 +231,6 @@ const char *mw_store_name(const mw_store_t *store)
 const char *mw_store_provider_name(const mw_store_t *store)
 {
     return store->provider_name;
-}
-
-void mw_store_set_provider_name(mw_store_t *store, const char *name)
-{
-    store->provider_name = name;
 }
 
 const mw_store_settings_t *mw_store_settings(const mw_store_t *store)

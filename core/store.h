@@ -66,11 +66,14 @@ typedef struct mw_store_settings_t {
 /** @name Life. See mod_cachemw.h for who calls what where. @{ */
 
 /**
+ * @param provider_name what the provider is registered as; not copied: valid as
+ *        long as the store
  * @param host valid as long as the store
  * @param options [0] the provider's, [1] mw_store_options, both parsed
  * @param error what is wrong, for the administrator
  */
 apr_status_t mw_store_open(mw_store_t **store, const char *name,
+                           const char *provider_name,
                            const cachemw_provider_t *provider,
                            const mw_options_t options[2], const mw_host_t *host,
                            apr_pool_t *pconf, const char **error);
@@ -84,7 +87,6 @@ void mw_store_close(mw_store_t *store);
 
 const char *mw_store_name(const mw_store_t *store);
 const char *mw_store_provider_name(const mw_store_t *store);
-void mw_store_set_provider_name(mw_store_t *store, const char *name);
 const mw_store_settings_t *mw_store_settings(const mw_store_t *store);
 /** Shared state; NULL before post_config or when that failed. */
 mw_state_t *mw_store_state(const mw_store_t *store);

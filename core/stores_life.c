@@ -139,8 +139,9 @@ static int stores_open_itself(mw_stores_t *stores, mw_definition_t *definition)
     apr_status_t rv;
 
     rv = mw_store_open(&definition->store, definition->name,
-                       definition->provider, definition->options, &stores->host,
-                       stores->pconf, &error);
+                       definition->provider_name, definition->provider,
+                       definition->options, &stores->host, stores->pconf,
+                       &error);
     if (rv != APR_SUCCESS) {
         definition->store = NULL;
         mw_place_error(&definition->place, "%s %s: %s", definition->directive,
@@ -148,7 +149,6 @@ static int stores_open_itself(mw_stores_t *stores, mw_definition_t *definition)
                        error ? error : apr_psprintf(stores->pconf, "%pm", &rv));
         return 1;
     }
-    mw_store_set_provider_name(definition->store, definition->provider_name);
     APR_ARRAY_PUSH(stores->opened, mw_definition_t *) = definition;
     return 0;
 }

@@ -219,11 +219,10 @@ static void store_open(ct_t *c, world_t *world, int i)
     if (i == c->plan->ndefinitions - 1) {
         table = capture_table(c);
     }
-    rv = mw_store_open(&world->stores[i], d->name, table, options, &world->host,
-                       c->pconf, &error);
+    rv = mw_store_open(&world->stores[i], d->name, d->provider, table, options,
+                       &world->host, c->pconf, &error);
     ct_check(c, rv == APR_SUCCESS, "open of %s: %s", d->provider,
              error != NULL ? error : "failed without an error text");
-    mw_store_set_provider_name(world->stores[i], d->provider);
 }
 
 void ct_open_only(ct_t *c)

@@ -499,8 +499,9 @@ apr_status_t fixture_open(fixture_t *f, const cachemw_provider_t *table,
     if (f->error) {
         return APR_EINVAL;
     }
-    return mw_store_open(&f->store, f->name ? f->name : "shop", table, sets,
-                         &f->host, f->pool, &f->error);
+    return mw_store_open(&f->store, f->name ? f->name : "shop",
+                         f->provider_name ? f->provider_name : "fake", table,
+                         sets, &f->host, f->pool, &f->error);
 }
 
 mw_store_t *fixture_start(fixture_t *f, const cachemw_provider_t *table,
@@ -511,7 +512,6 @@ mw_store_t *fixture_start(fixture_t *f, const cachemw_provider_t *table,
     if (rv != APR_SUCCESS) {
         fail_msg("open: %s", f->error);
     }
-    mw_store_set_provider_name(f->store, "fake");
     assert_int_equal(mw_store_post_config(f->store, f->pool, 0, 0),
                      APR_SUCCESS);
     assert_int_equal(mw_store_child_init(f->store, f->pool), APR_SUCCESS);

@@ -91,7 +91,8 @@ typedef struct fixture_t {
     const char *lines[FIXTURE_LINES];
     int nlines;
     mw_store_t *store;
-    const char *name;  /**< of the next store that is opened; NULL: shop */
+    const char *name; /**< of the next store that is opened; NULL: shop */
+    const char *provider_name; /**< likewise; NULL: fake */
     mw_store_t *other; /**< what the host finds under the name "other" */
     const char *error; /**< of fixture_open() */
 } fixture_t;

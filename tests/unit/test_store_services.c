@@ -188,8 +188,8 @@ static void test_services_segment_is_one_provider_s(void **state)
 
     fake.during = during_segment;
     for (i = 0; i < 2; i++) {
+        f->provider_name = i ? "other" : "fake";
         fixture_open(f, &fake_full, NONE);
-        mw_store_set_provider_name(f->store, i ? "other" : "fake");
         assert_int_equal(mw_store_post_config(f->store, f->pool, 0, 0),
                          APR_SUCCESS);
         assert_true(segment_is_new);
