@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
+#include <errno.h>
 #include <string.h>
 
 #include "apr_strings.h"
@@ -141,13 +142,16 @@ static apr_status_t spooled_write(mw_set_t *set, const cachemw_call_t *call,
     apr_status_t rv = mw_spool_write(set->spool, data, length);
 
     (void)call;
-    if (rv != APR_SUCCESS && rv != APR_ENOSPC) {
-        mw_store_count(set->store, MW_COUNT_ERROR_SET, 1);
-        mw_store_log(set->store, CACHEMW_LOG_WARNING, rv,
-                     "set: cannot write to a temporary file in %s",
-                     set->store->temp_dir);
+    if (rv == APR_SUCCESS) {
+        return rv;
     }
-    return rv;
+    mw_store_count(set->store, MW_COUNT_ERROR_SET, 1);
+    mw_store_log(set->store, CACHEMW_LOG_WARNING, rv,
+                 "set: cannot write to a temporary file in %s",
+                 set->store->temp_dir);
+    /* The limits of the store were looked at before: what is full is the
+     * temporary directory, which is trouble. */
+    return rv == APR_ENOSPC ? EIO : rv;
 }
 
 static void spooled_abort(mw_set_t *set)

@@ -485,6 +485,30 @@ static void test_set_spooled_without_a_temporary_file(void **state)
     assert_int_equal(set_all(f, -1, 10), APR_SUCCESS);
 }
 
+static apr_status_t full_temp_file(const cachemw_services_t *services,
+                                   apr_file_t **file, apr_pool_t *pool)
+{
+    (void)services;
+    return apr_file_open(file, "/dev/full", APR_FOPEN_WRITE, 0, pool);
+}
+
+/* A disk that is full is no entry that is too large. */
+static void test_set_spooled_to_a_full_disk(void **state)
+{
+    fixture_t *f = *state;
+    cachemw_provider_t table = spooling();
+    apr_status_t rv;
+
+    fixture_start(f, &table, NONE);
+    ((cachemw_services_t *)fake.services)->temp_file = full_temp_file;
+    rv = set_all(f, -1, LARGE);
+    assert_true(rv != APR_SUCCESS && rv != APR_ENOSPC);
+    assert_int_equal(fixture_sum(f, MW_COUNT_ERROR_SET), 1);
+    assert_int_equal(fixture_sum(f, MW_COUNT_NO_SPACE), 0);
+    assert_int_equal(fixture_logged(f, "set: cannot write to a temporary"), 1);
+    nothing_is_stored(f);
+}
+
 /* The breaker opens while a set is under way: it is not committed, but the
  * provider hears that it ended. */
 static void test_set_with_the_breaker_opening(void **state)
@@ -828,6 +852,7 @@ int main(void)
         TEST(test_set_commit_failing),
         TEST(test_set_spooled_failing),
         TEST(test_set_spooled_without_a_temporary_file),
+        TEST(test_set_spooled_to_a_full_disk),
         TEST(test_set_with_the_breaker_opening),
         TEST(test_set_overtaken_by_a_purge_is_refused),
         TEST(test_set_overtaken_by_clear_is_refused),
