@@ -170,8 +170,7 @@ static void collect_stats(figures_t *to, mw_store_t *store, request_rec *r)
 
     extra.pool = to->pool;
     extra.list = apr_array_make(to->pool, 4, sizeof(figure_t));
-    stats.entries = stats.expired = stats.bytes = -1;
-    stats.bytes_max = stats.entries_max = -1;
+    stats.size = sizeof(stats);
     stats.extra = figure_extra;
     stats.baton = &extra;
     call.bucket_alloc = r->connection->bucket_alloc;

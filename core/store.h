@@ -198,7 +198,11 @@ apr_status_t mw_store_keys(mw_store_t *store, const cachemw_call_t *call,
 /** One step; of 10 ms when call->deadline is 0. */
 apr_status_t mw_store_sweep(mw_store_t *store, const cachemw_call_t *call,
                             int *more);
-/** Core's counters are beside it: mw_state_sum(). */
+/**
+ * Core's counters are beside it: mw_state_sum().
+ * @param stats In: size, extra and baton. Out: the figures.
+ * @return APR_EINVAL: its size is not set
+ */
 apr_status_t mw_store_stats(mw_store_t *store, const cachemw_call_t *call,
                             cachemw_stats_t *stats);
 

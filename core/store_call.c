@@ -302,6 +302,9 @@ apr_status_t mw_store_stats(mw_store_t *store, const cachemw_call_t *call,
     mw_pass_t pass;
     apr_status_t rv;
 
+    if (stats->size < sizeof(*stats)) {
+        return APR_EINVAL;
+    }
     stats->entries = -1;
     stats->expired = -1;
     stats->bytes = -1;

@@ -337,6 +337,7 @@ struct cachemw_services_t {
 
 /** What stats() tells. Figures that a provider does not know stay -1. */
 typedef struct cachemw_stats_t {
+    apr_size_t size; /**< of this structure; members beyond it do not exist */
     apr_int64_t entries;     /**< entries held, expired ones included */
     apr_int64_t expired;     /**< of these, past their expires */
     apr_int64_t bytes;       /**< bytes used by keys, heads and bodies */

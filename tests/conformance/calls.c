@@ -256,6 +256,7 @@ apr_status_t ct_stats(ct_t *c, cachemw_stats_t *stats)
 {
     cachemw_call_t call = call_make(c);
 
+    stats->size = sizeof(*stats);
     stats->entries = stats->expired = -1;
     stats->bytes = stats->bytes_max = stats->entries_max = -1;
     DIRECT(c, stats, &call, stats);

@@ -346,7 +346,12 @@ void world_sweep(world_t *w)
 
 cachemw_stats_t world_stats(world_t *w)
 {
-    cachemw_stats_t stats = { -1, -1, -1, -1, -1, NULL, NULL };
+    cachemw_stats_t stats = { .size = sizeof(stats),
+                              .entries = -1,
+                              .expired = -1,
+                              .bytes = -1,
+                              .bytes_max = -1,
+                              .entries_max = -1 };
     visit_t v;
 
     visit_begin(w, &v);

@@ -574,7 +574,7 @@ static void test_missing_slots_have_defaults(void **state)
     fixture_t *f = *state;
     cachemw_call_t call = fixture_call(f);
     cachemw_provider_t table = fake_small;
-    cachemw_stats_t stats = { .entries = 99 };
+    cachemw_stats_t stats = { .size = sizeof(stats), .entries = 99 };
     int more = 1;
 
     table.close = NULL;
@@ -587,6 +587,9 @@ static void test_missing_slots_have_defaults(void **state)
     assert_int_equal(mw_store_stats(f->store, &call, &stats), APR_SUCCESS);
     assert_int_equal(stats.entries, -1);
     assert_int_equal(stats.bytes_max, -1);
+    assert_int_equal(stats.size, sizeof(stats));
+    stats.size = offsetof(cachemw_stats_t, extra);
+    assert_int_equal(mw_store_stats(f->store, &call, &stats), APR_EINVAL);
     assert_int_equal(f->nlines, 0);
     assert_int_equal(fixture_sum(f, MW_COUNT_ERROR_OTHER), 0);
     mw_store_close(f->store);
@@ -1001,7 +1004,7 @@ static void *worker_run(void *data)
     worker_t *worker = data;
     cachemw_call_t call = fixture_call(worker->f);
     cachemw_key_t key = fixture_key("k");
-    cachemw_stats_t stats;
+    cachemw_stats_t stats = { .size = sizeof(stats) };
     int i, more;
 
     call.pool = worker->pool;

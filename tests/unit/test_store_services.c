@@ -370,7 +370,7 @@ static void test_facade_passes_the_others_on(void **state)
     cachemw_key_t key = fixture_key("k");
     cachemw_entry_t entry = fixture_entry(1, "amended", 0);
     apr_bucket_brigade *body = apr_brigade_create(f->pool, f->alloc);
-    cachemw_stats_t stats;
+    cachemw_stats_t stats = { .size = sizeof(stats) };
     int more, n = 0;
 
     facade_set(f, facade, 1, "body");

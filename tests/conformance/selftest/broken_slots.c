@@ -249,7 +249,7 @@ static apr_status_t refuses_set(void *store, const cachemw_call_t *call,
                                 const cachemw_key_t *key,
                                 const cachemw_entry_t *entry)
 {
-    cachemw_stats_t stats = { 0 };
+    cachemw_stats_t stats = { .size = sizeof(stats) };
 
     right.stats(store, call, &stats);
     return stats.bytes > stats.bytes_max / 2

@@ -116,7 +116,7 @@ static void test_every_slot_can_fail(void **state)
     cachemw_key_t key = fixture_key("a");
     cachemw_entry_t entry = fixture_entry(1, "h", -1);
     apr_bucket_brigade *body = apr_brigade_create(f->pool, f->alloc);
-    cachemw_stats_t stats;
+    cachemw_stats_t stats = { .size = sizeof(stats) };
     mw_set_t *set;
     int more;
 
