@@ -226,9 +226,9 @@ int mw_config_pre(apr_pool_t *pconf, apr_pool_t *plog, apr_pool_t *ptemp)
 
 static void config_warn(const apr_array_header_t *servers,
                         const apr_array_header_t *enables, int used,
-                        const server_rec *s)
+                        const server_rec *s, apr_pool_t *ptemp)
 {
-    mw_enables_warn(enables, s);
+    mw_enables_warn(enables, config_stores, s, ptemp);
     if (used) {
         mw_stores_warn_unused(config_stores);
     }
@@ -262,7 +262,7 @@ int mw_config_check(apr_pool_t *pconf, apr_pool_t *plog, apr_pool_t *ptemp,
         return OK;
     }
     config_warn(servers, enables,
-                mw_servers_use(servers, config_stores, enables), s);
+                mw_servers_use(servers, config_stores, enables), s, ptemp);
     return OK;
 }
 

@@ -10,6 +10,7 @@
 
 #include "config.h"
 #include "enables.h"
+#include "servers.h"
 
 APLOG_USE_MODULE(cachemw);
 
@@ -95,22 +96,44 @@ static int enable_meets(const mw_enable_t *a, const mw_enable_t *b)
            && strncmp(a->path, b->path, a_len < b_len ? a_len : b_len) == 0;
 }
 
-static void enable_warn_unknown(const mw_enable_t *enable, const server_rec *s)
+/* mod_cache_disk and mod_cache_socache call themselves so. */
+static int enable_is_httpds(const char *type)
 {
-    int nearly = !strcasecmp(enable->type, MW_CACHE_TYPE);
+    return !strcmp(type, "disk") || !strcmp(type, "socache");
+}
 
-    if (!nearly
-        && !ap_lookup_provider(CACHEMW_PROVIDER_GROUP, enable->type,
-                               CACHEMW_PROVIDER_VERSION)) {
-        return;
+/* Of a name that mod_cache does not know: what was meant. */
+static const char *enable_hint(const char *type, mw_stores_t *stores,
+                               apr_pool_t *pool)
+{
+    char *lower = apr_pstrdup(pool, type);
+
+    ap_str_tolower(lower);
+    if (enable_is_httpds(type)) {
+        return apr_psprintf(pool, "load mod_cache_%s, or ", type);
     }
+    if (mw_stores_provider(lower)) {
+        return "the store is named by " MW_DIRECTIVE_PROVIDER "; ";
+    }
+    if (mw_stores_find(stores, type)) {
+        return apr_psprintf(pool,
+                            "%s is a store: " MW_DIRECTIVE_PROVIDER " %s, and ",
+                            type, type);
+    }
+    return ap_strstr_c(lower, "cache") || ap_strstr_c(lower, "mw")
+               ? "probably meant: "
+               : "";
+}
+
+static void enable_warn_unknown(const mw_enable_t *enable, mw_stores_t *stores,
+                                const server_rec *s, apr_pool_t *pool)
+{
     ap_log_error(
         APLOG_MARK, APLOG_WARNING, 0, s,
         "CacheEnable %s on line %d of %s: mod_cache has no provider "
-        "of this name and ignores the line; write CacheEnable " MW_CACHE_TYPE
-        "%s",
+        "of this name and ignores the line; %swrite CacheEnable " MW_CACHE_TYPE,
         enable->type, enable->line->line_num, enable->line->filename,
-        nearly ? "" : ", and name the store with CachemwProvider");
+        enable_hint(enable->type, stores, pool));
 }
 
 static void enable_warn_beside(const mw_enable_t *ours,
@@ -147,14 +170,15 @@ int mw_enables_apply(const apr_array_header_t *enables, const server_rec *s)
     return 0;
 }
 
-void mw_enables_warn(const apr_array_header_t *enables, const server_rec *s)
+void mw_enables_warn(const apr_array_header_t *enables, mw_stores_t *stores,
+                     const server_rec *s, apr_pool_t *pool)
 {
     const mw_enable_t *enable = (const mw_enable_t *)enables->elts;
     int i, j;
 
     for (i = 0; i < enables->nelts; i++) {
         if (!ap_lookup_provider(CACHE_PROVIDER_GROUP, enable[i].type, "0")) {
-            enable_warn_unknown(&enable[i], s);
+            enable_warn_unknown(&enable[i], stores, s, pool);
             continue;
         }
         for (j = 0; enable_is_ours(&enable[i]) && j < enables->nelts; j++) {

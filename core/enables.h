@@ -12,6 +12,8 @@
 #include "httpd.h"
 #include "http_config.h"
 
+#include "stores.h"
+
 /** The name under which mod_cache finds this module. */
 #define MW_CACHE_TYPE "cachemw"
 
@@ -33,7 +35,10 @@ int mw_enables_apply(const apr_array_header_t *enables, const server_rec *s);
 /**
  * Log what is probably not meant: a type that mod_cache does not know and
  * silently ignores, and this module beside another one for the same URLs.
+ * @param stores tells a store's name, used as a type, from other mistakes
+ * @param pool of the messages
  */
-void mw_enables_warn(const apr_array_header_t *enables, const server_rec *s);
+void mw_enables_warn(const apr_array_header_t *enables, mw_stores_t *stores,
+                     const server_rec *s, apr_pool_t *pool);
 
 #endif

@@ -119,10 +119,18 @@ def test_configtest_creates_nothing():
 
 
 @pytest.mark.parametrize("line,hint", [
-    ("CacheEnable Cachemw /", "CacheEnable cachemw"),
-    ("CacheEnable memory /", "CachemwProvider")])
+    ("CacheEnable Cachemw /", "probably meant: write CacheEnable cachemw"),
+    ("CacheEnable cachmw /", "probably meant: write CacheEnable cachemw"),
+    ("CacheEnable mod_cachemw /", "probably meant: write CacheEnable cachemw"),
+    ("CacheEnable memory /", "CachemwProvider"),
+    ("CacheEnable Memory /", "CachemwProvider"),
+    ("CacheEnable hot /", "hot is a store: CachemwProvider hot, and write "
+                          "CacheEnable cachemw"),
+    ("CacheEnable disk /", "load mod_cache_disk, or write"),
+    ("CacheEnable elsewhere /", "line; write CacheEnable cachemw")])
 def test_cacheenable_that_mod_cache_would_silently_ignore(httpd, line, hint):
-    server = httpd(PLAIN, {"MORE": line}, extra=["cachemw"])
+    server = httpd(PLAIN, {"MORE": "CachemwStore hot memory size=8M\n" + line},
+                   extra=["cachemw"])
     said = [x for x in of_ours(server.log()) if ":warn]" in x]
     assert any(line.rsplit(" ", 1)[0] in x and hint in x and
                "httpd.conf" in x for x in said), said
