@@ -57,10 +57,11 @@ int mw_vary_same_fields(const apr_array_header_t *a,
  * number of its occurrences and each value, all length-prefixed: different
  * lists of fields and values never give one block. Normalised means:
  *
- * - Accept-Encoding: what is left of br, gzip and zstd with q > 0, sorted; if
- *   nothing, the other codings with q > 0, sorted (more than 32 of them: as
- *   the three below); then "!identity" if the request refuses identity.
- *   x-gzip is gzip, x-compress is compress.
+ * - Accept-Encoding: those of br, gzip and zstd with q > 0; if there are none,
+ *   those of compress and deflate; then "!identity" if the request refuses
+ *   identity. x-gzip is gzip, x-compress is compress. Other codings do not
+ *   count: whoever makes up names would otherwise push out the variants that
+ *   people use. What may be sent is for mw_vary_acceptable() to say.
  * - Accept, Accept-Charset, Accept-Language: lower case outside of quotes,
  *   no white space around comma, semicolon and equals sign, no empty elements,
  *   order kept.

@@ -2,7 +2,6 @@
 
 /* What Vary names, what a request says there, and what that means. */
 
-#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -12,9 +11,6 @@
 #include "core/entry.h"
 #include "core/vary.h"
 #include "core/wire.h"
-
-/* More codings than this, none of them a common one, are not sorted. */
-#define CODINGS_MAX 32
 
 /* --- lists of elements --------------------------------------------------- */
 
@@ -202,10 +198,7 @@ static int parameters_refuse(const char *p, const char *end)
     return 0;
 }
 
-/*
- * The next coding of a value; elements that are none are passed over, also
- * those that begin like our own "!identity".
- */
+/* The next coding of a value; elements that are none are passed over. */
 static int coding_next(const char **cursor, coding_t *coding)
 {
     const char *p = *cursor;
@@ -229,7 +222,7 @@ static int coding_next(const char **cursor, coding_t *coding)
             p += strcspn(p, ",");
             coding->refused = parameters_refuse(parameters, p);
         }
-        if (end > name && *name != '!' && (!*p || *p == ',')) {
+        if (end > name && (!*p || *p == ',')) {
             coding->name = coding_name(name, end);
             *cursor = p;
             return 1;
@@ -372,16 +365,6 @@ static void buffer_separate(buffer_t *buffer, apr_size_t start)
     }
 }
 
-static void buffer_add_lower(buffer_t *buffer, span_t span)
-{
-    const char *p;
-
-    buffer_reserve(buffer, span_len(span));
-    for (p = span.start; p < span.end; p++) {
-        buffer_add_char(buffer, char_lower(*p));
-    }
-}
-
 /* A quoted string as it is; returns its last character. */
 static const char *quoted_add(buffer_t *buffer, const char *quote)
 {
@@ -440,112 +423,64 @@ static void lists_add(buffer_t *buffer, const apr_array_header_t *values)
     buffer_close(buffer, start);
 }
 
-/* What all occurrences of Accept-Encoding say, without repetition. */
-typedef struct codings_t {
-    int n;
-    int overflow;
-    int common_named; /* a bit for each */
-    int common_refused;
-    int identity_named;
-    int identity_refused;
-    int star_refused;
-    coding_t list[CODINGS_MAX]; /* n: neither identity nor of `common` */
-} codings_t;
+/* The codings that make variants, and what else counts; in the order of the
+ * block. */
+enum {
+    BR = 1 << 0,
+    GZIP = 1 << 1,
+    ZSTD = 1 << 2,
+    COMPRESS = 1 << 3,
+    DEFLATE = 1 << 4,
+    IDENTITY = 1 << 5,
+    STAR = 1 << 6
+};
+#define COMMON (BR | GZIP | ZSTD)
+#define RARE (COMPRESS | DEFLATE)
 
 static const struct {
     const char *name;
     apr_size_t length;
-} common[] = { { "br", 2 }, { "gzip", 4 }, { "zstd", 4 } };
-#define COMMON ((int)(sizeof(common) / sizeof(common[0])))
+    int bit;
+} known[] = { { "br", 2, BR },           { "gzip", 4, GZIP },
+              { "zstd", 4, ZSTD },       { "compress", 8, COMPRESS },
+              { "deflate", 7, DEFLATE }, { "identity", 8, IDENTITY },
+              { "*", 1, STAR } };
+#define KNOWN (sizeof(known) / sizeof(known[0]))
 
-static void codings_add_other(codings_t *codings, const coding_t *coding)
-{
-    int i;
-
-    for (i = 0; i < codings->n; i++) {
-        if (span_is_span(codings->list[i].name, coding->name)) {
-            codings->list[i].refused |= coding->refused;
-            return;
-        }
-    }
-    if (codings->n == CODINGS_MAX) {
-        codings->overflow = 1;
-        return;
-    }
-    codings->list[codings->n++] = *coding;
-}
+/* What all occurrences of Accept-Encoding say of them, a bit for each. */
+typedef struct codings_t {
+    int named;
+    int refused;
+} codings_t;
 
 static void codings_add(codings_t *codings, const coding_t *coding)
 {
-    int i;
+    apr_size_t i;
 
-    for (i = 0; i < COMMON; i++) {
-        if (span_is(coding->name, common[i].name, common[i].length)) {
-            codings->common_named |= 1 << i;
-            codings->common_refused |= coding->refused << i;
+    for (i = 0; i < KNOWN; i++) {
+        if (span_is(coding->name, known[i].name, known[i].length)) {
+            codings->named |= known[i].bit;
+            codings->refused |= coding->refused ? known[i].bit : 0;
             return;
         }
     }
-    if (span_is(coding->name, "identity", 8)) {
-        codings->identity_named = 1;
-        codings->identity_refused |= coding->refused;
-        return;
-    }
-    if (span_is(coding->name, "*", 1)) {
-        codings->star_refused |= coding->refused;
-    }
-    codings_add_other(codings, coding);
 }
 
-static int coding_compare(const void *a, const void *b)
+static void codings_write(buffer_t *buffer, const codings_t *codings)
 {
-    span_t first = ((const coding_t *)a)->name;
-    span_t second = ((const coding_t *)b)->name;
-    apr_size_t first_len = span_len(first), second_len = span_len(second);
-    int order =
-        apr_cstr_casecmpn(first.start, second.start,
-                          first_len < second_len ? first_len : second_len);
-
-    return order ? order : (first_len > second_len) - (first_len < second_len);
-}
-
-/* The common ones with q > 0, a bit for each. */
-static int codings_wanted(const codings_t *codings)
-{
-    return codings->common_named & ~codings->common_refused;
-}
-
-static void codings_write_others(buffer_t *buffer, apr_size_t start,
-                                 codings_t *codings)
-{
-    int i;
-
-    qsort(codings->list, codings->n, sizeof(coding_t), coding_compare);
-    for (i = 0; i < codings->n; i++) {
-        if (!codings->list[i].refused) {
-            buffer_separate(buffer, start);
-            buffer_add_lower(buffer, codings->list[i].name);
-        }
-    }
-}
-
-static void codings_write(buffer_t *buffer, codings_t *codings)
-{
-    int wanted = codings_wanted(codings);
+    int wanted = codings->named & ~codings->refused;
+    int identity = codings->named & IDENTITY ? IDENTITY : STAR;
     apr_size_t start = buffer_open(buffer);
-    int i;
+    apr_size_t i;
 
-    for (i = 0; i < COMMON; i++) {
-        if (wanted & 1 << i) {
+    wanted &= wanted & COMMON ? COMMON : RARE;
+    for (i = 0; i < KNOWN; i++) {
+        if (wanted & known[i].bit) {
             buffer_separate(buffer, start);
-            buffer_add(buffer, common[i].name, common[i].length);
+            buffer_add(buffer, known[i].name, known[i].length);
         }
     }
-    if (!wanted) {
-        codings_write_others(buffer, start, codings);
-    }
-    if (codings->identity_named ? codings->identity_refused
-                                : codings->star_refused) {
+    if (codings->refused & identity) {
         buffer_separate(buffer, start);
         buffer_add(buffer, "!identity", sizeof("!identity") - 1);
     }
@@ -554,10 +489,9 @@ static void codings_write(buffer_t *buffer, codings_t *codings)
 
 static void encodings_add(buffer_t *buffer, const apr_array_header_t *values)
 {
-    codings_t codings;
+    codings_t codings = { 0, 0 };
     int i;
 
-    memset(&codings, 0, offsetof(codings_t, list));
     for (i = 0; i < values->nelts; i++) {
         const char *cursor = string_at(values, i);
         coding_t coding;
@@ -565,10 +499,6 @@ static void encodings_add(buffer_t *buffer, const apr_array_header_t *values)
         while (coding_next(&cursor, &coding)) {
             codings_add(&codings, &coding);
         }
-    }
-    if (codings.overflow && !codings_wanted(&codings)) {
-        lists_add(buffer, values);
-        return;
     }
     codings_write(buffer, &codings);
 }

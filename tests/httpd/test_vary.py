@@ -297,6 +297,18 @@ def test_spellings_in_several_lines_are_the_same_page(site, origin, path):
     assert origin.count(page) == 1
 
 
+def test_made_up_codings_push_no_page_out(site, origin, path):
+    page = path()
+    zipped = [("Accept-Encoding", "gzip")]
+    origin.on(page, negotiated)
+    site.get(page, zipped)
+    for n in range(40):
+        res = site.get(page, [("Accept-Encoding", f"made-up-{n}")])
+        assert (res.get("Content-Encoding"), res.text) == (None, TEXT)
+    assert site.get(page, zipped).cache == "HIT"
+    assert origin.count(page) == 2
+
+
 REFUSALS = [None, "", "identity", "gzip;q=0", "gzip; q=0.000", "br", "*;q=0",
             "GZIP;Q=0", "x-gzip;q=0", "deflate"]
 

@@ -212,16 +212,30 @@ static void test_vary_common_codings_in_any_order(void **state)
     encoding_is("br\nAccept-Encoding:gzip", "br,gzip", *state);
 }
 
-static void test_vary_other_codings_are_sorted(void **state)
+/* deflate, as servers send it, is two things: nobody who takes better gets
+ * it. */
+static void test_vary_rare_codings_count_where_nothing_better_does(void **state)
 {
     encoding_is("deflate", "deflate", *state);
-    encoding_is("sdch, Deflate;q=0.5, compress", "compress,deflate,sdch",
-                *state);
+    encoding_is("Deflate;q=0.5, compress", "compress,deflate", *state);
     encoding_is("x-compress", "compress", *state);
-    encoding_is("deflate, de, deflate", "de,deflate", *state);
-    encoding_is("*", "*", *state);
-    encoding_is("*, deflate", "*,deflate", *state);
-    encoding_is("gzip;q=0, *", "*", *state);
+    encoding_is("compress;q=0, deflate, deflate", "deflate", *state);
+    encoding_is("deflate, br;q=0", "deflate", *state);
+    encoding_is("deflate, br", "br", *state);
+}
+
+/* Whoever makes up names must not push out what others use. */
+static void test_vary_made_up_codings_make_no_variants(void **state)
+{
+    encoding_is("foo", "", *state);
+    encoding_is("de, deflatee, gzi, gzipp, x-br", "", *state);
+    encoding_is("sdch, Deflate, pack200-gzip", "deflate", *state);
+    encoding_is("bar;q=0, gzip, foo;q=1", "gzip", *state);
+    encoding_is("*", "", *state);
+    encoding_is("*, deflate", "deflate", *state);
+    encoding_is("gzip;q=0, *", "", *state);
+    encoding_is("!identity", "", *state);
+    encoding_is("foo;q=0, identity;q=0", "!identity", *state);
 }
 
 /* Refused once is refused, in whatever order it was said. */
@@ -229,8 +243,8 @@ static void test_vary_contradiction_refuses(void **state)
 {
     encoding_is("gzip, gzip;q=0", "", *state);
     encoding_is("gzip;q=0, gzip", "", *state);
-    encoding_is("foo, foo;q=0, x", "x", *state);
-    encoding_is("foo;q=0, x, FOO", "x", *state);
+    encoding_is("deflate, deflate;q=0, compress", "compress", *state);
+    encoding_is("deflate;q=0, compress, DEFLATE", "compress", *state);
 }
 
 static void test_vary_refused_identity_is_another_variant(void **state)
@@ -240,7 +254,6 @@ static void test_vary_refused_identity_is_another_variant(void **state)
     encoding_is("*;q=0.0, gzip", "gzip,!identity", *state);
     encoding_is("br, *;q=0, identity;q=0.1", "br", *state);
     encoding_is("deflate, identity;q=0.", "deflate,!identity", *state);
-    encoding_is("!identity", "", *state);
 }
 
 static void test_vary_no_coding_is_not_no_field(void **state)
@@ -251,23 +264,6 @@ static void test_vary_no_coding_is_not_no_field(void **state)
     encoding_is(";q=1, ;;, =", "", *state);
     encoding_is("gzip;q=0", "", *state);
     block_is("accept-encoding", "X:y", "accept-encoding;", *state);
-}
-
-/* More codings than anybody sends are kept as they came. */
-static void test_vary_absurdly_many_codings(void **state)
-{
-    apr_pool_t *pool = *state;
-    const char *many = "c0", *rest;
-    int i;
-
-    for (i = 1; i < 33; i++) {
-        many = apr_psprintf(pool, "%s,c%d", many, i);
-    }
-    rest = apr_pstrcat(pool, many, ",c0,c32", NULL);
-    encoding_is(apr_pstrcat(pool, "  C0 , ", many + 3, " ;q = 0", NULL),
-                apr_pstrcat(pool, many, ";q=0", NULL), pool);
-    encoding_is(rest, rest, pool);
-    encoding_is(apr_pstrcat(pool, many, ",gzip", NULL), "gzip", pool);
 }
 
 static void test_vary_accept_lists(void **state)
@@ -957,11 +953,11 @@ int main(void)
         TEST(test_vary_same_fields),
         TEST(test_vary_spellings_of_gzip_are_one_variant),
         TEST(test_vary_common_codings_in_any_order),
-        TEST(test_vary_other_codings_are_sorted),
+        TEST(test_vary_rare_codings_count_where_nothing_better_does),
+        TEST(test_vary_made_up_codings_make_no_variants),
         TEST(test_vary_contradiction_refuses),
         TEST(test_vary_refused_identity_is_another_variant),
         TEST(test_vary_no_coding_is_not_no_field),
-        TEST(test_vary_absurdly_many_codings),
         TEST(test_vary_accept_lists),
         TEST(test_vary_accept_quoted),
         TEST(test_vary_other_fields_keep_their_bytes),
