@@ -18,7 +18,7 @@ extern module AP_MODULE_DECLARE_DATA cachemw_module
 
 static void register_hooks(apr_pool_t *p)
 {
-    static const char *const before_cache[] = { "mod_cache.c", NULL };
+    static const char *const cache[] = { "mod_cache.c", NULL };
 
     ap_register_provider(p, CACHE_PROVIDER_GROUP, "cachemw", "0",
                          &mw_cache_provider);
@@ -31,7 +31,9 @@ static void register_hooks(apr_pool_t *p)
     ap_hook_post_config(mw_config_post, NULL, NULL, APR_HOOK_MIDDLE);
     /* Before mod_watchdog starts the thread that sweeps. */
     ap_hook_child_init(mw_config_child_init, NULL, NULL, APR_HOOK_FIRST);
-    ap_hook_quick_handler(mw_cache_adapter_note_lookup, NULL, before_cache,
+    ap_hook_quick_handler(mw_cache_adapter_note_lookup, NULL, cache,
+                          APR_HOOK_FIRST);
+    ap_hook_quick_handler(mw_cache_adapter_note_store, cache, NULL,
                           APR_HOOK_FIRST);
 
     APR_OPTIONAL_HOOK(ap, status_hook, mw_status, NULL, NULL, APR_HOOK_MIDDLE);

@@ -2,6 +2,8 @@
 
 #include <dlfcn.h>
 
+#include "util_filter.h"
+
 #include "cache_request.h"
 
 typedef apr_table_t *cacheable_headers_fn(request_rec *r);
@@ -42,7 +44,30 @@ int mw_cache_adapter_note_lookup(request_rec *r, int lookup)
     if (store != NULL) {
         state = mw_request_state(r);
         state->is_lookup = lookup;
-        state->changes = mw_epoch_changes(mw_store_state(store));
+        state->is_noted = 1;
+        state->epoch = mw_epoch_now(mw_store_state(store));
+    }
+    return DECLINED;
+}
+
+static int request_is_to_be_stored(const request_rec *r)
+{
+    const ap_filter_t *f = r->output_filters;
+
+    while (f != NULL && ap_cstr_casecmpn(f->frec->name, "cache_save", 10)) {
+        f = f->next;
+    }
+    return f != NULL;
+}
+
+int mw_cache_adapter_note_store(request_rec *r, int lookup)
+{
+    mw_request_t *state =
+        ap_get_module_config(r->request_config, &cachemw_module);
+
+    (void)lookup;
+    if (state != NULL && state->handles == NULL && request_is_to_be_stored(r)) {
+        state->asked = apr_table_copy(r->pool, r->headers_in);
     }
     return DECLINED;
 }
@@ -73,12 +98,32 @@ static apr_status_t adapter_open_any(mw_handle_t *handle, request_rec *r)
     return rv;
 }
 
+static int request_has_body(const request_rec *r)
+{
+    const char *length = apr_table_get(r->headers_in, "Content-Length");
+
+    return (length != NULL && strcmp(length, "0") != 0)
+           || apr_table_get(r->headers_in, "Transfer-Encoding") != NULL;
+}
+
+/* Whether mod_cache's key tells the response apart from all others: not where
+ * the origin may look at a body, and not where a path was decoded before the
+ * key was made of it and now has a question mark of its own. */
+static int request_is_known_by_key(const request_rec *r)
+{
+    return !request_has_body(r)
+           && (r->proxyreq == PROXYREQ_PROXY
+               || ap_strchr_c(r->uri, '?') == NULL);
+}
+
 /* A look-up for a subrequest that only looks is declined: answered, the
  * subrequest would have neither file name nor type, and who asked (mod_dir,
  * mod_autoindex, mod_negotiation) would take the page for missing. */
 static int adapter_may_answer(request_rec *r)
 {
-    return !mw_request_state(r)->is_lookup && !request_is_error_document(r);
+    return r->method_number != M_GET
+           || (!mw_request_state(r)->is_lookup && !request_is_error_document(r)
+               && request_is_known_by_key(r));
 }
 
 static int adapter_open_entity(cache_handle_t *h, request_rec *r,
@@ -101,7 +146,6 @@ static int adapter_open_entity(cache_handle_t *h, request_rec *r,
         handle->is_miss = 1;
         if (r->method_number == M_GET) {
             mw_store_count(handle->store, MW_COUNT_MISS, 1);
-            handle->asked = apr_table_copy(r->pool, r->headers_in);
         }
         return DECLINED;
     }
@@ -142,20 +186,17 @@ static apr_status_t adapter_recall_body(cache_handle_t *h, apr_pool_t *p,
     return APR_SUCCESS;
 }
 
-/* The purge epoch from before the request went to the origin; a request that
- * mod_cache did not look up (no-cache) goes by when it came in.
- * 0: it has been overtaken, or that cannot be told. */
-static int adapter_take_epoch(mw_handle_t *handle, request_rec *r)
+/* The purge epoch from before the request went to the origin: a request that
+ * mod_cache did not look up (no-cache) goes by when it came in. */
+static apr_uint64_t adapter_epoch(const mw_handle_t *handle, request_rec *r)
 {
-    mw_handle_t *looked = mw_handle_of_lookup(r, &handle->plain);
+    const mw_handle_t *looked = mw_handle_of_lookup(r, &handle->plain);
+    const mw_request_t *noted = mw_request_noted(r);
 
-    if (looked == NULL) {
-        handle->changes = mw_request_state(r)->changes;
-        return mw_handle_fix_epoch(handle);
+    if (looked != NULL) {
+        return looked->epoch;
     }
-    handle->has_epoch = mw_handle_fix_epoch(looked);
-    handle->epoch = looked->epoch;
-    return handle->has_epoch;
+    return noted != NULL ? noted->epoch : 0;
 }
 
 static int adapter_create_entity(cache_handle_t *h, request_rec *r,
@@ -167,14 +208,11 @@ static int adapter_create_entity(cache_handle_t *h, request_rec *r,
 
     (void)bb;
     if (adapter_store(server) == NULL || request_is_error_document(r)
-        || !mw_save_wanted(r, server->store, len)
+        || !request_is_known_by_key(r) || !mw_save_wanted(r, server->store, len)
         || (handle = mw_handle_make(r, server, key)) == NULL) {
         return DECLINED;
     }
-    if (!adapter_take_epoch(handle, r)) {
-        mw_store_count(handle->store, MW_COUNT_REFUSED, 1);
-        return DECLINED;
-    }
+    handle->epoch = adapter_epoch(handle, r);
     handle->looked_up = apr_time_now();
     handle->entry.body_len = len;
     h->cache_obj = &handle->object;
@@ -229,6 +267,9 @@ static int adapter_remove_url(cache_handle_t *h, request_rec *r)
 
     if (handle == NULL || !handle->is_found) {
         return DECLINED;
+    }
+    if (handle->is_kept) {
+        return OK;
     }
     mw_request_call(r, apr_time_now(), &call);
     mw_store_remove(handle->store, &call, &handle->key, &handle->entry.id);

@@ -27,6 +27,10 @@ int mw_cache_adapter_bind(void);
  *  always DECLINED. */
 int mw_cache_adapter_note_lookup(request_rec *r, int lookup);
 
+/** Quick handler that runs after mod_cache's and, where that stores a response
+ *  without having looked it up, notes what was asked; always DECLINED. */
+int mw_cache_adapter_note_store(request_rec *r, int lookup);
+
 /** cache_status hook: counts revalidations. */
 int mw_cache_adapter_status(cache_handle_t *h, request_rec *r,
                             apr_table_t *headers, ap_cache_status_e status,

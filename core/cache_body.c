@@ -81,6 +81,7 @@ static void body_append_rest(mw_handle_t *handle, apr_bucket_brigade *bb,
     while (offset < handle->entry.body_len) {
         apr_off_t length = handle->entry.body_len - offset;
 
+        handle->is_kept = 1;
         if (length > SOURCE_MAX) {
             length = SOURCE_MAX;
         }

@@ -142,10 +142,11 @@ apr_status_t mw_lookup_response(mw_handle_t *handle, request_rec *r)
     apr_status_t rv;
 
     handle->looked_up = r->request_time;
-    handle->changes = mw_epoch_changes(mw_store_state(handle->store));
+    handle->epoch = mw_epoch_now(mw_store_state(handle->store));
+    handle->live = r->headers_in;
     rv = lookup_response(handle, r);
     if (rv != APR_SUCCESS || !lookup_is_fresh(handle, r)) {
-        mw_handle_fix_epoch(handle);
+        handle->asked = apr_table_copy(r->pool, r->headers_in);
     }
     return rv;
 }

@@ -81,22 +81,24 @@ mw_handle_t *mw_handle_make(request_rec *r, const mw_server_t *server,
     return handle;
 }
 
-int mw_handle_fix_epoch(mw_handle_t *handle)
-{
-    mw_state_t *shared = mw_store_state(handle->store);
-
-    if (!handle->has_epoch) {
-        handle->epoch = mw_epoch_get(shared, &handle->plain);
-        handle->has_epoch = mw_epoch_changes(shared) == handle->changes;
-    }
-    return handle->has_epoch;
-}
-
 /* The request that stood before this one: a redirect's origin, or the request
  * that includes this one. */
 static request_rec *request_before(const request_rec *r)
 {
     return r->prev != NULL ? r->prev : r->main;
+}
+
+const mw_request_t *mw_request_noted(const request_rec *r)
+{
+    for (; r != NULL; r = request_before(r)) {
+        const mw_request_t *state =
+            ap_get_module_config(r->request_config, &cachemw_module);
+
+        if (state != NULL && state->is_noted) {
+            return state;
+        }
+    }
+    return NULL;
 }
 
 mw_handle_t *mw_handle_recognise(request_rec *r, const cache_handle_t *h)

@@ -26,9 +26,7 @@ typedef struct mw_handle_t {
     conn_rec *connection;
     cachemw_key_t plain;  /**< namespace, NUL, URL key */
     cachemw_key_t key;    /**< the same, or the variant's */
-    apr_uint64_t changes; /**< purges of the store before the look-up */
-    apr_uint64_t epoch;   /**< purge epoch of plain at that moment, */
-    int has_epoch;        /**< once mw_handle_fix_epoch() has found it */
+    apr_uint64_t epoch;   /**< purge epoch before the look-up */
     apr_time_t looked_up; /**< when: later reads ask for that time */
 
     mw_vary_t *record; /**< the Vary record; NULL: does not vary */
@@ -39,7 +37,10 @@ typedef struct mw_handle_t {
     mw_head_t head;        /**< decoded, or being made */
     int is_found;          /**< made by open_entity, and answered OK */
     int is_miss;           /**< made by open_entity, nothing found */
-    apr_table_t *asked;    /**< of a miss: the request's fields */
+    apr_table_t *asked;    /**< unless fresh: the request's fields then */
+    apr_table_t *live;     /**< the table itself, which modules may change */
+    int is_kept;           /**< more of it is still to be read: keep it */
+    int is_private;        /**< a 304 that must not be shared: keep the head */
 
     mw_set_t *set;      /**< body being stored */
     mw_digest_t digest; /**< of the variant being stored */
@@ -51,7 +52,10 @@ typedef struct mw_handle_t {
 /** What is kept with a request. */
 typedef struct mw_request_t {
     mw_handle_t *handles; /**< newest first */
-    apr_uint64_t changes; /**< purges of the store before this request */
+    apr_uint64_t epoch;   /**< purge epoch when it came in, */
+    int is_noted;         /**< if our quick handler saw it */
+    apr_table_t *asked;   /**< not looked up: its fields when mod_cache decided
+                               to store the response all the same */
     int is_lookup;        /**< a subrequest that only looks */
 } mw_request_t;
 
@@ -75,19 +79,16 @@ mw_handle_t *mw_handle_recognise(request_rec *r, const cache_handle_t *h);
 mw_handle_t *mw_handle_of_lookup(request_rec *r, const cachemw_key_t *plain);
 
 /**
- * Find the purge epoch that held when handle->changes was read, unless it is
- * known. Kept off the hit path, for it hashes the key.
- * @return 0 when it cannot be told any more: something was purged since
- */
-int mw_handle_fix_epoch(mw_handle_t *handle);
-
-/**
  * @name Ids of entries: 96 random bits, and 32 that a store which gives another
  * key's entry cannot get right. @{
  */
 void mw_entry_id_draw(cachemw_id_t *id, const cachemw_key_t *key);
 int mw_entry_id_fits(const cachemw_id_t *id, const cachemw_key_t *key);
 /** @} */
+
+/** The state of this request, or of the one before it that our quick handler
+ *  saw; NULL when there is none. */
+const mw_request_t *mw_request_noted(const request_rec *r);
 
 /** A call in the request's pool; the deadline is the store's own. */
 void mw_request_call(request_rec *r, apr_time_t now, cachemw_call_t *call);

@@ -30,19 +30,26 @@ int mw_save_wanted(request_rec *r, mw_store_t *store, apr_off_t length)
     return 1;
 }
 
+/* What is fresh for longer is as good as fresh for ever. */
+#define SAVE_LIFETIME_MAX apr_time_from_sec(APR_INT64_C(10) * 365 * 86400)
+
 static apr_time_t save_expires(mw_handle_t *handle, apr_time_t now)
 {
-    apr_time_t fresh_until = handle->head.expire;
+    apr_time_t lifetime = handle->head.expire - now;
 
-    return (fresh_until > now ? fresh_until : now)
-           + mw_store_settings(handle->store)->keep;
+    if (lifetime < 0) {
+        lifetime = 0;
+    }
+    if (lifetime > SAVE_LIFETIME_MAX) {
+        lifetime = SAVE_LIFETIME_MAX;
+    }
+    return now + lifetime + mw_store_settings(handle->store)->keep;
 }
 
-static int save_is_overtaken(mw_handle_t *handle)
+static int save_is_overtaken(const mw_handle_t *handle)
 {
-    return !mw_handle_fix_epoch(handle)
-           || mw_epoch_get(mw_store_state(handle->store), &handle->plain)
-                  != handle->epoch;
+    return mw_epoch_is_overtaken(mw_store_state(handle->store), &handle->plain,
+                                 handle->epoch);
 }
 
 /* Choose the Vary record that the new variant belongs to: the one there is, if
@@ -62,16 +69,53 @@ static void save_choose_record(mw_handle_t *handle, request_rec *r,
     handle->record = mw_vary_make(fields, random, r->pool);
 }
 
-/* RFC 9111, section 4.1: the request's fields as they were when the cache was
- * asked, before modules changed them on the way to the origin. */
-static void save_choose_key(mw_handle_t *handle, request_rec *r,
-                            const apr_array_header_t *fields)
+/* Whether modules set or changed a varying field after the look-up: then no
+ * look-up can tell for whom the response is. A field taken away is no secret of
+ * anybody's. */
+static int save_was_rewritten(const apr_array_header_t *fields,
+                              const apr_table_t *asked, const apr_table_t *sent,
+                              apr_pool_t *pool)
+{
+    int i;
+
+    for (i = 0; i < fields->nelts; i++) {
+        const char *name = APR_ARRAY_IDX(fields, i, const char *);
+        const char *to = apr_table_getm(pool, sent, name);
+        const char *from = apr_table_getm(pool, asked, name);
+
+        if (to != NULL && (from == NULL || strcmp(from, to) != 0)) {
+            return 1;
+        }
+    }
+    return 0;
+}
+
+/* The request's fields as they were when the cache was asked, before modules
+ * changed them on the way to the origin: a later request is looked up by the
+ * same (RFC 9111, section 4.1). */
+static const apr_table_t *save_asked(const mw_handle_t *looked, request_rec *r)
+{
+    const mw_request_t *noted = mw_request_noted(r);
+    const apr_table_t *asked = looked != NULL  ? looked->asked
+                               : noted != NULL ? noted->asked
+                                               : NULL;
+
+    return asked != NULL ? asked : r->headers_in;
+}
+
+/* @return 0: the response is for one request alone */
+static int save_choose_key(mw_handle_t *handle, request_rec *r,
+                           const apr_array_header_t *fields)
 {
     mw_handle_t *looked = mw_handle_of_lookup(r, &handle->plain);
-    apr_table_t *asked =
-        looked != NULL && looked->asked != NULL ? looked->asked : r->headers_in;
+    const apr_table_t *asked = save_asked(looked, r);
     mw_head_t *head = &handle->head;
 
+    if (save_was_rewritten(fields, asked,
+                           looked != NULL ? looked->live : r->headers_in,
+                           r->pool)) {
+        return 0;
+    }
     save_choose_record(handle, r, fields);
     head->vary_block =
         mw_vary_block(fields, asked, &head->vary_block_len, r->pool);
@@ -80,6 +124,7 @@ static void save_choose_key(mw_handle_t *handle, request_rec *r,
                    &handle->digest);
     mw_vary_key(&handle->plain, handle->record, &handle->digest, &handle->key,
                 r->pool);
+    return 1;
 }
 
 static apr_status_t save_encode(mw_handle_t *handle, request_rec *r)
@@ -104,8 +149,8 @@ apr_status_t mw_save_headers(mw_handle_t *handle, request_rec *r)
     if (star) {
         return APR_EINVAL;
     }
-    if (fields != NULL) {
-        save_choose_key(handle, r, fields);
+    if (fields != NULL && !save_choose_key(handle, r, fields)) {
+        return APR_EINVAL;
     }
     if ((rv = save_encode(handle, r)) != APR_SUCCESS) {
         return rv;
@@ -377,11 +422,20 @@ static int save_varies_alike(const mw_handle_t *handle, request_rec *r)
 
 apr_status_t mw_save_amended(mw_handle_t *handle, request_rec *r)
 {
+    /* A 304 may tell how a 200 would have been framed (RFC 9112, section 6.1).
+     * mod_cache would send that with the stored body. */
+    apr_table_unset(r->headers_out, "Transfer-Encoding");
+    apr_table_unset(r->headers_out, "Trailer");
     mw_info_to_head(&handle->head, &handle->object.info);
     handle->head.headers = mw_cacheable_headers(r);
-    apr_table_unset(handle->head.headers, "Transfer-Encoding");
     if (!save_varies_alike(handle, r)) {
         return APR_EINVAL;
+    }
+    if (handle->record != NULL && handle->asked != NULL
+        && save_was_rewritten(handle->record->fields, handle->asked,
+                              handle->live, r->pool)) {
+        handle->is_private = 1;
+        return APR_SUCCESS;
     }
     handle->head.vary_serial = handle->record ? handle->record->serial : 0;
     return save_encode(handle, r);
@@ -419,28 +473,20 @@ static void save_extend_record(mw_handle_t *handle, request_rec *r)
     }
 }
 
-static int save_has_body(const mw_handle_t *handle)
-{
-    apr_off_t length = 0;
-
-    return handle->entry.body != NULL
-           && apr_brigade_length(handle->entry.body, 0, &length) == APR_SUCCESS
-           && length == handle->entry.body_len;
-}
-
 apr_status_t mw_save_amend(mw_handle_t *handle, request_rec *r)
 {
     apr_status_t rv;
 
+    if (handle->is_private) {
+        return APR_SUCCESS;
+    }
     handle->entry.expires = save_expires(handle, apr_time_now());
     rv = save_set_head(handle, r);
     if (rv == APR_SUCCESS) {
         save_extend_record(handle, r);
     }
-    /* What is there by now is newer than what this 304 is about. After a
-     * failure mod_cache removes the entry, and only then sends the body: that
-     * must not need the entry any more. */
-    return rv == APR_NOTFOUND || !save_has_body(handle) ? APR_SUCCESS : rv;
+    /* What is there by now is newer than what this 304 is about. */
+    return rv == APR_NOTFOUND ? APR_SUCCESS : rv;
 }
 
 apr_status_t mw_save_invalidate(mw_handle_t *handle, request_rec *r)

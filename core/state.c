@@ -138,38 +138,42 @@ static apr_uint32_t epoch_slot(const mw_state_t *state,
     return (apr_uint32_t)mw_state_hash(state, key) % MW_EPOCHS;
 }
 
-apr_uint64_t mw_epoch_get(const mw_state_t *state, const cachemw_key_t *key)
+apr_uint64_t mw_epoch_now(const mw_state_t *state)
 {
-    const apr_uint32_t *slot = &state->epochs[epoch_slot(state, key)];
-    const apr_uint64_t all =
-        __atomic_load_n(&state->epoch_all, __ATOMIC_SEQ_CST);
-
-    return all << 32 | __atomic_load_n(slot, __ATOMIC_SEQ_CST);
+    return __atomic_load_n(&state->epoch, __ATOMIC_SEQ_CST);
 }
 
-/* Counted before the epoch changes: who reads the count, then an epoch, then
- * the same count again has read an epoch that held all the while. */
-static void epoch_count_change(mw_state_t *state)
+/* The number is drawn before it is entered: who notes an epoch that includes
+ * it came after the change, whether it is entered yet or not. */
+static void epoch_enter(mw_state_t *state, apr_uint64_t *slot)
 {
-    __atomic_fetch_add(&state->epoch_changes, 1, __ATOMIC_SEQ_CST);
+    const apr_uint64_t epoch =
+        __atomic_add_fetch(&state->epoch, 1, __ATOMIC_SEQ_CST);
+    apr_uint64_t last = __atomic_load_n(slot, __ATOMIC_RELAXED);
+
+    while (last < epoch
+           && !__atomic_compare_exchange_n(
+               slot, &last, epoch, 0, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED)) {
+    }
 }
 
 void mw_epoch_bump(mw_state_t *state, const cachemw_key_t *key)
 {
-    epoch_count_change(state);
-    __atomic_fetch_add(&state->epochs[epoch_slot(state, key)], 1,
-                       __ATOMIC_SEQ_CST);
+    epoch_enter(state, &state->epochs[epoch_slot(state, key)]);
 }
 
 void mw_epoch_bump_all(mw_state_t *state)
 {
-    epoch_count_change(state);
-    __atomic_fetch_add(&state->epoch_all, 1, __ATOMIC_SEQ_CST);
+    epoch_enter(state, &state->epoch_all);
 }
 
-apr_uint64_t mw_epoch_changes(const mw_state_t *state)
+int mw_epoch_is_overtaken(const mw_state_t *state, const cachemw_key_t *key,
+                          apr_uint64_t epoch)
 {
-    return __atomic_load_n(&state->epoch_changes, __ATOMIC_SEQ_CST);
+    const apr_uint64_t *slot = &state->epochs[epoch_slot(state, key)];
+
+    return __atomic_load_n(&state->epoch_all, __ATOMIC_SEQ_CST) > epoch
+           || __atomic_load_n(slot, __ATOMIC_SEQ_CST) > epoch;
 }
 
 int mw_log_allowed(mw_state_t *state, apr_uint32_t kind, apr_int64_t now,

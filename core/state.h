@@ -56,7 +56,7 @@ void mw_segments_end(mw_segments_t *list);
 
 typedef struct mw_state_t mw_state_t;
 
-#define MW_STATE_LAYOUT 1
+#define MW_STATE_LAYOUT 2
 
 /** Bytes that a state needs, at an address that is a multiple of 64. */
 apr_size_t mw_state_size(void);
@@ -145,15 +145,20 @@ mw_breaker_e mw_breaker_read(const mw_state_t *state, apr_status_t *why,
 /** @name Purge epochs @{ */
 
 /**
- * The epoch of a plain key: changes when the store is cleared and when a key of
- * the same hash slot is purged or invalidated. Read it before the lookup whose
- * miss leads to a store.
+ * How many purges and invalidations the store has seen. Note it before the
+ * look-up whose miss leads to a store.
  */
-apr_uint64_t mw_epoch_get(const mw_state_t *state, const cachemw_key_t *key);
+apr_uint64_t mw_epoch_now(const mw_state_t *state);
+/** A key was purged or invalidated. */
 void mw_epoch_bump(mw_state_t *state, const cachemw_key_t *key);
+/** All of them were. */
 void mw_epoch_bump_all(mw_state_t *state);
-/** How many bumps of any kind there have been. */
-apr_uint64_t mw_epoch_changes(const mw_state_t *state);
+/**
+ * Whether the key (or another of its hash slot) was purged or invalidated after
+ * the epoch was noted: then what was fetched since may be older than that.
+ */
+int mw_epoch_is_overtaken(const mw_state_t *state, const cachemw_key_t *key,
+                          apr_uint64_t epoch);
 
 /** @} */
 

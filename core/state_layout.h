@@ -52,9 +52,9 @@ struct mw_state_t {
     apr_uint32_t size;
     unsigned char hash_key[APR_SIPHASH_KSIZE];
     mw_breaker_t breaker MW_ON_LINE;
-    apr_uint64_t epoch_changes MW_ON_LINE;
-    apr_uint32_t epoch_all;
-    apr_uint32_t epochs[MW_EPOCHS] MW_ON_LINE;
+    apr_uint64_t epoch MW_ON_LINE;
+    apr_uint64_t epoch_all;
+    apr_uint64_t epochs[MW_EPOCHS] MW_ON_LINE;
     mw_mark_t marks[MW_MARKS] MW_ON_LINE;
     mw_limiter_t limiters[MW_LIMITERS] MW_ON_LINE;
     mw_counters_t counters[MW_COUNTER_SLOTS];

@@ -112,7 +112,7 @@ apr_status_t mw_amend_by_set(mw_store_t *store, const cachemw_call_t *call,
     if (!own.bucket_alloc) {
         own.bucket_alloc = apr_bucket_alloc_create(call->pool);
     }
-    own.purge_epoch = mw_epoch_get(store->state, key);
+    own.purge_epoch = mw_epoch_now(store->state);
     memset(&old, 0, sizeof(old));
     old.body = apr_brigade_create(call->pool, own.bucket_alloc);
     rv = mw_store_get(store, &own, key, &old);

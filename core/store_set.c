@@ -195,8 +195,8 @@ const mw_set_way_t mw_set_spooled = { .begin = spooled_begin,
 static int set_is_overtaken(const mw_set_t *set)
 {
     return (set->flags & MW_SET_EPOCH)
-           && mw_epoch_get(set->store->state, &set->plain)
-                  != set->call.purge_epoch;
+           && mw_epoch_is_overtaken(set->store->state, &set->plain,
+                                    set->call.purge_epoch);
 }
 
 static void set_count(const mw_set_t *set, mw_counter_e which, apr_uint64_t n)

@@ -71,7 +71,7 @@ static void test_state_layout_keeps_lines_apart(void **state)
     assert_int_equal(sizeof(mw_counters_t) % MW_LINE, 0);
     assert_int_equal(offsetof(mw_state_t, counters) % MW_LINE, 0);
     assert_int_equal(offsetof(mw_state_t, breaker) % MW_LINE, 0);
-    assert_int_equal(offsetof(mw_state_t, epoch_changes) % MW_LINE, 0);
+    assert_int_equal(offsetof(mw_state_t, epoch) % MW_LINE, 0);
     assert_int_equal(offsetof(mw_state_t, epochs) % MW_LINE, 0);
     assert_int_equal(MW_LINE % sizeof(mw_mark_t), 0);
 }
@@ -94,14 +94,14 @@ static void test_state_counters_have_names(void **state)
 static void test_state_init_keeps_what_is_there(void **state)
 {
     cachemw_key_t key = key_make(1);
-    apr_uint64_t epoch;
+    apr_uint64_t epoch = mw_epoch_now(*state);
 
     mw_state_count(*state, MW_COUNT_STORED, 7);
     mw_epoch_bump(*state, &key);
-    epoch = mw_epoch_get(*state, &key);
     mw_state_init(*state);
     assert_int_equal(mw_state_sum(*state, MW_COUNT_STORED), 7);
-    assert_int_equal(mw_epoch_get(*state, &key), epoch);
+    assert_true(mw_epoch_is_overtaken(*state, &key, epoch));
+    assert_int_equal(mw_epoch_now(*state), epoch + 1);
 }
 
 static void test_state_init_replaces_what_is_not_a_state(void **state)
@@ -112,77 +112,80 @@ static void test_state_init_replaces_what_is_not_a_state(void **state)
     assert_int_equal(mw_breaker_allows(*state, 1), 1);
 }
 
-static void test_state_epoch_of_a_key_changes_when_bumped(void **state)
+static int overtaken(const mw_state_t *state, int number, apr_uint64_t epoch)
 {
+    cachemw_key_t key = key_make(number);
+
+    return mw_epoch_is_overtaken(state, &key, epoch);
+}
+
+/* A page fetched while its own URL was invalidated must not be stored; one
+ * fetched while others were may. */
+static void test_state_epoch_is_overtaken_for_the_key_only(void **state)
+{
+    const apr_uint64_t epoch = mw_epoch_now(*state);
     cachemw_key_t empty = { "", 0 };
-    apr_uint64_t before[200];
-    cachemw_key_t key;
+    cachemw_key_t key = key_make(7);
     int others = 0;
     int i;
 
-    for (i = 0; i < 200; i++) {
-        key = key_make(i);
-        before[i] = mw_epoch_get(*state, &key);
-    }
-    key = key_make(7);
+    assert_false(overtaken(*state, 7, epoch));
     mw_epoch_bump(*state, &key);
-    assert_int_not_equal(mw_epoch_get(*state, &key), before[7]);
+    assert_true(overtaken(*state, 7, epoch));
     for (i = 0; i < 200; i++) {
-        key = key_make(i);
-        others += mw_epoch_get(*state, &key) != before[i];
+        others += i != 7 && overtaken(*state, i, epoch);
     }
     /* Of 199 others few share one of 1024 slots: 0.2 are expected. */
-    assert_in_range(others, 1, 8);
+    assert_in_range(others, 0, 7);
     mw_epoch_bump(*state, &empty);
-    assert_int_not_equal(mw_epoch_get(*state, &empty), 0);
+    assert_true(mw_epoch_is_overtaken(*state, &empty, epoch));
 }
 
-static void test_state_epochs_all_change_on_clear(void **state)
+static void test_state_epoch_noted_afterwards_is_not_overtaken(void **state)
 {
-    apr_uint64_t before[200];
-    cachemw_key_t key;
-    int i;
-
-    for (i = 0; i < 200; i++) {
-        key = key_make(i);
-        before[i] = mw_epoch_get(*state, &key);
-    }
-    mw_epoch_bump_all(*state);
-    for (i = 0; i < 200; i++) {
-        key = key_make(i);
-        assert_int_not_equal(mw_epoch_get(*state, &key), before[i]);
-    }
-}
-
-/* Who finds the count unchanged knows that no epoch has changed. */
-static void test_state_epoch_changes_are_counted(void **state)
-{
-    const apr_uint64_t before = mw_epoch_changes(*state);
     cachemw_key_t key = key_make(3);
+    apr_uint64_t epoch;
 
-    mw_epoch_get(*state, &key);
-    assert_int_equal(mw_epoch_changes(*state), before);
     mw_epoch_bump(*state, &key);
-    mw_epoch_bump(*state, &key);
-    assert_int_equal(mw_epoch_changes(*state), before + 2);
     mw_epoch_bump_all(*state);
-    assert_int_equal(mw_epoch_changes(*state), before + 3);
+    epoch = mw_epoch_now(*state);
+    assert_false(overtaken(*state, 3, epoch));
+    assert_false(overtaken(*state, 4, epoch));
+    key = key_make(3);
+    mw_epoch_bump(*state, &key);
+    assert_true(overtaken(*state, 3, epoch));
 }
 
-/* A key of many bumps must not carry into the half that counts clears. */
-static void test_state_epoch_wraps_within_its_half(void **state)
+static void test_state_epochs_of_all_are_overtaken_by_a_clear(void **state)
 {
-    cachemw_key_t key = key_make(1);
-    apr_uint64_t before;
+    const apr_uint64_t epoch = mw_epoch_now(*state);
     int i;
 
     mw_epoch_bump_all(*state);
-    before = mw_epoch_get(*state, &key);
-    for (i = 0; i < 100000; i++) {
-        mw_epoch_bump(*state, &key);
+    for (i = 0; i < 200; i++) {
+        assert_true(overtaken(*state, i, epoch));
     }
-    assert_int_equal(mw_epoch_get(*state, &key) >> 32, before >> 32);
-    assert_int_equal(mw_epoch_get(*state, &key) - before, 100000);
+}
+
+static void epoch_bump_some(void *baton, int i)
+{
+    cachemw_key_t key = key_make(5);
+
+    for (i = 0; i < 1000; i++) {
+        mw_epoch_bump(baton, &key);
+    }
+}
+
+/* The slot ends at the last of them all, never at an earlier one. */
+static void test_state_epoch_of_concurrent_changes_is_the_last(void **state)
+{
+    apr_uint64_t epoch;
+
+    threads_run(8, epoch_bump_some, *state);
+    epoch = mw_epoch_now(*state);
+    assert_int_equal(epoch, 8000);
+    assert_true(overtaken(*state, 5, epoch - 1));
+    assert_false(overtaken(*state, 5, epoch));
 }
 
 static void test_state_log_one_line_per_ten_seconds(void **state)
@@ -275,10 +278,10 @@ int main(void)
         SHARED(test_state_counters_have_names),
         SHARED(test_state_init_keeps_what_is_there),
         SHARED(test_state_init_replaces_what_is_not_a_state),
-        SHARED(test_state_epoch_of_a_key_changes_when_bumped),
-        SHARED(test_state_epochs_all_change_on_clear),
-        SHARED(test_state_epoch_changes_are_counted),
-        SHARED(test_state_epoch_wraps_within_its_half),
+        SHARED(test_state_epoch_is_overtaken_for_the_key_only),
+        SHARED(test_state_epoch_noted_afterwards_is_not_overtaken),
+        SHARED(test_state_epochs_of_all_are_overtaken_by_a_clear),
+        SHARED(test_state_epoch_of_concurrent_changes_is_the_last),
         SHARED(test_state_log_one_line_per_ten_seconds),
         SHARED(test_state_log_limit_is_shared),
         SHARED(test_state_monotonic_does_not_go_back),

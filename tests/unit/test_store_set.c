@@ -46,7 +46,7 @@ static set_t set_make(fixture_t *f, apr_off_t body_len)
                   fixture_entry(1, "head", body_len),
                   NULL };
 
-    set.call.purge_epoch = mw_epoch_get(mw_store_state(f->store), &set.plain);
+    set.call.purge_epoch = mw_epoch_now(mw_store_state(f->store));
     return set;
 }
 
