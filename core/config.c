@@ -22,6 +22,7 @@ APLOG_USE_MODULE(cachemw);
 
 #define CONFIG_NAMESPACE_MAX 255
 #define CONFIG_UNCLOSED "a quote is not closed"
+#define CONFIG_COMMENT "comments need a line of their own"
 
 typedef void cache_hook_status_fn(cache_HOOK_cache_status_t *function,
                                   const char *const *predecessors,
@@ -61,13 +62,31 @@ static int config_lacks_names(const apr_array_header_t *words, int names)
     return words->nelts < names;
 }
 
+/* httpd takes a # within a line for an argument. */
+static const char *config_split(const cmd_parms *cmd, const char *args,
+                                apr_array_header_t **list)
+{
+    int i;
+
+    *list = mw_words_split(args, cmd->pool);
+    if (!*list) {
+        return config_error(cmd, NULL, CONFIG_UNCLOSED);
+    }
+    for (i = 0; i < (*list)->nelts; i++) {
+        if (*APR_ARRAY_IDX(*list, i, const char *) == '#') {
+            return config_error(cmd, NULL, CONFIG_COMMENT);
+        }
+    }
+    return NULL;
+}
+
 static const char *config_set_store(cmd_parms *cmd, void *unused,
                                     const char *args)
 {
-    apr_array_header_t *list = mw_words_split(args, cmd->pool);
     const char *error = ap_check_cmd_context(cmd, GLOBAL_ONLY);
     mw_place_t place = config_place(cmd);
     mw_definition_t *definition;
+    apr_array_header_t *list;
     const char **words;
 
     (void)unused;
@@ -77,8 +96,9 @@ static const char *config_set_store(cmd_parms *cmd, void *unused,
                            "them in virtual hosts with " MW_DIRECTIVE_PROVIDER,
                            NULL);
     }
-    if (!list) {
-        return config_error(cmd, NULL, CONFIG_UNCLOSED);
+    error = config_split(cmd, args, &list);
+    if (error) {
+        return error;
     }
     if (config_lacks_names(list, 2)) {
         return config_error(cmd, NULL,
@@ -132,8 +152,8 @@ static const char *config_set_provider(cmd_parms *cmd, void *unused,
                                        const char *args)
 {
     mw_server_conf_t *conf = mw_server_conf(cmd->server);
-    apr_array_header_t *list = mw_words_split(args, cmd->pool);
     const char *error = ap_check_cmd_context(cmd, NOT_IN_DIR_CONTEXT);
+    apr_array_header_t *list;
     const char **words;
 
     (void)unused;
@@ -143,8 +163,9 @@ static const char *config_set_provider(cmd_parms *cmd, void *unused,
                            "in one store",
                            NULL);
     }
-    if (!list) {
-        return config_error(cmd, NULL, CONFIG_UNCLOSED);
+    error = config_split(cmd, args, &list);
+    if (error) {
+        return error;
     }
     if (config_lacks_names(list, 1)) {
         return config_error(cmd, NULL,
@@ -161,31 +182,50 @@ static const char *config_set_provider(cmd_parms *cmd, void *unused,
     return config_define_in_place(cmd, conf, words, list->nelts);
 }
 
+static const char *config_check_name_space(const char *name)
+{
+    const char *c = name;
+
+    while (apr_isgraph(*c)) {
+        c++;
+    }
+    return *c || c - name > CONFIG_NAMESPACE_MAX
+               ? "a namespace is 1 to " APR_STRINGIFY(
+                   CONFIG_NAMESPACE_MAX) " visible ASCII characters"
+               : NULL;
+}
+
 static const char *config_set_name_space(cmd_parms *cmd, void *unused,
-                                         const char *arg)
+                                         const char *args)
 {
     mw_server_conf_t *conf = mw_server_conf(cmd->server);
     const char *error = ap_check_cmd_context(cmd, NOT_IN_DIR_CONTEXT);
-    const char *c;
+    apr_array_header_t *list;
+    const char *name;
 
     (void)unused;
     if (error) {
+        return apr_pstrcat(cmd->pool, error,
+                           ": a server or virtual host has one namespace for "
+                           "all its responses",
+                           NULL);
+    }
+    error = config_split(cmd, args, &list);
+    if (error) {
         return error;
+    }
+    name = list->nelts == 1 ? APR_ARRAY_IDX(list, 0, const char *) : "";
+    if (!*name) {
+        return config_error(cmd, NULL, "takes one argument, a name");
     }
     if (conf->chosen) {
         return config_twice(cmd, &conf->chosen_place);
     }
-    for (c = arg; apr_isgraph(*c); c++) {
-        continue;
+    error = config_check_name_space(name);
+    if (error) {
+        return config_error(cmd, name, error);
     }
-    if (!*arg || *c || c - arg > CONFIG_NAMESPACE_MAX) {
-        return config_error(cmd, arg,
-                            apr_psprintf(cmd->pool,
-                                         "a namespace is 1 to %d visible ASCII "
-                                         "characters",
-                                         CONFIG_NAMESPACE_MAX));
-    }
-    conf->chosen = arg;
+    conf->chosen = name;
     conf->chosen_place = config_place(cmd);
     return NULL;
 }
@@ -321,9 +361,9 @@ const command_rec mw_config_commands[] = {
                      RSRC_CONF | ACCESS_CONF,
                      "the name of a store, or a provider and its options: "
                      "where this server's responses are kept"),
-    AP_INIT_TAKE1(MW_DIRECTIVE_NAMESPACE, config_set_name_space, NULL,
-                  RSRC_CONF | ACCESS_CONF,
-                  "what keeps this server's responses apart from others in "
-                  "the same store, instead of ServerName:port"),
+    AP_INIT_RAW_ARGS(MW_DIRECTIVE_NAMESPACE, config_set_name_space, NULL,
+                     RSRC_CONF | ACCESS_CONF,
+                     "what keeps this server's responses apart from others in "
+                     "the same store, instead of ServerName:port"),
     { .name = NULL }
 };

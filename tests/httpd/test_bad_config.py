@@ -30,6 +30,12 @@ TABLE = [
      ["CachemwStore", "quote"]),
     ("open quote in a provider", "CachemwProvider memory size='64M <-",
      ["CachemwProvider", "quote"]),
+    ("comment behind a store", "CachemwStore hot memory   # it's large <-",
+     ["CachemwStore", "comments need a line of their own"]),
+    ("comment behind a provider", "CachemwProvider hot #named <-",
+     ["CachemwProvider", "comments need a line of their own"]),
+    ("comment behind a namespace", "CachemwNamespace a # b <-",
+     ["CachemwNamespace", "comments need a line of their own"]),
     ("misspelt directive", "CachemwStores hot memory <-",
      ["CachemwStores"]),
     ("two providers in one server",
@@ -54,7 +60,7 @@ TABLE = [
      ["CachemwProvider", "directory context"]),
     ("namespace in a location",
      '<Location "/">\nCachemwNamespace a <-\n</Location>',
-     ["CachemwNamespace", "directory context"]),
+     ["CachemwNamespace", "directory context", "one namespace"]),
 
     # ---- names ----
     ("store with a provider's name", "CachemwStore memory memory <-",
