@@ -94,8 +94,8 @@ void hammer_once(world_t *w, hammer_t *h, apr_uint64_t *random)
     cachemw_key_t key = { name, 0 };
     apr_status_t rv;
 
-    key.len =
-        (apr_size_t)sprintf(name, "/hammer/%d", (int)((r >> 24) % HAMMER_KEYS));
+    key.len = apr_snprintf(name, sizeof(name), "/hammer/%d",
+                           (int)((r >> 24) % HAMMER_KEYS));
     switch (r % 32) {
     case 0:
     case 1:

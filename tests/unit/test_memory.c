@@ -409,7 +409,8 @@ static apr_status_t see(void *baton, const cachemw_key_t *key,
                         const cachemw_entry_t *entry)
 {
     seen_t *seen = baton;
-    int i = atoi(apr_pstrmemdup(seen->w->pool, key->data + 3, key->len - 3));
+    int i = (int)apr_atoi64(
+        apr_pstrmemdup(seen->w->pool, key->data + 3, key->len - 3));
     cachemw_id_t id = world_id((apr_uint64_t)i);
 
     assert_memory_equal(&entry->id, &id, sizeof(id));

@@ -223,10 +223,10 @@ static void test_fragments_never_refuse_an_object(void **state)
     for (i = 0; i < 60000; i++) {
         char name[32];
 
-        sprintf(name, "/churn/%d", i * 7919 % 20000);
+        apr_snprintf(name, sizeof(name), "/churn/%d", i * 7919 % 20000);
         assert_int_equal(world_put(w, name, 1, length[i % 10]), 0);
         if (i % 3 == 0) {
-            sprintf(name, "/churn/%d", i * 31 % 20000);
+            apr_snprintf(name, sizeof(name), "/churn/%d", i * 31 % 20000);
             world_get(w, name, NULL);
         }
     }
@@ -357,7 +357,7 @@ static void compare_with_lru(double alpha, int floods, apr_uint64_t random,
         int key = i % 100 < floods ? ZIPF_KEYS + i : zipf_draw(sum, &random);
         char name[32];
 
-        sprintf(name, "/page/%07d", key);
+        apr_snprintf(name, sizeof(name), "/page/%07d", key);
         if (world_get(w, name, NULL) == APR_SUCCESS) {
             hits[0]++;
         }

@@ -55,7 +55,7 @@ static void assert_usable_and_empty_after_clear(world_t *w)
     int i;
 
     for (i = 0; i < 300; i++) {
-        sprintf(name, "/after/%d", i);
+        apr_snprintf(name, sizeof(name), "/after/%d", i);
         assert_int_equal(world_put(w, name, (apr_uint64_t)i, 20000),
                          APR_SUCCESS);
         assert_int_equal(world_get(w, name, NULL), APR_SUCCESS);
@@ -81,7 +81,7 @@ static void test_a_lock_left_by_the_dead_empties_its_shard_only(void **state)
     (void)state;
     world_put(w, "/mine", 1, 1000);
     for (i = 0; i < 100; i++) {
-        sprintf(name, "/other/%d", i);
+        apr_snprintf(name, sizeof(name), "/other/%d", i);
         world_put(w, name, 1, 1000);
         others += shard_of(w, name) != shard_of(w, "/mine");
     }
@@ -91,7 +91,7 @@ static void test_a_lock_left_by_the_dead_empties_its_shard_only(void **state)
     assert_int_equal(w->counts[CACHEMW_COUNT_RECOVERED], 1);
     assert_int_equal(world_stats(w).entries, others);
     for (i = 0; i < 100; i++) {
-        sprintf(name, "/other/%d", i);
+        apr_snprintf(name, sizeof(name), "/other/%d", i);
         assert_int_equal(world_get(w, name, NULL),
                          shard_of(w, name) == shard_of(w, "/mine")
                              ? APR_NOTFOUND
@@ -136,7 +136,7 @@ static void test_a_shard_left_in_disorder_is_emptied(void **state)
 
     (void)state;
     for (i = 0; i < 200; i++) {
-        sprintf(name, "/x/%d", i);
+        apr_snprintf(name, sizeof(name), "/x/%d", i);
         world_put(w, name, 1, 1000);
     }
     world_put(w, "/mine", 1, 1000);
@@ -173,13 +173,13 @@ static void test_an_area_left_in_disorder_is_derived_again(void **state)
 
     (void)state;
     for (i = 0; i < 30; i++) {
-        sprintf(name, "/x/%d", i);
+        apr_snprintf(name, sizeof(name), "/x/%d", i);
         world_put(w, name, (apr_uint64_t)i, 10000);
     }
     in_dying_child(w, die_with_an_area);
     assert_int_equal(world_put(w, "/y", 99, 200000), APR_SUCCESS);
     for (i = 0; i < 30; i++) {
-        sprintf(name, "/x/%d", i);
+        apr_snprintf(name, sizeof(name), "/x/%d", i);
         assert_int_equal(world_get(w, name, NULL), APR_SUCCESS);
     }
     assert_true(w->mem->header->recovered > 0);
@@ -386,7 +386,7 @@ static void kill_rounds(setting_t setting, int rounds)
     for (i = 0; i < HAMMER_KEYS; i++) {
         char name[32];
 
-        sprintf(name, "/hammer/%d", i);
+        apr_snprintf(name, sizeof(name), "/hammer/%d", i);
         assert_int_not_equal(world_get(the_world, name, NULL), APR_EGENERAL);
     }
     world_sweep(the_world);
@@ -399,7 +399,7 @@ static int kills_wanted(void)
 {
     const char *text = getenv("MEMORY_KILLS");
 
-    return text ? atoi(text) : 120;
+    return text ? (int)apr_atoi64(text) : 120;
 }
 
 static void test_kills_at_random_instants(void **state)
