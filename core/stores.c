@@ -11,8 +11,9 @@
 
 APLOG_USE_MODULE(cachemw);
 
-/* Providers of ours that are modules of their own. */
-static const char *const stores_modules[] = { "sqlite", "redis", "http", NULL };
+/* Providers of ours that are announced, but not here yet. */
+static const char *const stores_planned[] = { "file", "sqlite",    "redis",
+                                              "http", "multitier", NULL };
 
 void mw_place_error(const mw_place_t *place, const char *format, ...)
 {
@@ -81,18 +82,14 @@ const char *mw_stores_list_names(const mw_stores_t *stores)
     return list ? list : "none";
 }
 
-/* ", and for redis load …" where one of ours is meant. */
-static const char *stores_missing_module(const char *name, apr_pool_t *pool)
+/* "; redis is not part …" where one of ours is meant. */
+static const char *stores_why_unknown(const char *name, apr_pool_t *pool)
 {
     int i;
 
-    for (i = 0; stores_modules[i]; i++) {
-        if (!strcmp(name, stores_modules[i])) {
-            return apr_psprintf(pool,
-                                "; %s comes with a module of its own: "
-                                "LoadModule cachemw_%s_module "
-                                "modules/mod_cachemw_%s.so",
-                                name, name, name);
+    for (i = 0; stores_planned[i]; i++) {
+        if (!strcmp(name, stores_planned[i])) {
+            return apr_psprintf(pool, "; %s is not part of this version", name);
         }
     }
     return "";
@@ -102,7 +99,7 @@ static const char *stores_unknown_provider(const char *name, apr_pool_t *pool)
 {
     return apr_psprintf(pool, "unknown provider \"%s\"; providers: %s%s", name,
                         stores_list_providers(pool),
-                        stores_missing_module(name, pool));
+                        stores_why_unknown(name, pool));
 }
 
 static const char *stores_check_name(const mw_stores_t *stores,
@@ -220,7 +217,7 @@ const char *mw_stores_unknown(mw_stores_t *stores, const char *word)
                         "%s; providers: %s%s",
                         word, mw_stores_list_names(stores),
                         stores_list_providers(stores->pconf),
-                        stores_missing_module(word, stores->pconf));
+                        stores_why_unknown(word, stores->pconf));
 }
 
 void mw_stores_name(mw_stores_t *stores, mw_definition_t *definition,
