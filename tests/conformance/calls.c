@@ -96,7 +96,7 @@ apr_status_t ct_begin(ct_t *c, const cachemw_key_t *key,
         calls_leave(c);
     }
     else {
-        call.purge_epoch = mw_epoch_get(mw_store_state(c->store), key);
+        call.purge_epoch = mw_epoch_now(mw_store_state(c->store));
         rv = mw_store_set_begin(c->store, &call, key, key, entry, &set->core);
     }
     if (rv != APR_SUCCESS) {

@@ -329,8 +329,7 @@ static void test_store_state_is_kept_for_the_next_generation(void **state)
     f->host.segments = mw_segments_begin(f->host.segments, f->pool);
     fixture_start(f, &fake_full, NONE);
     assert_int_equal(fixture_sum(f, MW_COUNT_HIT), 5);
-    assert_true(
-        mw_epoch_is_overtaken(mw_store_state(f->store), &key, epoch));
+    assert_true(mw_epoch_is_overtaken(mw_store_state(f->store), &key, epoch));
 }
 
 static void test_store_checksum_follows_the_flag(void **state)
