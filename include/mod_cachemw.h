@@ -10,6 +10,11 @@
  * administrator configures and calls it for every request that mod_cache
  * looks up or stores there:
  *
+ *     #include "httpd.h"
+ *     #include "http_config.h"
+ *     #include "ap_provider.h"
+ *     #include "mod_cachemw.h"
+ *
  *     static const cachemw_provider_t my_provider = {
  *         .size = sizeof(cachemw_provider_t),
  *         .options = my_options,
@@ -23,6 +28,13 @@
  *                              CACHEMW_PROVIDER_VERSION, &my_provider);
  *     }
  *
+ *     AP_DECLARE_MODULE(cachemw_my) = {
+ *         STANDARD20_MODULE_STUFF, .register_hooks = register_hooks,
+ *     };
+ *
+ * compiled with `apxs -c mod_cachemw_my.c`, and configured, in any order, by
+ *
+ *     LoadModule cachemw_my_module modules/mod_cachemw_my.so
  *     CachemwStore mine my colour=blue
  *
  * This header is all that a provider needs. It names no symbol of mod_cachemw:
@@ -52,6 +64,11 @@
  *                   it; they must be quick. close is NOT called in a child.
  *     close         parent, when the configuration's pool is cleared.
  *
+ * A child's clean-ups may run while calls of its other threads are under way,
+ * and buckets that a slot returned may be destroyed after them. A backend that
+ * cannot be reached is no reason for child_init to fail, for that switches the
+ * store off in the child for good: connect on first use, and again.
+ *
  * A program without a server (a test, a command line tool) plays the parent and
  * the child in turn in one process: open, post_config, child_init, calls,
  * child's cleanups, close.
@@ -68,7 +85,9 @@
  * thread of any child, concurrently, unless CACHEMW_SERIALIZE is set. Even the
  * prefork MPM has a second thread (mod_watchdog's) that calls sweep. Buckets
  * that a slot returned may be read, split and destroyed by other threads than
- * the calling one, but never by two at once. Between two calls a provider
+ * the calling one, but never by two at once; CACHEMW_SERIALIZE does not cover
+ * that. A pool is not thread-safe: during calls allocate from the call's pool,
+ * never from pconf or pchild. Between two calls a provider
  * holds no lock, statement or checked-out connection on behalf of a request.
  *
  * ## What slots return
@@ -79,7 +98,7 @@
  *     APR_ENOSPC       the entry does not fit. Counted, not an error.
  *     APR_EINCOMPLETE  what was found is damaged (wrong magic, length, key or
  *                      checksum). mod_cachemw removes it and misses.
- *     APR_ENOTIMPL     this provider cannot do this.
+ *     APR_ENOTIMPL     clear and keys only: this provider cannot do this.
  *     anything else    trouble: counted, logged at a limited rate, and, for a
  *                      CACHEMW_REMOTE provider, a reason to open the breaker.
  *
@@ -89,15 +108,31 @@
  *
  * ## What every provider owes
  *
+ * - One content: what a call in one child did (set, remove, set_head, clear)
+ *   holds for every later call in every child, of either configuration.
  * - Bounded: bytes and entries have a cap that holds under load.
+ * - Room: without object_limit and max_object_size a store takes bodies of
+ *   16 MB.
  * - An entry at or past its expires is never returned, and goes away by sweep
  *   without traffic.
  * - What was read is verified before it is returned: the full key, the id,
  *   lengths; and a checksum where bytes left our processes.
  * - set is atomic for readers: they find the old entry, the new one or none,
  *   also after a crash in the middle.
+ * - What get has handed out can be read to its end. A response whose body
+ *   cannot is cut off in front of its reader, so replacing, removing, evicting
+ *   or expiring an entry must not take the body from those who are being sent
+ *   it: get gives buckets that keep it, or read finds it by its id for at
+ *   least CACHEMW_GRACE after that, as far as the cap on space allows.
  * - No slot needs a whole body in one piece of memory, save where a foreign
  *   protocol leaves no choice; that is then documented.
+ *
+ * ## What may grow
+ *
+ * Within version 1 the tables (cachemw_provider_t, cachemw_services_t) and
+ * cachemw_stats_t, which begin with their size, grow at their end. All other
+ * structures stay as they are; new members of enumerations are added behind the
+ * last. A provider with a flag that mod_cachemw does not know is refused.
  *
  * ## httpd symbols
  *
@@ -134,6 +169,9 @@ extern "C" {
 
 /** Most bytes of a body that get or read should return as memory at once. */
 #define CACHEMW_PIECE_MAX 65536
+
+/** How long a body stays readable by its id after its entry went. */
+#define CACHEMW_GRACE apr_time_from_sec(60)
 
 /** @name Provider flags @{ */
 /** Calls leave the machine: a deadline and the circuit breaker apply. */
@@ -183,9 +221,9 @@ typedef struct cachemw_call_t {
      */
     apr_int64_t deadline;
     /**
-     * Changes of this key's URL (purge, invalidation) seen when the request
-     * missed. mod_cachemw compares it itself; a provider shared by machines
-     * may compare it once more, atomically.
+     * Of a set: a number that tells which purges and invalidations the request
+     * came after. mod_cachemw itself refuses sets that one has overtaken; the
+     * number means nothing outside this server.
      */
     apr_uint64_t purge_epoch;
 } cachemw_call_t;
@@ -450,18 +488,21 @@ struct cachemw_provider_t {
      * Missing: core sets the entry anew, body and all.
      * @param entry head, head_len and expires count; id, body and body_len
      *        do not
-     * @return APR_NOTFOUND when the entry is not `id` (any more); APR_ENOSPC
+     * @return APR_NOTFOUND when the entry is not `id` (any more) or has
+     *         expired; APR_ENOSPC
      */
     apr_status_t (*set_head)(void *store, const cachemw_call_t *call,
                              const cachemw_key_t *key, const cachemw_id_t *id,
                              const cachemw_entry_t *entry);
 
     /**
-     * A further piece of a body. Missing: get must give whole bodies.
+     * A further piece of a body. Missing: get must give whole bodies. Pieces
+     * are asked for as slowly as a client reads: see CACHEMW_GRACE.
      * @param offset 0 <= offset < body_len
      * @param limit at most this many bytes are wanted, at least 1
      * @param body gets 1 to limit bytes appended, from offset on
-     * @return APR_NOTFOUND when the entry is not `id` any more
+     * @return APR_NOTFOUND when the body of `id` is gone; never bytes of
+     *         another one
      */
     apr_status_t (*read)(void *store, const cachemw_call_t *call,
                          const cachemw_key_t *key, const cachemw_id_t *id,
@@ -492,7 +533,8 @@ struct cachemw_provider_t {
      */
     apr_status_t (*set_commit)(void *store, const cachemw_call_t *call,
                                void *set);
-    /** Drop it without a trace. `set` is gone. May run in a pool cleanup. */
+    /** Drop it without a trace. `set` is gone. May run in a pool cleanup: it
+     *  must not wait for anything. */
     void (*set_abort)(void *store, void *set);
     /** @} */
 
