@@ -9,7 +9,7 @@ import pytest
 
 from conftest import SITE, provider_conf
 from harness import Httpd, configtest, settings
-from harness.server import MODULES
+from harness.server import MODULES, processes_of
 
 PLAIN = """
 ServerName cachemw.test
@@ -243,6 +243,26 @@ def test_cookies_stay_out_after_a_304(module_httpd, origin, path, quick):
         assert res.cache == wanted
         if wanted == "HIT":
             assert res.all("Set-Cookie") == []
+
+
+@pytest.mark.parametrize("what", ["refused", "interrupted"])
+def test_start_that_fails_leaves_nothing_behind(what, monkeypatch):
+    """of the harness: neither a directory nor a process"""
+    pids = []
+
+    def give_up(condition, what):
+        pids.append(server.pid)
+        raise KeyboardInterrupt(what)
+
+    server = Httpd(PLAIN, {"MORE": "Nonsense" if what == "refused" else "",
+                           "ORIGIN": 1})
+    if what == "interrupted":
+        monkeypatch.setattr("harness.server.wait_for", give_up)
+    with pytest.raises((AssertionError, KeyboardInterrupt)):
+        with server:
+            pass
+    assert not server.dir.exists()
+    assert not any(processes_of(x) for x in pids)
 
 
 @pytest.mark.mpm

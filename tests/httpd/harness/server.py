@@ -228,6 +228,13 @@ class Httpd:
     # ---- life ---------------------------------------------------------------
 
     def start(self):
+        try:
+            return self._start_somewhere()
+        except BaseException:
+            self._discard()
+            raise
+
+    def _start_somewhere(self):
         for attempt in range(3):
             if self._start():
                 Httpd.live.append(self)
@@ -238,10 +245,16 @@ class Httpd:
             self.ports = []
             self.write_conf()
         said = (self.dir / "stderr").read_text(errors="replace")
-        log = self.log()
-        self.process = None
+        raise AssertionError(f"httpd did not start:\n{said}\n{self.log()}")
+
+    def _discard(self):
+        """End what a failed start left; nobody else will."""
+        if self.is_alive:
+            os.killpg(self.pid, signal.SIGKILL)
+        if self.process is not None:
+            self.process.wait(START)
+            self.process = None
         self.remove()
-        raise AssertionError(f"httpd did not start:\n{said}\n{log}")
 
     def _start(self):
         ready = self.log().count("resuming normal operations")
@@ -306,9 +319,11 @@ class Httpd:
         assert not bad, "in the error log:\n" + "\n".join(bad[:20])
 
     def remove(self):
-        self.stop()
-        if not os.environ.get("CACHEMW_TEST_KEEP"):
-            shutil.rmtree(self.dir, ignore_errors=True)
+        try:
+            self.stop()
+        finally:
+            if not os.environ.get("CACHEMW_TEST_KEEP"):
+                shutil.rmtree(self.dir, ignore_errors=True)
 
     def __enter__(self):
         return self.start()
