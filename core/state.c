@@ -176,10 +176,35 @@ int mw_epoch_is_overtaken(const mw_state_t *state, const cachemw_key_t *key,
            || __atomic_load_n(slot, __ATOMIC_SEQ_CST) > epoch;
 }
 
+/* Two kinds with one limiter would hide each other's lines. */
+static mw_limiter_t *limiter_of(mw_state_t *state, apr_uint32_t kind)
+{
+    const unsigned int home = number_spread(kind);
+    mw_limiter_t *limiter;
+    unsigned int i;
+
+    for (i = 0; i < MW_LIMITERS; i++) {
+        apr_uint32_t owner = 0;
+
+        limiter = &state->limiters[(home + i) % MW_LIMITERS];
+        if (__atomic_compare_exchange_n(&limiter->kind, &owner, kind, 0,
+                                        __ATOMIC_RELAXED, __ATOMIC_RELAXED)
+            || owner == kind) {
+            return limiter;
+        }
+    }
+    /* none is free: another kind's, whose last line does not count here */
+    limiter = &state->limiters[home];
+    __atomic_store_n(&limiter->kind, kind, __ATOMIC_RELAXED);
+    __atomic_store_n(&limiter->next, 0, __ATOMIC_RELAXED);
+    __atomic_store_n(&limiter->suppressed, 0, __ATOMIC_RELAXED);
+    return limiter;
+}
+
 int mw_log_allowed(mw_state_t *state, apr_uint32_t kind, apr_int64_t now,
                    apr_uint32_t *suppressed)
 {
-    mw_limiter_t *limiter = &state->limiters[number_spread(kind)];
+    mw_limiter_t *limiter = limiter_of(state, kind);
     apr_int64_t next = __atomic_load_n(&limiter->next, __ATOMIC_RELAXED);
 
     *suppressed = 0;

@@ -193,7 +193,8 @@ apr_uint64_t mw_mark_holder(const mw_state_t *state, const cachemw_key_t *key,
 /**
  * Whether a log line of this kind may be written now: one per 10 s for each
  * kind, over all children.
- * @param kind any number (hashed to one of 64 limiters)
+ * @param kind any number but 0. Of 64 kinds each is limited by itself; one more
+ *        takes the place of another, and its line is written.
  * @param suppressed set to how many were not written since the last one
  */
 int mw_log_allowed(mw_state_t *state, apr_uint32_t kind, apr_int64_t now,

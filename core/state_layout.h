@@ -40,6 +40,7 @@ typedef struct mw_mark_t {
 typedef struct mw_limiter_t {
     apr_int64_t next; /**< monotonic: when the next line may be written */
     apr_uint32_t suppressed;
+    apr_uint32_t kind; /**< whose it is; 0: free */
 } mw_limiter_t;
 
 typedef struct mw_counters_t {

@@ -17,7 +17,7 @@ void mw_store_log_kind(mw_store_t *store, cachemw_level_e level,
     apr_uint32_t suppressed = 0;
     int length;
 
-    if (store->state && level <= CACHEMW_LOG_WARNING
+    if (store->state && level == CACHEMW_LOG_WARNING
         && !mw_log_allowed(store->state, kind, mw_monotonic(), &suppressed)) {
         return;
     }

@@ -96,8 +96,9 @@ int mw_store_wants_checksum(const mw_store_t *store);
 int mw_store_is_usable(mw_store_t *store);
 /** Add to a counter; nothing before post_config. */
 void mw_store_count(mw_store_t *store, mw_counter_e which, apr_uint64_t n);
-/** A log line of the store's. Warnings and errors are limited to one per 10 s
- *  per format, over all children. */
+/** A log line of the store's. Warnings are limited to one per 10 s per format,
+ *  over all children. Errors are not: they tell of the life cycle, which is
+ *  not repeated with each request. */
 void mw_store_log(mw_store_t *store, cachemw_level_e level, apr_status_t rv,
                   const char *format, ...)
     __attribute__((format(printf, 4, 5)));

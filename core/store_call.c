@@ -70,7 +70,7 @@ static void call_log(mw_store_t *store, mw_slot_e slot, apr_status_t rv,
 static void call_log(mw_store_t *store, mw_slot_e slot, apr_status_t rv,
                      const char *format, ...)
 {
-    apr_uint32_t kind = 2 * (apr_uint32_t)slot + status_is_timeout(rv);
+    apr_uint32_t kind = 1 + 2 * (apr_uint32_t)slot + status_is_timeout(rv);
     va_list arguments;
 
     va_start(arguments, format);

@@ -212,7 +212,7 @@ apr_status_t mw_amend_by_set(mw_store_t *store, const cachemw_call_t *call,
 
 /**
  * A log line of core's own about a store.
- * @param kind lines of the same kind share the limit
+ * @param kind warnings of the same kind share the limit; not 0
  */
 void mw_store_log_kind(mw_store_t *store, cachemw_level_e level,
                        apr_status_t rv, apr_uint32_t kind, const char *format,

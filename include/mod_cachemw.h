@@ -286,7 +286,8 @@ typedef struct cachemw_value_t {
 /** @name Services: what a provider gets from mod_cachemw @{ */
 
 typedef enum cachemw_level_e {
-    CACHEMW_LOG_ERR,     /**< an administrator must act */
+    CACHEMW_LOG_ERR,     /**< an administrator must act; never limited, so not
+                           from what requests call */
     CACHEMW_LOG_WARNING, /**< degraded; limited to a line per 10 s per text */
     CACHEMW_LOG_INFO,    /**< life cycle */
     CACHEMW_LOG_DEBUG    /**< one line per decision */

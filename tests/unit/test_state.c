@@ -215,6 +215,28 @@ static void test_state_log_one_line_per_ten_seconds(void **state)
     assert_int_equal(suppressed, 0);
 }
 
+/* Every kind speaks for itself, and one too many speaks rather than not. */
+static void test_state_log_kinds_do_not_hide_each_other(void **state)
+{
+    apr_uint32_t suppressed, kind;
+    int round;
+
+    for (kind = 1; kind <= 64; kind++) {
+        assert_true(
+            mw_log_allowed(*state, kind * 0x61c88647, SECOND, &suppressed));
+        assert_int_equal(suppressed, 0);
+    }
+    for (round = 0; round < 3; round++) {
+        for (kind = 1; kind <= 64; kind++) {
+            assert_false(mw_log_allowed(*state, kind * 0x61c88647, 2 * SECOND,
+                                        &suppressed));
+        }
+    }
+    assert_true(mw_log_allowed(*state, 7, 2 * SECOND, &suppressed));
+    assert_int_equal(suppressed, 0);
+    assert_false(mw_log_allowed(*state, 7, 2 * SECOND, &suppressed));
+}
+
 typedef struct log_race_t {
     mw_state_t *state;
     int allowed;
@@ -283,6 +305,7 @@ int main(void)
         SHARED(test_state_epochs_of_all_are_overtaken_by_a_clear),
         SHARED(test_state_epoch_of_concurrent_changes_is_the_last),
         SHARED(test_state_log_one_line_per_ten_seconds),
+        SHARED(test_state_log_kinds_do_not_hide_each_other),
         SHARED(test_state_log_limit_is_shared),
         SHARED(test_state_monotonic_does_not_go_back),
     };

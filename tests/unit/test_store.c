@@ -4,6 +4,7 @@
 #include <sched.h>
 #include <string.h>
 
+#include "core/store_private.h"
 #include "store_fixture.h"
 
 #define NONE ((const char *const *)NULL)
@@ -303,6 +304,23 @@ static void test_store_failing_child_init_is_off(void **state)
     assert_int_equal(fixture_logged(f, "off in this child"), 1);
     assert_null(fixture_get(f, "k", &rv));
     assert_int_equal(fake.calls[FAKE_GET], 0);
+}
+
+/* A graceful restart follows a start at once, and shares its limits. */
+static void test_store_failing_again_is_told_again(void **state)
+{
+    fixture_t *f = *state;
+    int i;
+
+    fake.fail[FAKE_CHILD_INIT] = APR_EACCES;
+    for (i = 1; i <= 3; i++) {
+        fixture_open(f, &fake_full, NONE);
+        mw_store_post_config(f->store, f->pool, 0, 0);
+        assert_int_equal(mw_store_child_init(f->store, f->pool), APR_EACCES);
+        assert_int_equal(fixture_logged(f, "off in this child"), i);
+        mw_segments_end(f->host.segments);
+        f->host.segments = mw_segments_begin(f->host.segments, f->pool);
+    }
 }
 
 static void test_store_close_reaches_the_provider(void **state)
@@ -766,7 +784,7 @@ static void test_trouble_is_logged_at_a_limited_rate(void **state)
     assert_int_equal(fixture_sum(f, MW_COUNT_ERROR_GET), 100);
 }
 
-static void test_log_info_is_not_limited(void **state)
+static void test_log_limits_warnings_only(void **state)
 {
     fixture_t *f = *state;
     int i;
@@ -778,25 +796,24 @@ static void test_log_info_is_not_limited(void **state)
     }
     assert_int_equal(fixture_logged(f, "born"), 5);
     assert_int_equal(fixture_logged(f, "cachemw[shop]: born 4"), 1);
-    assert_int_equal(fixture_logged(f, "bad"), 1);
+    assert_int_equal(fixture_logged(f, "bad"), 5);
 }
 
 static void test_log_tells_how_many_it_left_out(void **state)
 {
     fixture_t *f = *state;
+    const apr_int64_t before = mw_monotonic() - 20 * APR_USEC_PER_SEC;
+    apr_uint32_t kind = mw_store_log_hash("again");
     apr_uint32_t suppressed;
     int i;
 
     fixture_start(f, &fake_full, NONE);
-    /* the first line, written long ago */
-    for (i = 0; i < 64; i++) {
-        mw_log_allowed(mw_store_state(f->store), i,
-                       mw_monotonic() - 20 * APR_USEC_PER_SEC, &suppressed);
-        mw_log_allowed(mw_store_state(f->store), i,
-                       mw_monotonic() - 19 * APR_USEC_PER_SEC, &suppressed);
+    for (i = 0; i < 4; i++) {
+        mw_log_allowed(mw_store_state(f->store), kind, before, &suppressed);
     }
     mw_store_log(f->store, CACHEMW_LOG_WARNING, APR_SUCCESS, "again");
-    assert_int_equal(fixture_logged(f, "again (and "), 1);
+    assert_int_equal(
+        fixture_logged(f, "again (and 3 more like it, not logged)"), 1);
 }
 
 static void test_log_long_lines_are_cut(void **state)
@@ -1181,6 +1198,7 @@ int main(void)
         TEST(test_store_is_off_until_post_config),
         TEST(test_store_failing_post_config_is_off),
         TEST(test_store_failing_child_init_is_off),
+        TEST(test_store_failing_again_is_told_again),
         TEST(test_store_close_reaches_the_provider),
         TEST(test_store_state_is_kept_for_the_next_generation),
         TEST(test_store_checksum_follows_the_flag),
@@ -1204,7 +1222,7 @@ int main(void)
         TEST(test_trouble_is_counted_by_kind),
         TEST(test_trouble_is_what_a_slot_may_not_answer),
         TEST(test_trouble_is_logged_at_a_limited_rate),
-        TEST(test_log_info_is_not_limited),
+        TEST(test_log_limits_warnings_only),
         TEST(test_log_tells_how_many_it_left_out),
         TEST(test_log_long_lines_are_cut),
         TEST(test_deadline_of_remote_stores_only),

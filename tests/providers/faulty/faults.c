@@ -303,7 +303,7 @@ void fault_find(const cachemw_services_t *services, const char *file,
         number++;
         error = rule_parse(line, &named, &rule);
         if (error) {
-            services->log(services, CACHEMW_LOG_ERR, APR_EINVAL,
+            services->log(services, CACHEMW_LOG_WARNING, APR_EINVAL,
                           "%s: line %d: %s", file, number, error);
         }
         else if (named && strcmp(named, slot) == 0
