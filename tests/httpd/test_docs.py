@@ -6,8 +6,10 @@ import subprocess
 
 import pytest
 
-from harness import Httpd, settings
+from harness import Httpd, configtest, settings
+from harness.server import MODULES
 
+LISTEN = "ServerName x\nListen 127.0.0.1:@PORT@\n"
 PAGE = settings.source / "docs" / "directives.md"
 
 
@@ -145,11 +147,11 @@ def test_sample_configuration_is_accepted_and_keeps_cookies_out():
     # every directive that is commented out is correct as well
     awake = re.sub(r"^(\s*)#\s?((?:Cache|<|</)\w+.*)$", r"\1\2", live,
                    flags=re.M)
+    without = [x for x in MODULES if x != "cache"]
     for conf in (live, awake):
-        server = Httpd("ServerName x\nListen 127.0.0.1:@PORT@\n" + conf,
-                       extra=["cachemw"])
-        try:
-            rc, said = server.configtest()
-        finally:
-            server.remove()
-        assert rc == 0, f"{conf}\n{said}"
+        for modules in (MODULES, without):
+            rc, said = configtest(LISTEN + conf, modules=modules,
+                                  loglevel="info",
+                                  extra=["cachemw"])
+            assert rc == 0, f"{conf}\n{said}"
+            assert ("mod_cache is not loaded" in said) == (modules == without)
