@@ -6,6 +6,9 @@
 #include "pin.h"
 #include "slots.h"
 
+/** Claims looked at for a free one: the caller may hold a lock. */
+#define CLAIM_TRIES 64
+
 /** What the clean-up of a child knows. */
 typedef struct tenancy_t {
     mw_mem_t *mem;
@@ -23,7 +26,7 @@ mw_mem_claim_t *mw_claim_take(mw_mem_t *mem, mw_mem_claim_t *claims,
     if (!owner) {
         return NULL;
     }
-    for (tries = 0; tries < count; tries++, at++) {
+    for (tries = 0; tries < CLAIM_TRIES && tries < count; tries++, at++) {
         mw_mem_claim_t *claim = &claims[at % count];
         apr_uint32_t nobody = 0;
 

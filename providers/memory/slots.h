@@ -26,7 +26,7 @@ void mw_slots_reclaim(mw_mem_t *mem);
 
 /**
  * Take a free claim of mem->sets or mem->pins.
- * @return NULL: all are in use, or this process has no slot
+ * @return NULL: as good as all are in use, or this process has no slot
  */
 mw_mem_claim_t *mw_claim_take(mw_mem_t *mem, mw_mem_claim_t *claims,
                               apr_uint32_t count);
