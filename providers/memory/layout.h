@@ -63,7 +63,7 @@
 
 #define MW_MEM_MAGIC APR_UINT64_C(0x6d656d6f72792d31)
 /** Changes with the meaning of anything in this file. */
-#define MW_MEM_LAYOUT 1
+#define MW_MEM_LAYOUT 2
 
 #define MW_MEM_SMALL 0 /**< queue of entries not proven yet */
 #define MW_MEM_MAIN 1  /**< queue of entries used again */
@@ -137,7 +137,8 @@ typedef struct mw_mem_shard_t {
 typedef struct mw_mem_tally_t {
     apr_uint64_t units[MW_MEM_QUEUES];
     apr_uint64_t bytes;   /**< of keys, heads and bodies */
-    apr_uint64_t pinned;  /**< units of entries with pins, linked or not */
+    apr_uint64_t pinned;  /**< bytes of bodies with pins, linked or not */
+    apr_uint64_t leaving; /**< units of entries with pins, not linked */
     apr_uint64_t entries; /**< linked, or about to be */
 } __attribute__((aligned(64))) mw_mem_tally_t;
 
@@ -197,8 +198,9 @@ typedef struct mw_mem_t {
     mw_mem_geometry_t geometry;
     apr_uint64_t max_entries;
     int prefault;
-    apr_uint32_t owner; /**< atomic: own slot + 1; 0: none */
-    apr_uint32_t turn;  /**< atomic: where the next claim is sought */
+    apr_uint32_t owner;   /**< atomic: own slot + 1; 0: none */
+    apr_uint32_t turn;    /**< atomic: where the next claim is sought */
+    apr_uint64_t spilled; /**< atomic: bytes in files of this process */
     apr_uint32_t unit_size;
     apr_uint32_t shard_shift; /**< of the hash, to the shard */
     apr_uint32_t bucket_mask; /**< within a shard */

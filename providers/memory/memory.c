@@ -7,6 +7,7 @@
 #include "blocks.h"
 #include "layout.h"
 #include "memory.h"
+#include "pin.h"
 #include "read.h"
 #include "set.h"
 #include "shard.h"
@@ -179,14 +180,12 @@ static apr_status_t memory_stats(void *store, const cachemw_call_t *call,
                                  cachemw_stats_t *stats)
 {
     mw_mem_t *mem = store;
-    apr_uint64_t pinned = 0;
     apr_uint64_t bytes = 0;
     apr_uint32_t i;
 
     (void)call;
     for (i = 0; i < mem->geometry.shards; i++) {
         bytes += MW_MEM_LOAD(&mem->tallies[i].bytes);
-        pinned += MW_MEM_LOAD(&mem->tallies[i].pinned);
     }
     stats->entries = (apr_int64_t)mw_shard_entries(mem);
     stats->entries_max = (apr_int64_t)MW_MEM_LOAD(&mem->header->max_entries);
@@ -198,7 +197,8 @@ static apr_status_t memory_stats(void *store, const cachemw_call_t *call,
 
         stats->extra(stats->baton, "shards", mem->geometry.shards);
         stats->extra(stats->baton, "free_bytes", (apr_int64_t)free);
-        stats->extra(stats->baton, "pinned_bytes", (apr_int64_t)pinned);
+        stats->extra(stats->baton, "pinned_bytes",
+                     (apr_int64_t)mw_pin_bytes(mem));
         stats->extra(stats->baton, "recovered",
                      (apr_int64_t)MW_MEM_LOAD(&header->recovered));
         stats->extra(stats->baton, "dead_children",

@@ -6,6 +6,9 @@
 #include "shard.h"
 #include "slots.h"
 
+/** Bodies being sent may have half of the segment; the rest turns over. */
+#define PIN_PART 2
+
 /** Shorter runs are not worth a bucket, and an element of writev, each. */
 #define PIN_RUN_MIN 4096u
 
@@ -23,7 +26,7 @@ typedef struct pinned_t {
     pin_t *pin;
 } pinned_t;
 
-static apr_uint64_t pinned_bytes(const mw_mem_t *mem)
+apr_uint64_t mw_pin_bytes(const mw_mem_t *mem)
 {
     apr_uint64_t bytes = 0;
     apr_uint32_t i;
@@ -34,6 +37,17 @@ static apr_uint64_t pinned_bytes(const mw_mem_t *mem)
     return bytes;
 }
 
+apr_uint64_t mw_pin_leaving(const mw_mem_t *mem)
+{
+    apr_uint64_t units = 0;
+    apr_uint32_t i;
+
+    for (i = 0; i < mem->geometry.shards; i++) {
+        units += MW_MEM_LOAD(&mem->tallies[i].leaving);
+    }
+    return units;
+}
+
 mw_mem_claim_t *mw_pin_take(mw_mem_t *mem, apr_uint32_t unit)
 {
     mw_mem_entry_t *entry = mw_mem_entry(mem, unit);
@@ -42,7 +56,8 @@ mw_mem_claim_t *mw_pin_take(mw_mem_t *mem, apr_uint32_t unit)
 
     if (entry->pins == 0xffff
         || (!entry->pins
-            && pinned_bytes(mem) + entry->body_len > mem->geometry.size / 4)) {
+            && mw_pin_bytes(mem) + entry->body_len
+                   > mem->geometry.size / PIN_PART)) {
         return NULL;
     }
     claim = mw_claim_take(mem, mem->pins, mem->geometry.pins);
@@ -80,6 +95,8 @@ void mw_pin_release(mw_mem_t *mem, mw_mem_claim_t *claim)
         MW_TALLY_ADD(&mem->tallies[index].pinned, -entry->body_len);
         mw_claim_end(claim);
         if (!entry->linked) {
+            MW_TALLY_ADD(&mem->tallies[index].leaving,
+                         -(apr_uint64_t)entry->units);
             mw_shard_give(mem, unit);
         }
     }

@@ -11,9 +11,6 @@
 /** Lookups until an entry was copied without being changed meanwhile. */
 #define READ_TRIES 3
 
-/** A body that cannot be pinned goes through a file from this size on. */
-#define READ_SPILL (1024 * 1024)
-
 /** An entry is used often enough at this count. */
 #define READ_USES_MAX 3
 
@@ -162,15 +159,18 @@ static apr_status_t read_body(const mw_mem_t *mem, const found_t *found,
     return APR_SUCCESS;
 }
 
-/** Copy a large body into a file. */
-static apr_status_t read_spill(const mw_mem_t *mem, const cachemw_call_t *call,
+/**
+ * Copy a large body into a file.
+ * @return APR_NOTFOUND: there are too many such copies: as good as a miss
+ */
+static apr_status_t read_spill(mw_mem_t *mem, const cachemw_call_t *call,
                                const found_t *found, mw_place_t place,
                                apr_bucket_brigade *body)
 {
     char *copy = apr_palloc(call->pool, CACHEMW_PIECE_MAX);
     apr_uint64_t left = found->body_len;
     mw_spill_t *spill;
-    apr_status_t rv = mw_spill_make(mem->services, &spill);
+    apr_status_t rv = mw_spill_make(mem, found->body_len, &spill);
 
     if (rv != APR_SUCCESS) {
         return rv;
@@ -256,7 +256,7 @@ static apr_status_t read_found(mw_mem_t *mem, const cachemw_call_t *call,
             return mw_pin_buckets(mem, claim, place, found->body_len,
                                   entry->body);
         }
-        else if (found->body_len > READ_SPILL) {
+        else if (found->body_len > CACHEMW_PIECE_MAX) {
             rv = read_spill(mem, call, found, place, entry->body);
         }
         else {

@@ -7,6 +7,7 @@
 #include "blocks.h"
 #include "chain.h"
 #include "evict.h"
+#include "pin.h"
 #include "set.h"
 #include "shard.h"
 #include "slots.h"
@@ -20,6 +21,9 @@
 
 /** Free units that are kept, as a part of all, so that runs are long. */
 #define SET_SLACK 128
+
+/** A set that has more than this part of the space is a large one. */
+#define SET_LARGE 64
 
 /** A chain that is being filled. */
 typedef struct filling_t {
@@ -55,6 +59,32 @@ static apr_status_t filling_begin(mw_mem_t *mem, filling_t *filling,
     return filling->chain.claim ? APR_SUCCESS : APR_ENOSPC;
 }
 
+/**
+ * Whether a set may grow by so many units. What is being stored cannot be
+ * evicted and stays as long as a client takes to read it: all sets together may
+ * hold half of the space, large ones as much as the largest body and a little
+ * more, so that a few slow clients push out neither the entries nor everybody's
+ * small sets. An eighth is left to entries that nobody is sending.
+ */
+static int filling_may_grow(const mw_mem_t *mem, const filling_t *filling,
+                            apr_uint64_t units)
+{
+    apr_uint64_t total = mw_blocks_total(mem);
+    apr_uint64_t others =
+        mw_blocks_free(mem) + mw_shard_units(mem, MW_MEM_SMALL)
+        + mw_shard_units(mem, MW_MEM_MAIN) + mw_pin_leaving(mem);
+    apr_uint64_t held = units + (others < total ? total - others : 0);
+    apr_uint64_t pinned = mw_pin_bytes(mem) >> mem->geometry.unit_shift;
+    apr_uint64_t limit = total / 2;
+
+    if (filling->chain.units + units > total / SET_LARGE) {
+        limit =
+            ((apr_uint64_t)mw_mem_set_limit(mem) >> mem->geometry.unit_shift)
+            + total / 16;
+    }
+    return held <= limit && held + pinned <= total - total / 8;
+}
+
 /** Make room for so many more bytes. */
 static apr_status_t filling_reserve(mw_mem_t *mem, filling_t *filling,
                                     apr_time_t now, apr_uint64_t bytes)
@@ -68,11 +98,16 @@ static apr_status_t filling_reserve(mw_mem_t *mem, filling_t *filling,
         apr_uint64_t lacking = bytes - filling->room + sizeof(mw_mem_run_t);
         apr_uint32_t units = (apr_uint32_t)((lacking + mem->unit_size - 1)
                                             >> mem->geometry.unit_shift);
-        int fits = mw_evict_units(mem, now, units + slack);
         apr_uint32_t least = filling->chain.first ? 1 : record;
-        apr_uint32_t taken = mw_blocks_take(mem, &filling->chain, least,
-                                            units < least ? least : units);
+        apr_uint32_t taken;
+        int fits;
 
+        if (!filling_may_grow(mem, filling, units)) {
+            return APR_ENOSPC;
+        }
+        fits = mw_evict_units(mem, now, units + slack);
+        taken = mw_blocks_take(mem, &filling->chain, least,
+                               units < least ? least : units);
         if (taken) {
             filling->room += ((apr_uint64_t)taken << mem->geometry.unit_shift)
                              - sizeof(mw_mem_run_t);
@@ -299,9 +334,14 @@ static int head_overwrite(mw_mem_t *mem, apr_uint32_t unit,
     if (record->head_run || entry->head_len > record->head_space) {
         return 0;
     }
-    __atomic_store_n(&record->serial, 0, __ATOMIC_SEQ_CST);
-    if (!mw_chain_skip(mem, &place, record->key_len)
-        || !mw_chain_write(mem, &place, entry->head, entry->head_len)) {
+    if (!mw_chain_skip(mem, &place, record->key_len)) {
+        return 0;
+    }
+    __atomic_store_n(&record->serial, 0, __ATOMIC_RELAXED);
+    /* The store of the serial, and then those of the head, for all to see. */
+    __atomic_thread_fence(__ATOMIC_SEQ_CST);
+    if (!mw_chain_write(mem, &place, entry->head, entry->head_len)) {
+        mw_shard_drop(mem, unit);
         return 0;
     }
     mw_shard_amend(mem, unit, entry->expires, (apr_uint32_t)entry->head_len,

@@ -29,6 +29,7 @@ static void shard_wipe(mw_mem_t *mem, apr_uint32_t index)
     }
     MW_MEM_STORE(&tally->bytes, 0);
     MW_MEM_STORE(&tally->pinned, 0);
+    MW_MEM_STORE(&tally->leaving, 0);
     MW_MEM_STORE(&tally->entries, 0);
     mw_mem_count_recovery(mem);
     mw_mem_want_collection(mem);
@@ -241,6 +242,7 @@ apr_uint32_t mw_shard_drop(mw_mem_t *mem, apr_uint32_t unit)
     __atomic_sub_fetch(&tally->entries, 1, __ATOMIC_SEQ_CST);
     entry->linked = 0;
     if (entry->pins) {
+        MW_TALLY_ADD(&tally->leaving, units);
         return 0;
     }
     mw_shard_give(mem, unit);

@@ -7,38 +7,69 @@
 
 #include "spill.h"
 
+/** Bytes that a process may have in files at once. */
+#define SPILL_MIN (APR_UINT64_C(16) << 20)
+#define SPILL_MAX (APR_UINT64_C(64) << 20)
+
 struct mw_spill_t {
     apr_bucket_refcount refcount; /**< must be first */
     apr_pool_t *pool;
     apr_file_t *file;
     apr_size_t length;
+    mw_mem_t *mem;
+    apr_uint64_t reserved; /**< of mem->spilled */
 };
 
-apr_status_t mw_spill_make(const cachemw_services_t *services, mw_spill_t **out)
+static int spill_reserve(mw_mem_t *mem, apr_uint64_t size)
 {
-    mw_spill_t *spill;
-    apr_pool_t *pool;
-    apr_status_t rv;
+    apr_uint64_t limit = mem->geometry.size / 4;
 
-    /* No parent: whichever thread destroys the bucket destroys the pool. */
-    rv = apr_pool_create_unmanaged_ex(&pool, NULL, NULL);
-    if (rv != APR_SUCCESS) {
-        return rv;
+    if (limit < SPILL_MIN) {
+        limit = SPILL_MIN;
     }
-    spill = apr_pcalloc(pool, sizeof(*spill));
-    spill->pool = pool;
-    rv = services->temp_file(services, &spill->file, pool);
-    if (rv != APR_SUCCESS) {
-        apr_pool_destroy(pool);
-        return rv;
+    else if (limit > SPILL_MAX) {
+        limit = SPILL_MAX;
     }
-    *out = spill;
-    return APR_SUCCESS;
+    if (MW_MEM_ADD(&mem->spilled, size) + size <= limit) {
+        return 1;
+    }
+    MW_MEM_ADD(&mem->spilled, -size);
+    return 0;
 }
 
 void mw_spill_drop(mw_spill_t *spill)
 {
+    MW_MEM_ADD(&spill->mem->spilled, -spill->reserved);
     apr_pool_destroy(spill->pool);
+}
+
+apr_status_t mw_spill_make(mw_mem_t *mem, apr_uint64_t size, mw_spill_t **out)
+{
+    const cachemw_services_t *services = mem->services;
+    mw_spill_t *spill;
+    apr_pool_t *pool;
+    apr_status_t rv;
+
+    if (!spill_reserve(mem, size)) {
+        return APR_NOTFOUND;
+    }
+    /* No parent: whichever thread destroys the bucket destroys the pool. */
+    rv = apr_pool_create_unmanaged_ex(&pool, NULL, NULL);
+    if (rv != APR_SUCCESS) {
+        MW_MEM_ADD(&mem->spilled, -size);
+        return rv;
+    }
+    spill = apr_pcalloc(pool, sizeof(*spill));
+    spill->pool = pool;
+    spill->mem = mem;
+    spill->reserved = size;
+    rv = services->temp_file(services, &spill->file, pool);
+    if (rv != APR_SUCCESS) {
+        mw_spill_drop(spill);
+        return rv;
+    }
+    *out = spill;
+    return APR_SUCCESS;
 }
 
 apr_status_t mw_spill_write(mw_spill_t *spill, const char *data,

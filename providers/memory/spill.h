@@ -8,12 +8,17 @@
 #ifndef MW_MEMORY_SPILL_H
 #define MW_MEMORY_SPILL_H
 
-#include "mod_cachemw.h"
+#include "layout.h"
 
 typedef struct mw_spill_t mw_spill_t;
 
-/** Make the file, in a pool of its own. */
-apr_status_t mw_spill_make(const cachemw_services_t *services,
+/**
+ * Make the file, in a pool of its own.
+ * @param size bytes that will be written
+ * @return APR_NOTFOUND: this process has as much in files as it may have,
+ *         which is a quarter of the segment's size, but 16 to 64 MB
+ */
+apr_status_t mw_spill_make(mw_mem_t *mem, apr_uint64_t size,
                            mw_spill_t **spill);
 
 apr_status_t mw_spill_write(mw_spill_t *spill, const char *data,

@@ -371,8 +371,10 @@ void world_assert_empty(world_t *w)
     assert_int_equal(mw_shard_units(mem, MW_MEM_SMALL), 0);
     assert_int_equal(mw_shard_units(mem, MW_MEM_MAIN), 0);
     assert_int_equal(mw_blocks_free(mem), mw_blocks_total(mem));
+    assert_int_equal(mem->spilled, 0);
     for (i = 0; i < mem->geometry.shards; i++) {
         assert_int_equal(mem->tallies[i].pinned, 0);
+        assert_int_equal(mem->tallies[i].leaving, 0);
     }
     for (i = 0; i < mem->geometry.sets; i++) {
         assert_int_equal(mem->sets[i].owner, 0);
