@@ -202,7 +202,7 @@ static const cachemw_provider_t pieces = {
 const ct_broken_t ct_broken_bodies[] = {
     { "gives_pieces_as_it_should", NULL, NULL, &pieces, { .size = 0 } },
     { "reads_whatever_is_there_now",
-      "test_read_of_an_older_id_is_not_found",
+      "test_read_of_an_older_id_gives_no_other_body",
       "has been replaced",
       &pieces,
       { .read = any_read } },
