@@ -1,25 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
-#include <pthread.h>
 #include <string.h>
 
 #include "harness.h"
 
-/* What core does for providers that set CACHEMW_SERIALIZE. */
-static pthread_mutex_t serial = PTHREAD_MUTEX_INITIALIZER;
-
-static void calls_enter(ct_t *c)
+/* Whether the provider's own slots are called. A provider that is not
+ * thread-safe is called by core, whose mutex it counts on. */
+static int calls_are_direct(const ct_t *c)
 {
-    if (c->table.flags & CACHEMW_SERIALIZE) {
-        pthread_mutex_lock(&serial);
-    }
-}
-
-static void calls_leave(ct_t *c)
-{
-    if (c->table.flags & CACHEMW_SERIALIZE) {
-        pthread_mutex_unlock(&serial);
-    }
+    return !c->plan->through_core && !(c->table.flags & CACHEMW_SERIALIZE);
 }
 
 static cachemw_call_t call_make(ct_t *c)
@@ -36,15 +25,11 @@ static cachemw_call_t call_make(ct_t *c)
 
 /* DIRECT(c, slot, args): the slot's answer; the rest of the function is for
  * core's. */
-#define DIRECT(c, slot, ...)                                       \
-    do {                                                           \
-        if (!(c)->plan->through_core && (c)->table.slot != NULL) { \
-            apr_status_t direct_rv;                                \
-            calls_enter(c);                                        \
-            direct_rv = (c)->table.slot((c)->raw, __VA_ARGS__);    \
-            calls_leave(c);                                        \
-            return direct_rv;                                      \
-        }                                                          \
+#define DIRECT(c, slot, ...)                                  \
+    do {                                                      \
+        if (calls_are_direct(c) && (c)->table.slot != NULL) { \
+            return (c)->table.slot((c)->raw, __VA_ARGS__);    \
+        }                                                     \
     } while (0)
 
 apr_status_t ct_get(ct_t *c, const cachemw_key_t *key, cachemw_entry_t *entry)
@@ -72,7 +57,7 @@ apr_status_t ct_read(ct_t *c, const cachemw_key_t *key, const cachemw_id_t *id,
 
 int ct_streams(const ct_t *c)
 {
-    return !c->plan->through_core && c->table.set_begin != NULL;
+    return calls_are_direct(c) && c->table.set_begin != NULL;
 }
 
 static void set_call(ct_t *c, ct_set_t *set, cachemw_call_t *call)
@@ -91,9 +76,7 @@ apr_status_t ct_begin(ct_t *c, const cachemw_key_t *key,
     apr_pool_create(&set->pool, NULL);
     set_call(c, set, &call);
     if (ct_streams(c)) {
-        calls_enter(c);
         rv = c->table.set_begin(c->raw, &call, key, entry, &set->raw);
-        calls_leave(c);
     }
     else {
         call.purge_epoch = mw_epoch_now(mw_store_state(c->store));
@@ -110,15 +93,11 @@ apr_status_t ct_write(ct_t *c, ct_set_t *set, const char *data,
                       apr_size_t length)
 {
     cachemw_call_t call = call_make(c);
-    apr_status_t rv;
 
     if (set->core != NULL) {
         return mw_store_set_write(set->core, data, length);
     }
-    calls_enter(c);
-    rv = c->table.set_write(c->raw, &call, set->raw, data, length);
-    calls_leave(c);
-    return rv;
+    return c->table.set_write(c->raw, &call, set->raw, data, length);
 }
 
 apr_status_t ct_commit(ct_t *c, ct_set_t *set)
@@ -130,9 +109,7 @@ apr_status_t ct_commit(ct_t *c, ct_set_t *set)
         rv = mw_store_set_commit(set->core, &call);
     }
     else {
-        calls_enter(c);
         rv = c->table.set_commit(c->raw, &call, set->raw);
-        calls_leave(c);
     }
     apr_pool_destroy(set->pool);
     memset(set, 0, sizeof(*set));
@@ -145,9 +122,7 @@ void ct_abort(ct_t *c, ct_set_t *set)
         mw_store_set_abort(set->core);
     }
     else {
-        calls_enter(c);
         c->table.set_abort(c->raw, set->raw);
-        calls_leave(c);
     }
     apr_pool_destroy(set->pool);
     memset(set, 0, sizeof(*set));
