@@ -16,7 +16,10 @@ configure_in()
 {
     local dir=$1
     shift
-    if [ ! -x "$source/configure" ] \
+    # A build elsewhere would take objects of the one in the source for its own.
+    [ ! -e "$source/config.status" ] \
+        || die "the source is configured: make distclean in $source"
+    if [ ! -x "$source/configure" ] || [ ! -d "$source/build-aux" ] \
         || [ "$source/configure.ac" -nt "$source/configure" ] \
         || [ "$source/Makefile.am" -nt "$source/Makefile.in" ]; then
         (cd "$source" && quietly ./autogen.sh)
