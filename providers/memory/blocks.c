@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
-#include <errno.h>
-
 #include "blocks.h"
+#include "lock.h"
 
 /** Requests from this size on (units) are served from above. */
 #define BLOCKS_LARGE 128u
@@ -81,16 +80,20 @@ static void area_derive(mw_mem_t *mem, apr_uint32_t index)
     MW_MEM_STORE(&area->free, free);
 }
 
-static void area_lock(mw_mem_t *mem, apr_uint32_t index)
+/** @return 0: it cannot be had */
+static int area_lock(mw_mem_t *mem, apr_uint32_t index)
 {
     mw_mem_area_t *area = &mem->areas[index];
+    int rv = mw_lock(&area->lock, &mem->stuck_areas[index]);
 
-    if (pthread_mutex_lock(&area->lock) == EOWNERDEAD) {
+    if (rv == EOWNERDEAD) {
         area_derive(mem, index);
         mw_mem_count_recovery(mem);
         mw_mem_want_collection(mem);
         pthread_mutex_consistent(&area->lock);
+        rv = 0;
     }
+    return rv == 0;
 }
 
 static void area_unlock(mw_mem_t *mem, apr_uint32_t index)
@@ -314,7 +317,9 @@ static apr_uint32_t area_serve(mw_mem_t *mem, apr_uint32_t index,
     apr_uint32_t end;
     apr_uint32_t begin;
 
-    area_lock(mem, index);
+    if (!area_lock(mem, index)) {
+        return 0;
+    }
     begin = area_words(mem, index, &end);
     if (want >= BLOCKS_LARGE) {
         gap = gap_large(mem, begin, end, want);
@@ -366,7 +371,10 @@ void mw_blocks_give(mw_mem_t *mem, apr_uint32_t first)
             if (locked != ~0u) {
                 area_unlock(mem, locked);
             }
-            area_lock(mem, index);
+            if (!area_lock(mem, index)) {
+                mw_mem_want_collection(mem);
+                return;
+            }
             locked = index;
         }
         area_give(mem, &mem->areas[index], first, run->count);
@@ -383,10 +391,9 @@ void mw_blocks_trim(mw_mem_t *mem, apr_uint32_t unit, apr_uint32_t keep)
     apr_uint32_t index = area_of(mem, unit);
     apr_uint32_t count = run->count;
 
-    if (keep >= count) {
+    if (keep >= count || !area_lock(mem, index)) {
         return;
     }
-    area_lock(mem, index);
     MW_MEM_STORE(&run->count, keep);
     area_give(mem, &mem->areas[index], unit + keep, count - keep);
     area_unlock(mem, index);
@@ -400,6 +407,22 @@ apr_uint32_t mw_blocks_count(const mw_mem_t *mem, apr_uint32_t first)
         units += mw_mem_run(mem, first)->count;
     }
     return units;
+}
+
+int mw_blocks_are_stuck(mw_mem_t *mem)
+{
+    apr_uint32_t i;
+
+    for (i = 0; i < mem->geometry.areas; i++) {
+        if (!MW_MEM_LOAD(&mem->stuck_areas[i])) {
+            continue;
+        }
+        if (!area_lock(mem, i)) {
+            return 1;
+        }
+        area_unlock(mem, i);
+    }
+    return 0;
 }
 
 apr_uint64_t mw_blocks_free(const mw_mem_t *mem)
@@ -432,17 +455,20 @@ void mw_blocks_format(mw_mem_t *mem)
     }
 }
 
-void mw_blocks_collect_begin(mw_mem_t *mem, apr_uint32_t index)
+int mw_blocks_collect_begin(mw_mem_t *mem, apr_uint32_t index)
 {
     apr_uint32_t end;
     apr_uint32_t w;
 
-    area_lock(mem, index);
+    if (!area_lock(mem, index)) {
+        return 0;
+    }
     mem->areas[index].collecting = 1;
     for (w = area_words(mem, index, &end); w < end; w++) {
         MW_MEM_STORE(&mem->marks[w], 0);
     }
     area_unlock(mem, index);
+    return 1;
 }
 
 void mw_blocks_mark(mw_mem_t *mem, apr_uint32_t first)
@@ -463,7 +489,7 @@ void mw_blocks_mark(mw_mem_t *mem, apr_uint32_t first)
     }
 }
 
-apr_uint32_t mw_blocks_collect_end(mw_mem_t *mem, apr_uint32_t index)
+int mw_blocks_collect_end(mw_mem_t *mem, apr_uint32_t index)
 {
     mw_mem_area_t *area = &mem->areas[index];
     apr_uint32_t units = mem->geometry.units;
@@ -471,7 +497,9 @@ apr_uint32_t mw_blocks_collect_end(mw_mem_t *mem, apr_uint32_t index)
     apr_uint32_t end;
     apr_uint32_t w;
 
-    area_lock(mem, index);
+    if (!area_lock(mem, index)) {
+        return 0;
+    }
     before = area->free;
     for (w = area_words(mem, index, &end); w < end; w++) {
         mem->taken[w] &= MW_MEM_LOAD(&mem->marks[w]);
@@ -484,7 +512,7 @@ apr_uint32_t mw_blocks_collect_end(mw_mem_t *mem, apr_uint32_t index)
     }
     area->collecting = 0;
     area_derive(mem, index);
-    before = area->free - before;
+    MW_MEM_ADD(&mem->header->collection.freed, area->free - before);
     area_unlock(mem, index);
-    return before;
+    return 1;
 }

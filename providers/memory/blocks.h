@@ -33,14 +33,23 @@ void mw_blocks_format(mw_mem_t *mem);
 apr_uint32_t mw_blocks_take(mw_mem_t *mem, mw_chain_t *chain,
                             apr_uint32_t least, apr_uint32_t want);
 
-/** Give back a chain of runs, from `first` to its end. */
+/**
+ * Give back a chain of runs, from `first` to its end. Those whose lock cannot
+ * be had are left to a collection.
+ */
 void mw_blocks_give(mw_mem_t *mem, apr_uint32_t first);
 
-/** Keep the first `keep` units (at least 1) of a run, give back the others. */
+/**
+ * Keep the first `keep` units (at least 1) of a run, give back the others; all
+ * are kept if the lock cannot be had.
+ */
 void mw_blocks_trim(mw_mem_t *mem, apr_uint32_t run, apr_uint32_t keep);
 
 /** Units of a chain of runs. */
 apr_uint32_t mw_blocks_count(const mw_mem_t *mem, apr_uint32_t first);
+
+/** Whether some area's lock cannot be had: what is given back may be left. */
+int mw_blocks_are_stuck(mw_mem_t *mem);
 
 /** Units that are free now. */
 apr_uint64_t mw_blocks_free(const mw_mem_t *mem);
@@ -49,12 +58,18 @@ apr_uint64_t mw_blocks_free(const mw_mem_t *mem);
 apr_uint64_t mw_blocks_total(const mw_mem_t *mem);
 
 /** @name For the collection (collect.h) only @{ */
-/** Forget an area's marks; from now on what is taken there is marked. */
-void mw_blocks_collect_begin(mw_mem_t *mem, apr_uint32_t area);
+/**
+ * Forget an area's marks; from now on what is taken there is marked.
+ * @return 0: its lock cannot be had
+ */
+int mw_blocks_collect_begin(mw_mem_t *mem, apr_uint32_t area);
 /** Mark a chain of runs. Stops at whatever cannot be one. */
 void mw_blocks_mark(mw_mem_t *mem, apr_uint32_t first);
-/** Free what is taken in an area and not marked. @return how many units */
-apr_uint32_t mw_blocks_collect_end(mw_mem_t *mem, apr_uint32_t area);
+/**
+ * Free what is taken in an area and not marked, and count it.
+ * @return 0: its lock cannot be had
+ */
+int mw_blocks_collect_end(mw_mem_t *mem, apr_uint32_t area);
 /** @} */
 
 /** For tests: lock an area as a process that is about to die would. */

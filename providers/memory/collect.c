@@ -30,8 +30,7 @@ static void mark_entry(mw_mem_t *mem, apr_uint32_t unit)
 
 static apr_uint32_t step_begin(mw_mem_t *mem, apr_uint32_t area)
 {
-    mw_blocks_collect_begin(mem, area);
-    return 1;
+    return mw_blocks_collect_begin(mem, area) ? 1 : 0;
 }
 
 /**
@@ -68,7 +67,9 @@ static apr_uint32_t step_chains(mw_mem_t *mem, apr_uint32_t from)
     apr_uint32_t shard = from / mem->buckets_each;
     apr_uint32_t i;
 
-    mw_shard_lock(mem, shard);
+    if (!mw_shard_lock(mem, shard)) {
+        return 0;
+    }
     for (i = from; i < from + mem->chunk; i++) {
         apr_uint32_t unit = mem->buckets[i];
 
@@ -104,16 +105,16 @@ static apr_uint32_t step_pins(mw_mem_t *mem, apr_uint32_t from)
  */
 static apr_uint32_t step_barrier(mw_mem_t *mem, apr_uint32_t shard)
 {
-    mw_shard_lock(mem, shard);
+    if (!mw_shard_lock(mem, shard)) {
+        return 0;
+    }
     mw_shard_unlock(mem, shard);
     return 1;
 }
 
 static apr_uint32_t step_end(mw_mem_t *mem, apr_uint32_t area)
 {
-    MW_MEM_ADD(&mem->header->collection.freed,
-               mw_blocks_collect_end(mem, area));
-    return 1;
+    return mw_blocks_collect_end(mem, area) ? 1 : 0;
 }
 
 /** Work on some items from a cursor on. @return how many; 0: not now */

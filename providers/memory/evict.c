@@ -112,7 +112,9 @@ static apr_uint32_t evict_visit(mw_mem_t *mem, apr_uint32_t index, int queue,
     apr_uint32_t freed = 0;
     int i;
 
-    mw_shard_lock(mem, index);
+    if (!mw_shard_lock(mem, index)) {
+        return 0;
+    }
     for (i = 0; i < EVICT_STEPS && !freed; i++) {
         apr_uint32_t unit = shard->queue[queue].oldest;
 
@@ -159,7 +161,8 @@ static int evict_until(mw_mem_t *mem, apr_time_t now, apr_uint64_t units,
     toll_t toll = { 0, 0 };
     int done;
 
-    while (!(done = evict_is_done(mem, units, below)) && idle < 2 * patience) {
+    while (!(done = evict_is_done(mem, units, below)) && idle < 2 * patience
+           && !mw_blocks_are_stuck(mem)) {
         apr_uint64_t small = mw_shard_units(mem, MW_MEM_SMALL);
         apr_uint64_t main = mw_shard_units(mem, MW_MEM_MAIN);
         int queue = small * 9 >= main ? MW_MEM_SMALL : MW_MEM_MAIN;

@@ -39,6 +39,12 @@
  * area; never two shards, never two areas. Under a lock nothing outside of this
  * folder is called but the services' count().
  *
+ * ## Processes that are stopped
+ *
+ * Nobody waits for a lock without bound (lock.h). Calls fail; a pin that cannot
+ * be ended is left to the sweep, units that cannot be given back are left to a
+ * collection, as those of the dead are.
+ *
  * ## Processes that die
  *
  * Locks are robust. When the holder of a shard's lock has died, the shard is
@@ -68,6 +74,13 @@
 #define MW_MEM_SMALL 0 /**< queue of entries not proven yet */
 #define MW_MEM_MAIN 1  /**< queue of entries used again */
 #define MW_MEM_QUEUES 2
+
+/** More areas, or shards, than there can be. */
+#define MW_MEM_AREAS_MAX 32
+#define MW_MEM_SHARDS_MAX 256
+
+/** Owner of a pin that could not be ended; whoever sweeps ends it. */
+#define MW_MEM_ORPHAN 0xffffffffu
 
 /** Longest run in units: what a bucket of a large body covers at most. */
 #define MW_MEM_RUN_MAX 16384u
@@ -118,6 +131,7 @@ typedef struct mw_mem_header_t {
     apr_uint32_t victim;    /**< atomic: shard that evicts next */
     apr_uint32_t swept;     /**< atomic: bucket that the sweep looks at next */
     apr_uint32_t ticked_to; /**< atomic: the same for steps on a store */
+    apr_uint32_t orphans;   /**< atomic: there may be claims of MW_MEM_ORPHAN */
     mw_mem_collection_t collection;
 } mw_mem_header_t;
 
@@ -155,7 +169,7 @@ typedef struct mw_mem_slot_t {
 } __attribute__((aligned(64))) mw_mem_slot_t;
 
 typedef struct mw_mem_claim_t {
-    apr_uint32_t owner; /**< atomic: slot + 1; 0: free */
+    apr_uint32_t owner; /**< atomic: slot + 1, or MW_MEM_ORPHAN; 0: free */
     apr_uint32_t first; /**< atomic: first run or entry; 0: nothing */
     apr_uint32_t turn;  /**< atomic: odd while runs of it are given back */
 } mw_mem_claim_t;
@@ -201,6 +215,8 @@ typedef struct mw_mem_t {
     apr_uint32_t owner;   /**< atomic: own slot + 1; 0: none */
     apr_uint32_t turn;    /**< atomic: where the next claim is sought */
     apr_uint64_t spilled; /**< atomic: bytes in files of this process */
+    unsigned char stuck_shards[MW_MEM_SHARDS_MAX]; /**< see mw_lock() */
+    unsigned char stuck_areas[MW_MEM_AREAS_MAX];
     apr_uint32_t unit_size;
     apr_uint32_t shard_shift; /**< of the hash, to the shard */
     apr_uint32_t bucket_mask; /**< within a shard */

@@ -163,7 +163,9 @@ static apr_status_t memory_remove(void *store, const cachemw_call_t *call,
     apr_status_t rv = APR_SUCCESS;
     apr_uint32_t unit;
 
-    mw_shard_lock(mem, shard);
+    if (!mw_shard_lock(mem, shard)) {
+        return APR_TIMEUP;
+    }
     unit = mw_shard_find(mem, hash, key);
     if (unit && id && mw_mem_entry(mem, unit)->expires > call->now
         && memcmp(&mw_mem_entry(mem, unit)->id, id, sizeof(*id))) {

@@ -83,7 +83,10 @@ void mw_pin_release(mw_mem_t *mem, mw_mem_claim_t *claim)
     }
     entry = mw_mem_entry(mem, unit);
     index = mw_mem_shard_of(mem, entry->hash);
-    mw_shard_lock(mem, index);
+    if (!mw_shard_lock(mem, index)) {
+        mw_claim_orphan(mem, claim);
+        return;
+    }
     if (entry->epoch != mem->shards[index].epoch) {
         mw_claim_end(claim);
         mw_mem_want_collection(mem);

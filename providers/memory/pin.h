@@ -19,7 +19,10 @@
  */
 mw_mem_claim_t *mw_pin_take(mw_mem_t *mem, apr_uint32_t entry);
 
-/** End a pin. Takes the lock of the shard. Any thread, any process. */
+/**
+ * End a pin. Takes the lock of the shard; if it cannot be had, the sweep ends
+ * the pin later. Any thread, any process.
+ */
 void mw_pin_release(mw_mem_t *mem, mw_mem_claim_t *claim);
 
 /** Bytes of bodies that are pinned, over all shards. */

@@ -65,7 +65,9 @@ static apr_status_t read_look(mw_mem_t *mem, const cachemw_call_t *call,
     int expired = 0;
     apr_uint32_t unit;
 
-    mw_shard_lock(mem, shard);
+    if (!mw_shard_lock(mem, shard)) {
+        return APR_TIMEUP;
+    }
     unit = mw_shard_find(mem, hash, key);
     if (!unit) {
         rv = APR_NOTFOUND;

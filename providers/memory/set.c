@@ -269,21 +269,23 @@ static void set_record(mw_mem_t *mem, const set_t *set)
     record->key_len = (apr_uint16_t)set->key.len;
 }
 
-/** Replace what the key has. @return 0: too many entries */
-static int set_publish(mw_mem_t *mem, set_t *set)
+/** Replace what the key has. @return APR_ENOSPC: too many entries */
+static apr_status_t set_publish(mw_mem_t *mem, set_t *set)
 {
     apr_uint32_t index = mw_mem_shard_of(mem, set->hash);
     apr_uint32_t old;
     int linked;
 
-    mw_shard_lock(mem, index);
+    if (!mw_shard_lock(mem, index)) {
+        return APR_TIMEUP;
+    }
     old = mw_shard_find(mem, set->hash, &set->key);
     if (old) {
         mw_shard_drop(mem, old);
     }
     linked = mw_shard_link(mem, set->filling.chain.first);
     mw_shard_unlock(mem, index);
-    return linked;
+    return linked ? APR_SUCCESS : APR_ENOSPC;
 }
 
 apr_status_t mw_mem_set_commit(void *store, const cachemw_call_t *call,
@@ -300,11 +302,9 @@ apr_status_t mw_mem_set_commit(void *store, const cachemw_call_t *call,
     }
     filling_trim(mem, &set->filling);
     set_record(mem, set);
-    for (tries = 0; tries < SET_TRIES && rv != APR_SUCCESS; tries++) {
-        if (set_publish(mem, set)) {
-            rv = APR_SUCCESS;
-        }
-        else if (!mw_evict_entries(mem, call->now, 1)) {
+    for (tries = 0; tries < SET_TRIES; tries++) {
+        rv = set_publish(mem, set);
+        if (rv != APR_ENOSPC || !mw_evict_entries(mem, call->now, 1)) {
             break;
         }
     }
@@ -364,7 +364,9 @@ static apr_status_t head_replace(mw_mem_t *mem, const cachemw_call_t *call,
     apr_status_t rv = APR_SUCCESS;
     apr_uint32_t unit;
 
-    mw_shard_lock(mem, index);
+    if (!mw_shard_lock(mem, index)) {
+        return APR_TIMEUP;
+    }
     unit = mw_shard_find(mem, hash, key);
     if (!unit || mw_mem_entry(mem, unit)->expires <= call->now
         || memcmp(&mw_mem_entry(mem, unit)->id, id, sizeof(*id))) {

@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
-#include <errno.h>
-
 #include "chain.h"
 #include "evict.h"
+#include "lock.h"
 #include "shard.h"
 
 /**
@@ -35,14 +34,17 @@ static void shard_wipe(mw_mem_t *mem, apr_uint32_t index)
     mw_mem_want_collection(mem);
 }
 
-void mw_shard_lock(mw_mem_t *mem, apr_uint32_t index)
+int mw_shard_lock(mw_mem_t *mem, apr_uint32_t index)
 {
     mw_mem_shard_t *shard = &mem->shards[index];
+    int rv = mw_lock(&shard->lock, &mem->stuck_shards[index]);
 
-    if (pthread_mutex_lock(&shard->lock) == EOWNERDEAD) {
+    if (rv == EOWNERDEAD) {
         shard_wipe(mem, index);
         pthread_mutex_consistent(&shard->lock);
+        rv = 0;
     }
+    return rv == 0;
 }
 
 void mw_shard_unlock(mw_mem_t *mem, apr_uint32_t index)

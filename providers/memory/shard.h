@@ -13,8 +13,11 @@
 #include "blocks.h"
 #include "layout.h"
 
-/** Lock a shard; empties it first when its last holder died in there. */
-void mw_shard_lock(mw_mem_t *mem, apr_uint32_t shard);
+/**
+ * Lock a shard; empties it first when its last holder died in there.
+ * @return 0: the lock cannot be had now (lock.h)
+ */
+int mw_shard_lock(mw_mem_t *mem, apr_uint32_t shard);
 void mw_shard_unlock(mw_mem_t *mem, apr_uint32_t shard);
 
 /** Find an entry, expired or not. Locked. @return 0: there is none */

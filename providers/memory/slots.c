@@ -55,6 +55,34 @@ void mw_claim_end(mw_mem_claim_t *claim)
     __atomic_store_n(&claim->owner, 0, __ATOMIC_RELEASE);
 }
 
+void mw_claim_orphan(mw_mem_t *mem, mw_mem_claim_t *claim)
+{
+    __atomic_store_n(&claim->owner, MW_MEM_ORPHAN, __ATOMIC_RELEASE);
+    __atomic_store_n(&mem->header->orphans, 1, __ATOMIC_RELEASE);
+}
+
+/** Taken over first, so that nobody else ends them, too. */
+static void orphans_end(mw_mem_t *mem)
+{
+    apr_uint32_t owner = MW_MEM_LOAD(&mem->owner);
+    apr_uint32_t i;
+
+    if (!owner || !MW_MEM_LOAD(&mem->header->orphans)
+        || !__atomic_exchange_n(&mem->header->orphans, 0, __ATOMIC_ACQ_REL)) {
+        return;
+    }
+    for (i = 0; i < mem->geometry.pins; i++) {
+        apr_uint32_t nobody = MW_MEM_ORPHAN;
+
+        if (MW_MEM_LOAD(&mem->pins[i].owner) == nobody
+            && __atomic_compare_exchange_n(&mem->pins[i].owner, &nobody, owner,
+                                           0, __ATOMIC_ACQ_REL,
+                                           __ATOMIC_RELAXED)) {
+            mw_pin_release(mem, &mem->pins[i]);
+        }
+    }
+}
+
 static int slot_has_claims(const mw_mem_t *mem, apr_uint32_t slot)
 {
     apr_uint32_t i;
@@ -90,6 +118,8 @@ static void slot_reclaim(mw_mem_t *mem, apr_uint32_t slot)
             mw_pin_release(mem, &mem->pins[i]);
         }
     }
+    /* It may have died between a claim and this. */
+    MW_MEM_STORE(&mem->header->orphans, 1);
     MW_MEM_ADD(&mem->header->deaths, 1);
     mw_mem_want_collection(mem);
     MW_MEM_STORE(&mem->slots[slot].taken, 0);
@@ -116,6 +146,7 @@ void mw_slots_reclaim(mw_mem_t *mem)
             pthread_mutex_unlock(&mem->slots[i].alive);
         }
     }
+    orphans_end(mem);
 }
 
 /**

@@ -21,7 +21,7 @@
  */
 apr_status_t mw_slot_take(mw_mem_t *mem, apr_pool_t *pchild);
 
-/** End what dead children had under way. */
+/** End what dead children had under way, and the pins of MW_MEM_ORPHAN. */
 void mw_slots_reclaim(mw_mem_t *mem);
 
 /**
@@ -36,6 +36,9 @@ mw_mem_claim_t *mw_claim_take(mw_mem_t *mem, mw_mem_claim_t *claims,
  * them meanwhile walks again.
  */
 void mw_claim_turn(mw_mem_claim_t *claim);
+
+/** Leave a pin to whoever sweeps. */
+void mw_claim_orphan(mw_mem_t *mem, mw_mem_claim_t *claim);
 
 /** Its root is gone first, then it is free. */
 void mw_claim_end(mw_mem_claim_t *claim);

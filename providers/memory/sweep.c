@@ -17,15 +17,18 @@
 /** What keys() copies under one lock, unless one hash chain is longer. */
 #define SWEEP_KEYS 65536u
 
-/** Drop the expired (or all) entries of some hash chains. */
-static apr_uint64_t sweep_buckets(mw_mem_t *mem, apr_uint32_t from,
-                                  apr_time_t now, int all)
+/** Drop the expired (or all) entries of some hash chains, and count them. */
+static apr_status_t sweep_buckets(mw_mem_t *mem, apr_uint32_t from,
+                                  apr_time_t now, int all,
+                                  apr_uint64_t *dropped)
 {
     apr_uint32_t shard = from / mem->buckets_each;
-    apr_uint64_t dropped = 0;
     apr_uint32_t i;
 
-    mw_shard_lock(mem, shard);
+    *dropped = 0;
+    if (!mw_shard_lock(mem, shard)) {
+        return APR_TIMEUP;
+    }
     for (i = from; i < from + mem->chunk; i++) {
         apr_uint32_t unit = mem->buckets[i];
 
@@ -35,13 +38,13 @@ static apr_uint64_t sweep_buckets(mw_mem_t *mem, apr_uint32_t from,
 
             if (all || entry->expires <= now) {
                 mw_shard_drop(mem, unit);
-                dropped++;
+                ++*dropped;
             }
             unit = next;
         }
     }
     mw_shard_unlock(mem, shard);
-    return dropped;
+    return APR_SUCCESS;
 }
 
 /**
@@ -53,8 +56,9 @@ static int sweep_chunk(mw_mem_t *mem, apr_uint32_t *cursor, apr_time_t now)
 {
     apr_uint32_t from =
         MW_MEM_ADD(cursor, mem->chunk) & (mem->geometry.buckets - 1);
-    apr_uint64_t dropped = sweep_buckets(mem, from, now, 0);
+    apr_uint64_t dropped;
 
+    sweep_buckets(mem, from, now, 0, &dropped);
     if (dropped) {
         mem->services->count(mem->services, CACHEMW_COUNT_EXPIRED, dropped);
     }
@@ -108,12 +112,16 @@ apr_status_t mw_mem_sweep(void *store, const cachemw_call_t *call, int *more)
 apr_status_t mw_mem_clear(void *store, const cachemw_call_t *call)
 {
     mw_mem_t *mem = store;
+    apr_status_t rv = APR_SUCCESS;
+    apr_uint64_t dropped;
     apr_uint32_t from;
 
     for (from = 0; from < mem->geometry.buckets; from += mem->chunk) {
-        sweep_buckets(mem, from, call->now, 1);
+        if (sweep_buckets(mem, from, call->now, 1, &dropped) != APR_SUCCESS) {
+            rv = APR_TIMEUP;
+        }
     }
-    return APR_SUCCESS;
+    return rv;
 }
 
 /** A copy of an entry's name, as keys() hands it out. */
@@ -162,7 +170,8 @@ static char *chain_copy(const mw_mem_t *mem, apr_uint32_t bucket, char *to)
 
 /**
  * Copy the names of as many hash chains as fit, from *bucket on, of one shard.
- * @return bytes copied; with *bucket unmoved: bytes that the first one needs
+ * @return bytes copied; with *bucket unmoved: bytes that the first one needs,
+ *         or 0: the lock cannot be had
  */
 static apr_size_t names_copy(mw_mem_t *mem, apr_uint32_t *bucket, char *buffer,
                              apr_size_t size)
@@ -173,7 +182,9 @@ static apr_size_t names_copy(mw_mem_t *mem, apr_uint32_t *bucket, char *buffer,
     char *to = buffer;
     apr_size_t need = 0;
 
-    mw_shard_lock(mem, shard);
+    if (!mw_shard_lock(mem, shard)) {
+        return 0;
+    }
     while (*bucket < end) {
         need = chain_size(mem, *bucket);
         if (need > size - (apr_size_t)(to - buffer)) {
@@ -227,6 +238,9 @@ apr_status_t mw_mem_keys(void *store, const cachemw_call_t *call,
 
         if (bucket > before) {
             rv = names_tell(buffer, length, call->now, each, baton);
+        }
+        else if (!length) {
+            rv = APR_TIMEUP;
         }
         else {
             free(buffer);
