@@ -11,26 +11,27 @@ die()
 }
 
 # configure_in DIR [configure argument ...]: unless that has been done, with
-# these arguments
+# these arguments. It may exit; its variables are then those that the EXIT trap
+# of the script sees, so none has the name of a script's own.
 configure_in()
 {
-    local dir=$1
+    local into=$1
     shift
     # A build elsewhere would take objects of the one in the source for its own.
     [ ! -e "$source/config.status" ] \
-        || die "the source is configured: make distclean in $source"
+        || die "the source is configured: make distclean"
     if [ ! -x "$source/configure" ] || [ ! -d "$source/build-aux" ] \
         || [ "$source/configure.ac" -nt "$source/configure" ] \
         || [ "$source/Makefile.am" -nt "$source/Makefile.in" ]; then
         (cd "$source" && quietly ./autogen.sh)
     fi
-    mkdir -p "$dir"
-    if [ ! -f "$dir/Makefile" ] \
-        || [ "$source/configure" -nt "$dir/config.status" ] \
-        || [ "$*" != "$(cat "$dir/configured-with" 2>/dev/null)" ]; then
-        rm -f "$dir/configured-with"
-        (cd "$dir" && quietly "$source/configure" "$@" && quietly make clean)
-        printf '%s\n' "$*" >"$dir/configured-with"
+    mkdir -p "$into"
+    if [ ! -f "$into/Makefile" ] \
+        || [ "$source/configure" -nt "$into/config.status" ] \
+        || [ "$*" != "$(cat "$into/configured-with" 2>/dev/null)" ]; then
+        rm -f "$into/configured-with"
+        (cd "$into" && quietly "$source/configure" "$@" && quietly make clean)
+        printf '%s\n' "$*" >"$into/configured-with"
     fi
 }
 
