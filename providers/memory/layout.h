@@ -69,7 +69,7 @@
 
 #define MW_MEM_MAGIC APR_UINT64_C(0x6d656d6f72792d31)
 /** Changes with the meaning of anything in this file. */
-#define MW_MEM_LAYOUT 2
+#define MW_MEM_LAYOUT 3
 
 #define MW_MEM_SMALL 0 /**< queue of entries not proven yet */
 #define MW_MEM_MAIN 1  /**< queue of entries used again */
@@ -84,6 +84,11 @@
 
 /** Longest run in units: what a bucket of a large body covers at most. */
 #define MW_MEM_RUN_MAX 16384u
+
+#define MW_MEM_SHARDS_MAX 256
+
+/** Uses of an entry are counted up to here. */
+#define MW_MEM_USES_MAX 3
 
 /** Words of the hash's secret: for the length, 16 pairs and one more. */
 #define MW_MEM_SECRET 36
@@ -133,7 +138,9 @@ typedef struct mw_mem_header_t {
     apr_uint32_t ticked_to; /**< atomic: the same for steps on a store */
     apr_uint32_t orphans;   /**< atomic: there may be claims of MW_MEM_ORPHAN */
     mw_mem_collection_t collection;
-} mw_mem_header_t;
+    /** Of each shard: atomic, how often it was emptied after a death. */
+    apr_uint32_t epochs[MW_MEM_SHARDS_MAX] __attribute__((aligned(64)));
+} __attribute__((aligned(64))) mw_mem_header_t;
 
 typedef struct mw_mem_queue_t {
     apr_uint32_t newest;
@@ -142,7 +149,6 @@ typedef struct mw_mem_queue_t {
 
 typedef struct mw_mem_shard_t {
     pthread_mutex_t lock;
-    apr_uint32_t epoch; /**< how often the shard was emptied after a death */
     apr_uint32_t ghost_clock;
     mw_mem_queue_t queue[MW_MEM_QUEUES];
 } __attribute__((aligned(128))) mw_mem_shard_t;
@@ -182,7 +188,8 @@ typedef struct mw_mem_run_t {
 /**
  * The record at the start of an entry. Whoever copies from an entry without
  * its shard's lock compares serial before and after: it is unique, cannot be
- * guessed by who writes bodies, and changes before anything that it covers.
+ * guessed by who writes bodies, and changes before anything that it covers;
+ * save when a shard is emptied after a death, so they compare its epoch, too.
  */
 typedef struct mw_mem_entry_t {
     mw_mem_run_t run;
@@ -202,7 +209,7 @@ typedef struct mw_mem_entry_t {
     apr_uint16_t key_len;
     apr_uint16_t pins;
     unsigned char queue;
-    unsigned char uses; /**< 0 to 3 since it was queued */
+    unsigned char uses; /**< since it was queued */
     unsigned char linked;
 } mw_mem_entry_t;
 

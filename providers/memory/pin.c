@@ -2,6 +2,7 @@
 
 #include <stdlib.h>
 
+#include "copied.h"
 #include "pin.h"
 #include "shard.h"
 #include "slots.h"
@@ -87,7 +88,7 @@ void mw_pin_release(mw_mem_t *mem, mw_mem_claim_t *claim)
         mw_claim_orphan(mem, claim);
         return;
     }
-    if (entry->epoch != mem->shards[index].epoch) {
+    if (entry->epoch != mem->header->epochs[index]) {
         mw_claim_end(claim);
         mw_mem_want_collection(mem);
     }
@@ -193,13 +194,10 @@ static apr_status_t append_copy(const mw_mem_t *mem, mw_place_t *place,
         }
         length += n;
     }
-    copy = apr_bucket_alloc(length, body->bucket_alloc);
+    copy = mw_copied_append(body, length);
     if (!copy) {
         return APR_ENOMEM;
     }
-    APR_BRIGADE_INSERT_TAIL(body, apr_bucket_heap_create(copy, length,
-                                                         apr_bucket_free,
-                                                         body->bucket_alloc));
     *left -= length;
     return mw_chain_read(mem, place, copy, length) ? APR_SUCCESS
                                                    : APR_EINCOMPLETE;

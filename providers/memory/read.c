@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "chain.h"
+#include "copied.h"
 #include "pin.h"
 #include "read.h"
 #include "shard.h"
@@ -11,55 +12,67 @@
 /** Lookups until an entry was copied without being changed meanwhile. */
 #define READ_TRIES 3
 
-/** An entry is used often enough at this count. */
-#define READ_USES_MAX 3
-
-/** What a lookup found, copied under the lock. */
+/** What a lookup found: a copy of what counts in the record. */
 typedef struct found_t {
-    apr_uint32_t unit;
-    int is_adjacent; /**< all of it lies in its first run */
     apr_uint64_t serial;
-    apr_uint32_t head_run;
-    apr_uint32_t head_len;
-    apr_uint32_t head_space;
     apr_uint64_t body_len;
     apr_time_t expires;
     cachemw_id_t id;
+    apr_uint32_t unit;
+    apr_uint32_t shard;
+    apr_uint32_t epoch; /**< of the shard */
+    apr_uint32_t head_run;
+    apr_uint32_t head_len;
+    apr_uint32_t head_space;
+    int is_adjacent;       /**< all that is wanted lies in the first run */
     mw_mem_claim_t *claim; /**< the body is pinned */
 } found_t;
 
-/** Locked. */
-static void found_fill(mw_mem_t *mem, apr_uint32_t unit, int want_body,
+/** Copy from a record. Its bytes may be anything, so nothing here trusts. */
+static void found_fill(const mw_mem_t *mem, apr_uint32_t unit,
+                       apr_uint64_t serial, apr_size_t key_len, int want_body,
                        found_t *found)
 {
-    mw_mem_entry_t *entry = mw_mem_entry(mem, unit);
+    const mw_mem_entry_t *entry = mw_mem_entry(mem, unit);
+    apr_uint32_t count = MW_MEM_LOAD(&entry->run.count);
+    apr_uint64_t wanted;
 
-    if (entry->uses < READ_USES_MAX) {
-        entry->uses++;
-    }
+    found->serial = serial;
     found->unit = unit;
-    found->serial = entry->serial;
-    found->head_run = entry->head_run;
+    found->epoch = entry->epoch;
+    found->head_run = MW_MEM_LOAD(&entry->head_run);
     found->head_len = entry->head_len;
     found->head_space = entry->head_space;
     found->body_len = entry->body_len;
     found->expires = entry->expires;
     found->id = entry->id;
-    found->is_adjacent =
-        !entry->head_run
-        && sizeof(*entry) + entry->key_len + entry->head_space + entry->body_len
-               <= (apr_uint64_t)entry->run.count << mem->geometry.unit_shift;
     found->claim = NULL;
-    if (want_body && entry->body_len > CACHEMW_PIECE_MAX) {
-        found->claim = mw_pin_take(mem, unit);
+    wanted = want_body ? found->body_len : 0;
+    found->is_adjacent =
+        !found->head_run && wanted <= CACHEMW_PIECE_MAX
+        && found->head_len <= found->head_space
+        && count <= mem->geometry.units - unit
+        && sizeof(*entry) + key_len + found->head_space + wanted
+               <= (apr_uint64_t)count << mem->geometry.unit_shift;
+}
+
+/** Count a use, and pin what is to be sent from here. Locked. */
+static void found_use(mw_mem_t *mem, int want_body, found_t *found)
+{
+    mw_mem_entry_t *entry = mw_mem_entry(mem, found->unit);
+
+    if (entry->uses < MW_MEM_USES_MAX) {
+        entry->uses++;
+    }
+    if (want_body && found->body_len > CACHEMW_PIECE_MAX) {
+        found->claim = mw_pin_take(mem, found->unit);
     }
 }
 
 static apr_status_t read_look(mw_mem_t *mem, const cachemw_call_t *call,
-                              const cachemw_key_t *key, int want_body,
-                              found_t *found)
+                              const cachemw_key_t *key, apr_uint64_t hash,
+                              int want_body, found_t *found)
 {
-    apr_uint64_t hash = mw_mem_hash(mem, key);
     apr_uint32_t shard = mw_mem_shard_of(mem, hash);
     apr_status_t rv = APR_SUCCESS;
     int expired = 0;
@@ -78,7 +91,10 @@ static apr_status_t read_look(mw_mem_t *mem, const cachemw_call_t *call,
         rv = APR_NOTFOUND;
     }
     else if (found) {
-        found_fill(mem, unit, want_body, found);
+        found_fill(mem, unit, mw_mem_entry(mem, unit)->serial, key->len,
+                   want_body, found);
+        found->shard = shard;
+        found_use(mem, want_body, found);
     }
     mw_shard_unlock(mem, shard);
     if (expired) {
@@ -91,9 +107,8 @@ static apr_status_t read_look(mw_mem_t *mem, const cachemw_call_t *call,
 static int found_holds(const mw_mem_t *mem, const found_t *found)
 {
     __atomic_thread_fence(__ATOMIC_ACQUIRE);
-    return __atomic_load_n(&mw_mem_entry(mem, found->unit)->serial,
-                           __ATOMIC_ACQUIRE)
-           == found->serial;
+    return MW_MEM_LOAD(&mw_mem_entry(mem, found->unit)->serial) == found->serial
+           && MW_MEM_LOAD(&mem->header->epochs[found->shard]) == found->epoch;
 }
 
 /** Copy a piece of what was found. @return 0: it has changed */
@@ -136,29 +151,21 @@ static apr_status_t read_head(const mw_mem_t *mem, const cachemw_call_t *call,
     return APR_SUCCESS;
 }
 
-/** Copy a body in pieces of CACHEMW_PIECE_MAX. */
+/** Copy a small body that is in several runs. */
 static apr_status_t read_body(const mw_mem_t *mem, const found_t *found,
                               mw_place_t place, apr_bucket_brigade *body)
 {
-    apr_uint64_t left = found->body_len;
+    apr_size_t n = (apr_size_t)found->body_len;
+    char *copy;
 
-    while (left) {
-        apr_size_t n =
-            left < CACHEMW_PIECE_MAX ? (apr_size_t)left : CACHEMW_PIECE_MAX;
-        char *copy = apr_bucket_alloc(n, body->bucket_alloc);
-
-        if (!copy) {
-            return APR_ENOMEM;
-        }
-        APR_BRIGADE_INSERT_TAIL(body,
-                                apr_bucket_heap_create(copy, n, apr_bucket_free,
-                                                       body->bucket_alloc));
-        if (!found_copy(mem, found, &place, copy, n)) {
-            return APR_EAGAIN;
-        }
-        left -= n;
+    if (!n) {
+        return APR_SUCCESS;
     }
-    return APR_SUCCESS;
+    copy = mw_copied_append(body, n);
+    if (!copy) {
+        return APR_ENOMEM;
+    }
+    return found_copy(mem, found, &place, copy, n) ? APR_SUCCESS : APR_EAGAIN;
 }
 
 /**
@@ -211,15 +218,10 @@ static apr_status_t read_adjacent(const mw_mem_t *mem,
     int holds;
 
     if (n) {
-        apr_bucket_alloc_t *list = entry->body->bucket_alloc;
-
-        copy = apr_bucket_alloc(n, list);
+        copy = mw_copied_append(entry->body, n);
         if (!copy) {
             return APR_ENOMEM;
         }
-        APR_BRIGADE_INSERT_TAIL(
-            entry->body,
-            apr_bucket_heap_create(copy, n, apr_bucket_free, list));
     }
     MW_CHAIN_UNLOCKED_BEGIN();
     memcpy(head, from, found->head_len);
@@ -243,7 +245,7 @@ static apr_status_t read_found(mw_mem_t *mem, const cachemw_call_t *call,
     mw_mem_claim_t *claim = found->claim;
     apr_status_t rv = APR_EAGAIN;
 
-    if (found->is_adjacent && found->body_len <= CACHEMW_PIECE_MAX) {
+    if (found->is_adjacent) {
         return read_adjacent(mem, call, key, found, entry);
     }
     if (found_skip(mem, &place, key->len)) {
@@ -271,38 +273,80 @@ static apr_status_t read_found(mw_mem_t *mem, const cachemw_call_t *call,
     return rv;
 }
 
+static void found_tell(const found_t *found, cachemw_entry_t *entry)
+{
+    entry->id = found->id;
+    entry->expires = found->expires;
+    entry->body_len = (apr_off_t)found->body_len;
+}
+
+/**
+ * What is in great demand is found without a lock: when a use need not be
+ * counted any more and nothing but a copy is wanted, a hit writes nothing.
+ * @return anything but APR_SUCCESS: look under the lock
+ */
+static apr_status_t read_hot(const mw_mem_t *mem, const cachemw_call_t *call,
+                             const cachemw_key_t *key, apr_uint64_t hash,
+                             cachemw_entry_t *entry)
+{
+    apr_uint32_t unit;
+    apr_status_t rv = APR_NOTFOUND;
+    found_t found;
+
+    MW_CHAIN_UNLOCKED_BEGIN();
+    unit = mw_shard_peek(mem, hash);
+    if (unit) {
+        const mw_mem_entry_t *record = mw_mem_entry(mem, unit);
+        apr_uint64_t serial =
+            __atomic_load_n(&record->serial, __ATOMIC_ACQUIRE);
+
+        found_fill(mem, unit, serial, key->len, entry->body != NULL, &found);
+        found.shard = mw_mem_shard_of(mem, hash);
+        if (serial && record->uses == MW_MEM_USES_MAX && found.is_adjacent
+            && found.expires > call->now && record->key_len == key->len
+            && !memcmp(record + 1, key->data, key->len)
+            && found_holds(mem, &found)) {
+            rv = APR_SUCCESS;
+        }
+    }
+    MW_CHAIN_UNLOCKED_END();
+    if (rv == APR_SUCCESS) {
+        rv = read_adjacent(mem, call, key, &found, entry);
+        found_tell(&found, entry);
+    }
+    return rv;
+}
+
 apr_status_t mw_mem_get(void *store, const cachemw_call_t *call,
                         const cachemw_key_t *key, cachemw_entry_t *entry)
 {
     mw_mem_t *mem = store;
+    apr_uint64_t hash = mw_mem_hash(mem, key);
+    apr_status_t rv = read_hot(mem, call, key, hash, entry);
     found_t found;
     int tries;
 
-    for (tries = 0; tries < READ_TRIES; tries++) {
-        apr_status_t rv =
-            read_look(mem, call, key, entry->body != NULL, &found);
-
-        if (rv == APR_SUCCESS) {
-            rv = read_found(mem, call, key, &found, entry);
-        }
-        if (rv == APR_SUCCESS) {
-            entry->id = found.id;
-            entry->expires = found.expires;
-            entry->body_len = (apr_off_t)found.body_len;
-            return APR_SUCCESS;
-        }
+    for (tries = 0; tries < READ_TRIES && rv != APR_SUCCESS; tries++) {
         if (entry->body) {
             apr_brigade_cleanup(entry->body);
         }
+        rv = read_look(mem, call, key, hash, entry->body != NULL, &found);
+        if (rv == APR_SUCCESS) {
+            rv = read_found(mem, call, key, &found, entry);
+            found_tell(&found, entry);
+        }
         if (rv != APR_EAGAIN) {
-            return rv;
+            break;
         }
     }
-    return APR_NOTFOUND;
+    if (rv != APR_SUCCESS && entry->body) {
+        apr_brigade_cleanup(entry->body);
+    }
+    return rv == APR_EAGAIN ? APR_NOTFOUND : rv;
 }
 
 apr_status_t mw_mem_exists(void *store, const cachemw_call_t *call,
                            const cachemw_key_t *key)
 {
-    return read_look(store, call, key, 0, NULL);
+    return read_look(store, call, key, mw_mem_hash(store, key), 0, NULL);
 }

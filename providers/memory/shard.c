@@ -17,9 +17,9 @@ static void shard_wipe(mw_mem_t *mem, apr_uint32_t index)
     apr_uint32_t *bucket = mem->buckets + index * mem->buckets_each;
     apr_uint32_t i;
 
-    shard->epoch++;
+    __atomic_add_fetch(&mem->header->epochs[index], 1, __ATOMIC_SEQ_CST);
     for (i = 0; i < mem->buckets_each; i++) {
-        bucket[i] = 0;
+        MW_MEM_STORE(&bucket[i], 0);
     }
     for (i = 0; i < MW_MEM_QUEUES; i++) {
         shard->queue[i].newest = 0;
@@ -69,6 +69,29 @@ apr_uint32_t mw_shard_find(const mw_mem_t *mem, apr_uint64_t hash,
     return unit;
 }
 
+/** Longer hash chains are not looked through without the lock. */
+#define SHARD_PEEK 16
+
+apr_uint32_t mw_shard_peek(const mw_mem_t *mem, apr_uint64_t hash)
+{
+    /* A record may take two units. */
+    apr_uint32_t end = mem->geometry.units - 1;
+    apr_uint32_t unit = __atomic_load_n(
+        &mem->buckets[mw_mem_bucket_of(mem, hash)], __ATOMIC_ACQUIRE);
+    int steps;
+
+    for (steps = 0; unit && unit < end && steps < SHARD_PEEK; steps++) {
+        const mw_mem_entry_t *entry = mw_mem_entry(mem, unit);
+
+        if (MW_MEM_LOAD(&entry->hash) == hash) {
+            return unit;
+        }
+        unit = __atomic_load_n(&entry->hash_next, __ATOMIC_ACQUIRE);
+    }
+    return 0;
+}
+
+/** A serial that no entry had before. */
 static apr_uint64_t next_serial(mw_mem_t *mem)
 {
     apr_uint64_t serial;
@@ -170,17 +193,17 @@ int mw_shard_link(mw_mem_t *mem, apr_uint32_t unit)
         __atomic_sub_fetch(&tally->entries, 1, __ATOMIC_SEQ_CST);
         return 0;
     }
-    entry->epoch = shard->epoch;
+    entry->epoch = mem->header->epochs[index];
     entry->uses = 0;
     entry->pins = 0;
     entry->linked = 1;
     __atomic_store_n(&entry->serial, next_serial(mem), __ATOMIC_RELEASE);
-    entry->hash_next = *bucket;
+    MW_MEM_STORE(&entry->hash_next, *bucket);
     queue_push(mem, shard,
                mw_ghost_take(mem, entry->hash) ? MW_MEM_MAIN : MW_MEM_SMALL,
                unit);
     tally_link(tally, entry);
-    *bucket = unit;
+    __atomic_store_n(bucket, unit, __ATOMIC_RELEASE);
     return 1;
 }
 
@@ -238,7 +261,7 @@ apr_uint32_t mw_shard_drop(mw_mem_t *mem, apr_uint32_t unit)
     while (*link != unit) {
         link = &mw_mem_entry(mem, *link)->hash_next;
     }
-    *link = entry->hash_next;
+    MW_MEM_STORE(link, entry->hash_next);
     queue_remove(mem, &mem->shards[index], entry);
     tally_unlink(tally, entry);
     __atomic_sub_fetch(&tally->entries, 1, __ATOMIC_SEQ_CST);

@@ -114,7 +114,7 @@ static void test_who_returns_from_eviction_is_trusted(void **state)
         }
     }
     assert_true(gone > 400);
-    assert_true(trusted > gone * 9 / 10);
+    assert_true(trusted > gone * 4 / 5);
     fill(w, "never", 100, 1000);
     for (i = 0; i < 100; i++) {
         assert_int_equal(queue_of(w, name_of(w, "never", i)), MW_MEM_SMALL);

@@ -119,7 +119,7 @@ static void change_wipe(world_t *w)
     apr_uint32_t i = mw_mem_shard_of(w->mem, mw_mem_hash(w->mem, &key));
 
     /* As if the holder of the lock had died. */
-    w->mem->shards[i].epoch++;
+    w->mem->header->epochs[i]++;
     memset(w->mem->buckets + i * w->mem->buckets_each, 0,
            w->mem->buckets_each * 4);
     memset(w->mem->shards[i].queue, 0, sizeof(w->mem->shards[i].queue));
@@ -353,6 +353,51 @@ static void test_without_a_slot_bodies_are_copied(void **state)
     world_end(w);
 }
 
+/** A temporary file in whose making the entry's shard is emptied. */
+static world_t *wiped;
+static mw_mem_t *wiped_other;
+
+static apr_status_t wipe_and_make_file(const cachemw_services_t *services,
+                                       apr_file_t **file, apr_pool_t *pool)
+{
+    char *name = apr_pstrdup(pool, "/tmp/memory-XXXXXX");
+    int i;
+
+    (void)services;
+    change_wipe(wiped);
+    /* Enough to fall on the body, hardly enough to reach its record. */
+    for (i = 0; i < 30; i++) {
+        const char *key = apr_psprintf(pool, "/flood/%d", i);
+
+        assert_int_equal(world_put_pieces(wiped, wiped_other, world_key(key), 9,
+                                          200000, wiped->now + SECOND, 20000,
+                                          1),
+                         APR_SUCCESS);
+    }
+    return apr_file_mktemp(file, name, 0, pool);
+}
+
+/** What is copied without a lock is not taken for the entry's afterwards. */
+static void test_a_copy_of_an_emptied_shard_is_a_miss(void **state)
+{
+    world_t *w = world_make(medium);
+    apr_pool_t *pchild;
+    sending_t s;
+
+    (void)state;
+    wiped = w;
+    world_put(w, "/x", 1, 2000000);
+    wiped_other = world_open(w, medium);
+    apr_pool_create(&pchild, w->pool);
+    PROVIDER->child_init(wiped_other, pchild);
+    apr_pool_clear(w->pchild);
+    w->services.temp_file = wipe_and_make_file;
+    assert_int_equal(send_begin(w, "/x", &s), APR_NOTFOUND);
+    assert_true(APR_BRIGADE_EMPTY(s.body));
+    send_end(&s);
+    world_end(w);
+}
+
 static void test_more_children_than_slots_go_without(void **state)
 {
     setting_t tiny = { .size = 1 << 20 };
@@ -419,6 +464,7 @@ int main(void)
         cmocka_unit_test(test_copies_have_a_cap),
         cmocka_unit_test(test_readers_of_one_body_share_the_cap),
         cmocka_unit_test(test_without_a_slot_bodies_are_copied),
+        cmocka_unit_test(test_a_copy_of_an_emptied_shard_is_a_miss),
         cmocka_unit_test(test_more_children_than_slots_go_without),
         cmocka_unit_test(test_short_runs_are_gathered),
     };
