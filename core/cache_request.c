@@ -51,7 +51,7 @@ static int handle_set_key(mw_handle_t *handle, const mw_server_t *server,
     char *data;
 
     /* A variant's key is longer by a fixed suffix and must fit as well. */
-    if (len > CACHEMW_KEY_MAX - 64) {
+    if (len > CACHEMW_KEY_MAX - MW_VARY_KEY_EXTRA) {
         return 0;
     }
     data = apr_palloc(pool, len);
