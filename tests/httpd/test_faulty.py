@@ -470,6 +470,20 @@ def test_store_that_cannot_begin(httpd, origin, path, slot):
         os.unlink(name)
 
 
+@pytest.mark.parametrize("other,shared", [("@DIR@/faults", True),
+                                          ("@DIR@/x/../faults", True),
+                                          ("@DIR@/others", False)])
+def test_stores_do_not_share_a_path(other, shared):
+    rc, said = configtest(
+        "ServerName x\nListen 127.0.0.1:@PORT@\nCacheEnable cachemw /\n"
+        "CachemwStore inner memory\n"
+        'CachemwStore one faulty inner=inner "faults=@DIR@/faults"\n'
+        f'CachemwStore two faulty inner=inner "faults={other}"\n',
+        extra=MODULES)
+    assert (rc != 0) == shared, said
+    assert ("the same path is used by the store on line" in said) == shared
+
+
 def test_the_table_covers_what_it_must():
     for kind in ("error", "timeout", "delay", "damaged", "truncated",
                  "otherkey"):
