@@ -147,6 +147,14 @@ def test_star_in_a_second_vary_line_is_never_shared(site, origin, path):
         assert site.get(page).text == n
 
 
+def test_star_that_the_server_adds_is_obeyed(site, origin, path):
+    """by "Header always", which mod_cache itself does not look at"""
+    page, number = path("page", "star"), itertools.count(1)
+    origin.on(page, lambda req: cacheable(b"%d" % next(number)))
+    for n in (b"1", b"2", b"3"):
+        assert site.get(page).text == n
+
+
 def test_several_vary_lines_all_count(site, origin, path):
     page = path()
     origin.on(page, lambda req: cacheable(
@@ -342,6 +350,25 @@ def test_several_wishes_with_one_refusal_inside(site, origin, path):
     assert res.text == TEXT
     res = site.get(page, [("Accept-Encoding", "*, gzip;q=0")])
     assert res.get("Content-Encoding") is None
+
+
+@pytest.mark.parametrize("more", ["deflate", "exi", "x-odd"])
+def test_coding_that_few_know_is_sent_only_to_them(site, origin, path, more):
+    """Who names gzip counts as one who wants gzip, whatever else he names; the
+    origin may have chosen the other."""
+    page = path()
+
+    def rare(req):
+        coding = more if more in req.get("Accept-Encoding") else None
+        return cacheable(TEXT, headers=[("Vary", "Accept-Encoding")] + (
+            [("Content-Encoding", coding)] if coding else []))
+
+    origin.on(page, rare)
+    for _ in range(2):
+        for ask, coding in ((f"gzip, {more}", more), ("gzip", None),
+                            ("gzip;q=0.5", None)):
+            res = site.get(page, [("Accept-Encoding", ask)])
+            assert res.get("Content-Encoding") in (None, coding), ask
 
 
 def test_encoding_and_language_together(site, origin, path):
