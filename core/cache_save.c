@@ -168,7 +168,6 @@ static void save_abort(mw_handle_t *handle)
     if (handle->set != NULL) {
         mw_store_set_abort(handle->set);
         handle->set = NULL;
-        mw_store_count(handle->store, MW_COUNT_ABORTED, 1);
     }
 }
 

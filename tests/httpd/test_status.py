@@ -60,6 +60,14 @@ def test_all_figures_are_there_before_the_first_visitor(server):
     assert 0 < int(found["BytesMax"]) <= 8 << 20
 
 
+def test_page_that_its_origin_cut_is_counted_once(server, origin, path):
+    page = path()
+    origin.on(page, cacheable(noise(300000), cut_after=100000))
+    seen = counted(server, lambda: server.get(page))
+    assert seen["Aborted"] == 1
+    assert "Stores" not in seen and "NoSpace" not in seen
+
+
 def test_miss_store_and_hits_are_counted(server, origin, path):
     page = path()
     origin.page(page, noise(5000))
