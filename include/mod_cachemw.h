@@ -137,9 +137,9 @@
  * ## httpd symbols
  *
  * A provider may use APR and apr-util freely, and of httpd:
- * ap_register_provider, ap_log_* and the hooks it needs for itself. Tools load
- * a provider without a server and offer ap_register_provider,
- * ap_log_error_, ap_log_perror_ and ap_hook_* stand-ins only.
+ * ap_register_provider, ap_log_* (which refer to ap_get_server_module_loglevel)
+ * and the hooks it needs for itself. Tools load a provider without a server
+ * and offer stand-ins for these only.
  */
 #ifndef MOD_CACHEMW_H
 #define MOD_CACHEMW_H
