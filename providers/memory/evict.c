@@ -82,7 +82,8 @@ static apr_uint32_t evict_look(mw_mem_t *mem, mw_mem_shard_t *shard,
                                toll_t *toll)
 {
     mw_mem_entry_t *entry = mw_mem_entry(mem, unit);
-    int threshold = entry->queue == MW_MEM_SMALL ? EVICT_PROVEN : 1;
+    unsigned int uses = mw_mem_uses(mem, unit);
+    unsigned int proven = entry->queue == MW_MEM_SMALL ? EVICT_PROVEN : 1;
 
     if (entry->pins) {
         mw_shard_requeue(mem, unit, MW_MEM_MAIN);
@@ -92,8 +93,8 @@ static apr_uint32_t evict_look(mw_mem_t *mem, mw_mem_shard_t *shard,
         toll->expired++;
         return mw_shard_drop(mem, unit);
     }
-    if (entry->uses >= threshold && !force) {
-        entry->uses = entry->queue == MW_MEM_SMALL ? 0 : entry->uses - 1;
+    if (uses >= proven && !force) {
+        mw_mem_uses_set(mem, unit, entry->queue == MW_MEM_SMALL ? 0 : uses - 1);
         mw_shard_requeue(mem, unit, MW_MEM_MAIN);
         return 0;
     }

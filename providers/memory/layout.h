@@ -14,6 +14,7 @@
  *      | pins    |  who is sending which entry                   x pins
  *      | buckets |  first entry of each hash chain               x buckets
  *      | ghosts  |  fingerprints of what was evicted young       x ghosts
+ *      | uses    |  two bits per unit: how often an entry was used
  *      | taken   |  a bit per unit: in use
  *      | marks   |  a bit per unit: found reachable by the collection
  *      | full    |  a bit per word of taken: all ones
@@ -45,6 +46,9 @@
  * be ended is left to the sweep, units that cannot be given back are left to a
  * collection, as those of the dead are.
  *
+ * Uses are counted without a lock: a count may be lost, or fall on an entry
+ * that has the unit by then, and neither does harm.
+ *
  * ## Processes that die
  *
  * Locks are robust. When the holder of a shard's lock has died, the shard is
@@ -69,7 +73,7 @@
 
 #define MW_MEM_MAGIC APR_UINT64_C(0x6d656d6f72792d31)
 /** Changes with the meaning of anything in this file. */
-#define MW_MEM_LAYOUT 3
+#define MW_MEM_LAYOUT 4
 
 #define MW_MEM_SMALL 0 /**< queue of entries not proven yet */
 #define MW_MEM_MAIN 1  /**< queue of entries used again */
@@ -209,7 +213,6 @@ typedef struct mw_mem_entry_t {
     apr_uint16_t key_len;
     apr_uint16_t pins;
     unsigned char queue;
-    unsigned char uses; /**< since it was queued */
     unsigned char linked;
 } mw_mem_entry_t;
 
@@ -239,6 +242,7 @@ typedef struct mw_mem_t {
     mw_mem_claim_t *pins;
     apr_uint32_t *buckets;
     apr_uint32_t *ghosts;
+    unsigned char *uses;
     apr_uint64_t *taken;
     apr_uint64_t *marks;
     apr_uint64_t *full;
@@ -264,6 +268,22 @@ static inline mw_mem_entry_t *mw_mem_entry(const mw_mem_t *mem,
                                            apr_uint32_t unit)
 {
     return (mw_mem_entry_t *)mw_mem_unit(mem, unit);
+}
+
+/** Uses of an entry since it was queued, up to MW_MEM_USES_MAX. */
+static inline unsigned int mw_mem_uses(const mw_mem_t *mem, apr_uint32_t unit)
+{
+    return MW_MEM_LOAD(&mem->uses[unit >> 2]) >> (unit & 3) * 2 & 3;
+}
+
+static inline void mw_mem_uses_set(const mw_mem_t *mem, apr_uint32_t unit,
+                                   unsigned int uses)
+{
+    unsigned char *four = &mem->uses[unit >> 2];
+    unsigned int shift = (unit & 3) * 2;
+
+    MW_MEM_STORE(four, (unsigned char)((MW_MEM_LOAD(four) & ~(3u << shift))
+                                       | uses << shift));
 }
 
 static inline apr_uint32_t mw_mem_shard_of(const mw_mem_t *mem,

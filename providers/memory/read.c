@@ -56,14 +56,20 @@ static void found_fill(const mw_mem_t *mem, apr_uint32_t unit,
                <= (apr_uint64_t)count << mem->geometry.unit_shift;
 }
 
+/** A hit writes no more than this, and often not even this. */
+static void count_use(const mw_mem_t *mem, apr_uint32_t unit)
+{
+    unsigned int uses = mw_mem_uses(mem, unit);
+
+    if (uses < MW_MEM_USES_MAX) {
+        mw_mem_uses_set(mem, unit, uses + 1);
+    }
+}
+
 /** Count a use, and pin what is to be sent from here. Locked. */
 static void found_use(mw_mem_t *mem, int want_body, found_t *found)
 {
-    mw_mem_entry_t *entry = mw_mem_entry(mem, found->unit);
-
-    if (entry->uses < MW_MEM_USES_MAX) {
-        entry->uses++;
-    }
+    count_use(mem, found->unit);
     if (want_body && found->body_len > CACHEMW_PIECE_MAX) {
         found->claim = mw_pin_take(mem, found->unit);
     }
@@ -281,13 +287,14 @@ static void found_tell(const found_t *found, cachemw_entry_t *entry)
 }
 
 /**
- * What is in great demand is found without a lock: when a use need not be
- * counted any more and nothing but a copy is wanted, a hit writes nothing.
+ * When nothing but a copy is wanted, and all lies in one run, no lock is
+ * needed: the entry is what it seems to be if its serial says so in the end.
  * @return anything but APR_SUCCESS: look under the lock
  */
-static apr_status_t read_hot(const mw_mem_t *mem, const cachemw_call_t *call,
-                             const cachemw_key_t *key, apr_uint64_t hash,
-                             cachemw_entry_t *entry)
+static apr_status_t read_unlocked(const mw_mem_t *mem,
+                                  const cachemw_call_t *call,
+                                  const cachemw_key_t *key, apr_uint64_t hash,
+                                  cachemw_entry_t *entry)
 {
     apr_uint32_t unit;
     apr_status_t rv = APR_NOTFOUND;
@@ -302,8 +309,8 @@ static apr_status_t read_hot(const mw_mem_t *mem, const cachemw_call_t *call,
 
         found_fill(mem, unit, serial, key->len, entry->body != NULL, &found);
         found.shard = mw_mem_shard_of(mem, hash);
-        if (serial && record->uses == MW_MEM_USES_MAX && found.is_adjacent
-            && found.expires > call->now && record->key_len == key->len
+        if (serial && found.is_adjacent && found.expires > call->now
+            && record->key_len == key->len
             && !memcmp(record + 1, key->data, key->len)
             && found_holds(mem, &found)) {
             rv = APR_SUCCESS;
@@ -311,6 +318,7 @@ static apr_status_t read_hot(const mw_mem_t *mem, const cachemw_call_t *call,
     }
     MW_CHAIN_UNLOCKED_END();
     if (rv == APR_SUCCESS) {
+        count_use(mem, unit);
         rv = read_adjacent(mem, call, key, &found, entry);
         found_tell(&found, entry);
     }
@@ -322,7 +330,7 @@ apr_status_t mw_mem_get(void *store, const cachemw_call_t *call,
 {
     mw_mem_t *mem = store;
     apr_uint64_t hash = mw_mem_hash(mem, key);
-    apr_status_t rv = read_hot(mem, call, key, hash, entry);
+    apr_status_t rv = read_unlocked(mem, call, key, hash, entry);
     found_t found;
     int tries;
 

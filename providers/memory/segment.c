@@ -17,6 +17,7 @@ typedef enum segment_part_e {
     PART_PINS,
     PART_BUCKETS,
     PART_GHOSTS,
+    PART_USES,
     PART_TAKEN,
     PART_MARKS,
     PART_FULL,
@@ -60,6 +61,7 @@ static void segment_place(const mw_mem_geometry_t *g,
         [PART_PINS] = g->pins * sizeof(mw_mem_claim_t),
         [PART_BUCKETS] = (apr_uint64_t)g->buckets * sizeof(apr_uint32_t),
         [PART_GHOSTS] = (apr_uint64_t)g->ghosts * sizeof(apr_uint32_t),
+        [PART_USES] = words * 16,
         [PART_TAKEN] = words * 8,
         [PART_MARKS] = words * 8,
         [PART_FULL] = (words + 63) / 64 * 8,
@@ -160,6 +162,7 @@ void mw_mem_map(mw_mem_t *mem, void *base)
     mem->pins = (mw_mem_claim_t *)(start + offset[PART_PINS]);
     mem->buckets = (apr_uint32_t *)(start + offset[PART_BUCKETS]);
     mem->ghosts = (apr_uint32_t *)(start + offset[PART_GHOSTS]);
+    mem->uses = (unsigned char *)(start + offset[PART_USES]);
     mem->taken = (apr_uint64_t *)(start + offset[PART_TAKEN]);
     mem->marks = (apr_uint64_t *)(start + offset[PART_MARKS]);
     mem->full = (apr_uint64_t *)(start + offset[PART_FULL]);

@@ -194,7 +194,7 @@ int mw_shard_link(mw_mem_t *mem, apr_uint32_t unit)
         return 0;
     }
     entry->epoch = mem->header->epochs[index];
-    entry->uses = 0;
+    mw_mem_uses_set(mem, unit, 0);
     entry->pins = 0;
     entry->linked = 1;
     __atomic_store_n(&entry->serial, next_serial(mem), __ATOMIC_RELEASE);

@@ -86,6 +86,10 @@ static void test_a_lock_left_by_the_dead_empties_its_shard_only(void **state)
         others += shard_of(w, name) != shard_of(w, "/mine");
     }
     in_dying_child(w, die_with_a_shard);
+    /* Hits need no lock; whoever does finds out. */
+    assert_int_equal(world_get(w, "/mine", NULL), APR_SUCCESS);
+    assert_true(mw_shard_lock(w->mem, shard_of(w, "/mine")));
+    mw_shard_unlock(w->mem, shard_of(w, "/mine"));
     assert_int_equal(world_get(w, "/mine", NULL), APR_NOTFOUND);
     assert_int_equal(w->mem->header->recovered, 1);
     assert_int_equal(w->counts[CACHEMW_COUNT_RECOVERED], 1);
