@@ -114,9 +114,6 @@ RewriteRule ^/rewritten/(.*)$ /plain/$1 [PT]
 <Directory "@DIR@/htdocs/local/asis">
     SetHandler send-as-is
 </Directory>
-<Location "/star/">
-    Header always set Vary "*"
-</Location>
 <Location "/after/">
     SetOutputFilter CACHE;DEFLATE
 </Location>
