@@ -2,9 +2,11 @@
 
 #include <time.h>
 
+#include "chain.h"
 #include "lock.h"
 
-#if defined(__GLIBC__) && __GLIBC_PREREQ(2, 30)
+/* The thread sanitizer does not know the function everywhere. */
+#if defined(__GLIBC__) && __GLIBC_PREREQ(2, 30) && !defined(MW_CHAIN_TSAN)
 #define LOCK_CLOCK CLOCK_MONOTONIC
 #define LOCK_UNTIL(mutex, until) \
     pthread_mutex_clocklock((mutex), LOCK_CLOCK, (until))
