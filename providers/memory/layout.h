@@ -89,8 +89,6 @@
 /** Longest run in units: what a bucket of a large body covers at most. */
 #define MW_MEM_RUN_MAX 16384u
 
-#define MW_MEM_SHARDS_MAX 256
-
 /** Uses of an entry are counted up to here. */
 #define MW_MEM_USES_MAX 3
 
