@@ -13,6 +13,7 @@
  *      | sets    |  who is storing, and the first run of it      x sets
  *      | pins    |  who is sending which entry                   x pins
  *      | buckets |  first entry of each hash chain               x buckets
+ *      | urgency |  of each chunk of buckets: what expires first
  *      | ghosts  |  fingerprints of what was evicted young       x ghosts
  *      | uses    |  two bits per unit: how often an entry was used
  *      | taken   |  a bit per unit: in use
@@ -73,7 +74,7 @@
 
 #define MW_MEM_MAGIC APR_UINT64_C(0x6d656d6f72792d31)
 /** Changes with the meaning of anything in this file. */
-#define MW_MEM_LAYOUT 4
+#define MW_MEM_LAYOUT 5
 
 #define MW_MEM_SMALL 0 /**< queue of entries not proven yet */
 #define MW_MEM_MAIN 1  /**< queue of entries used again */
@@ -239,6 +240,7 @@ typedef struct mw_mem_t {
     mw_mem_claim_t *sets;
     mw_mem_claim_t *pins;
     apr_uint32_t *buckets;
+    apr_uint64_t *urgency; /**< atomic; see mw_mem_urgency() */
     apr_uint32_t *ghosts;
     unsigned char *uses;
     apr_uint64_t *taken;
@@ -298,6 +300,15 @@ static inline apr_uint32_t mw_mem_bucket_of(const mw_mem_t *mem,
 }
 
 apr_uint64_t mw_mem_hash(const mw_mem_t *mem, const cachemw_key_t *key);
+
+/**
+ * Greater the sooner something expires; 0: never. A chunk of hash chains whose
+ * urgency is below that of the present time has nothing that expired.
+ */
+static inline apr_uint64_t mw_mem_urgency(apr_time_t expires)
+{
+    return ~(apr_uint64_t)(expires > 0 ? expires : 0);
+}
 
 /** Units of the shards of a size and number, and all that follows from it. */
 void mw_mem_plan(mw_mem_geometry_t *geometry, apr_uint64_t size,

@@ -16,6 +16,7 @@ typedef enum segment_part_e {
     PART_SETS,
     PART_PINS,
     PART_BUCKETS,
+    PART_URGENCY,
     PART_GHOSTS,
     PART_USES,
     PART_TAKEN,
@@ -46,6 +47,11 @@ static apr_uint32_t power_of_two(apr_uint64_t n)
     return p;
 }
 
+static apr_uint32_t chunk_size(const mw_mem_geometry_t *g)
+{
+    return (apr_uint32_t)at_most(g->buckets / g->shards, MW_MEM_CHUNK);
+}
+
 /** Offsets of all parts; that of PART_UNITS is what the others need. */
 static void segment_place(const mw_mem_geometry_t *g,
                           apr_uint64_t offset[PARTS])
@@ -60,6 +66,8 @@ static void segment_place(const mw_mem_geometry_t *g,
         [PART_SETS] = g->sets * sizeof(mw_mem_claim_t),
         [PART_PINS] = g->pins * sizeof(mw_mem_claim_t),
         [PART_BUCKETS] = (apr_uint64_t)g->buckets * sizeof(apr_uint32_t),
+        [PART_URGENCY] =
+            (apr_uint64_t)g->buckets / chunk_size(g) * sizeof(apr_uint64_t),
         [PART_GHOSTS] = (apr_uint64_t)g->ghosts * sizeof(apr_uint32_t),
         [PART_USES] = words * 16,
         [PART_TAKEN] = words * 8,
@@ -151,7 +159,7 @@ void mw_mem_map(mw_mem_t *mem, void *base)
     mem->shard_shift = 32 - log_of(g->shards);
     mem->buckets_each = g->buckets / g->shards;
     mem->bucket_mask = mem->buckets_each - 1;
-    mem->chunk = (apr_uint32_t)at_most(mem->buckets_each, MW_MEM_CHUNK);
+    mem->chunk = chunk_size(g);
     mem->ghost_mask = g->ghosts / g->shards - 1;
     mem->header = base;
     mem->shards = (mw_mem_shard_t *)(start + offset[PART_SHARDS]);
@@ -161,6 +169,7 @@ void mw_mem_map(mw_mem_t *mem, void *base)
     mem->sets = (mw_mem_claim_t *)(start + offset[PART_SETS]);
     mem->pins = (mw_mem_claim_t *)(start + offset[PART_PINS]);
     mem->buckets = (apr_uint32_t *)(start + offset[PART_BUCKETS]);
+    mem->urgency = (apr_uint64_t *)(start + offset[PART_URGENCY]);
     mem->ghosts = (apr_uint32_t *)(start + offset[PART_GHOSTS]);
     mem->uses = (unsigned char *)(start + offset[PART_USES]);
     mem->taken = (apr_uint64_t *)(start + offset[PART_TAKEN]);

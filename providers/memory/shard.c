@@ -166,6 +166,18 @@ static apr_uint64_t payload(const mw_mem_entry_t *entry)
     return entry->key_len + entry->head_len + entry->body_len;
 }
 
+/** The sweep must not pass by what expires sooner than all others. */
+static void urge(mw_mem_t *mem, const mw_mem_entry_t *entry)
+{
+    apr_uint64_t *chunk =
+        &mem->urgency[mw_mem_bucket_of(mem, entry->hash) / mem->chunk];
+    apr_uint64_t urgency = mw_mem_urgency(entry->expires);
+
+    if (MW_MEM_LOAD(chunk) < urgency) {
+        MW_MEM_STORE(chunk, urgency);
+    }
+}
+
 static void tally_link(mw_mem_tally_t *tally, const mw_mem_entry_t *entry)
 {
     MW_TALLY_ADD(&tally->units[entry->queue], entry->units);
@@ -203,6 +215,7 @@ int mw_shard_link(mw_mem_t *mem, apr_uint32_t unit)
                mw_ghost_take(mem, entry->hash) ? MW_MEM_MAIN : MW_MEM_SMALL,
                unit);
     tally_link(tally, entry);
+    urge(mem, entry);
     __atomic_store_n(bucket, unit, __ATOMIC_RELEASE);
     return 1;
 }
@@ -234,6 +247,7 @@ void mw_shard_amend(mw_mem_t *mem, apr_uint32_t unit, apr_time_t expires,
         entry->head_run = head->first;
     }
     tally_link(tally, entry);
+    urge(mem, entry);
     if (head && old) {
         mw_blocks_give(mem, old);
     }

@@ -10,9 +10,12 @@
 #include "slots.h"
 #include "sweep.h"
 
-/** On a store: steps of the collection, and chunks, well below 1 ms. */
+/** On a store: steps of the collection, and looks at chunks, below 1 ms. */
 #define SWEEP_TICK_STEPS 128
-#define SWEEP_TICK_CHUNKS 16
+#define SWEEP_TICK_LOOKS 4096
+
+/** A chunk that is due costs as much as so many looks. */
+#define SWEEP_DUE_LOOKS 64
 
 /** What keys() copies under one lock, unless one hash chain is longer. */
 #define SWEEP_KEYS 65536u
@@ -23,6 +26,7 @@ static apr_status_t sweep_buckets(mw_mem_t *mem, apr_uint32_t from,
                                   apr_uint64_t *dropped)
 {
     apr_uint32_t shard = from / mem->buckets_each;
+    apr_uint64_t urgency = 0;
     apr_uint32_t i;
 
     *dropped = 0;
@@ -40,25 +44,44 @@ static apr_status_t sweep_buckets(mw_mem_t *mem, apr_uint32_t from,
                 mw_shard_drop(mem, unit);
                 ++*dropped;
             }
+            else if (urgency < mw_mem_urgency(entry->expires)) {
+                urgency = mw_mem_urgency(entry->expires);
+            }
             unit = next;
         }
     }
+    MW_MEM_STORE(&mem->urgency[from / mem->chunk], urgency);
     mw_shard_unlock(mem, shard);
     return APR_SUCCESS;
 }
 
-/**
- * The next chunk of a pass that all processes make together.
- * @param cursor of the pass
- * @return 0: that was the last one of the pass
- */
-static int sweep_chunk(mw_mem_t *mem, apr_uint32_t *cursor, apr_time_t now)
+/** A pass over all chunks that all processes make together. */
+typedef struct sweep_t {
+    apr_uint32_t *cursor; /**< atomic: the bucket that comes next */
+    apr_time_t now;
+} sweep_t;
+
+/** @return non-zero: the next chunk may have something that expired */
+static int sweep_is_due(const mw_mem_t *mem, const sweep_t *sweep)
 {
     apr_uint32_t from =
-        MW_MEM_ADD(cursor, mem->chunk) & (mem->geometry.buckets - 1);
-    apr_uint64_t dropped;
+        MW_MEM_LOAD(sweep->cursor) & (mem->geometry.buckets - 1);
 
-    sweep_buckets(mem, from, now, 0, &dropped);
+    return MW_MEM_LOAD(&mem->urgency[from / mem->chunk])
+           >= mw_mem_urgency(sweep->now);
+}
+
+/** Do the next chunk. @return 0: that was the last one of the pass */
+static int sweep_chunk(mw_mem_t *mem, const sweep_t *sweep)
+{
+    apr_uint32_t from =
+        MW_MEM_ADD(sweep->cursor, mem->chunk) & (mem->geometry.buckets - 1);
+    apr_uint64_t dropped = 0;
+
+    if (MW_MEM_LOAD(&mem->urgency[from / mem->chunk])
+        >= mw_mem_urgency(sweep->now)) {
+        sweep_buckets(mem, from, sweep->now, 0, &dropped);
+    }
     if (dropped) {
         mem->services->count(mem->services, CACHEMW_COUNT_EXPIRED, dropped);
     }
@@ -67,6 +90,7 @@ static int sweep_chunk(mw_mem_t *mem, apr_uint32_t *cursor, apr_time_t now)
 
 void mw_mem_tick(mw_mem_t *mem, apr_time_t now)
 {
+    sweep_t sweep = { &mem->header->ticked_to, now };
     apr_uint64_t last = MW_MEM_LOAD(&mem->header->ticked);
     int i;
 
@@ -79,8 +103,9 @@ void mw_mem_tick(mw_mem_t *mem, apr_time_t now)
     mw_slots_reclaim(mem);
     for (i = 0; i < SWEEP_TICK_STEPS && mw_collect_step(mem); i++) {
     }
-    for (i = 0; i < SWEEP_TICK_CHUNKS; i++) {
-        sweep_chunk(mem, &mem->header->ticked_to, now);
+    for (i = 0; i < SWEEP_TICK_LOOKS; i++) {
+        i += sweep_is_due(mem, &sweep) ? SWEEP_DUE_LOOKS : 0;
+        sweep_chunk(mem, &sweep);
     }
 }
 
@@ -92,6 +117,7 @@ static int sweep_has_time(const mw_mem_t *mem, const cachemw_call_t *call)
 apr_status_t mw_mem_sweep(void *store, const cachemw_call_t *call, int *more)
 {
     mw_mem_t *mem = store;
+    sweep_t sweep = { &mem->header->swept, call->now };
     int left = 1;
 
     mw_slots_reclaim(mem);
@@ -102,8 +128,8 @@ apr_status_t mw_mem_sweep(void *store, const cachemw_call_t *call, int *more)
         }
     }
     mw_evict_entries(mem, call->now, 0);
-    while (left && sweep_has_time(mem, call)) {
-        left = sweep_chunk(mem, &mem->header->swept, call->now);
+    while (left && (!sweep_is_due(mem, &sweep) || sweep_has_time(mem, call))) {
+        left = sweep_chunk(mem, &sweep);
     }
     *more = left;
     return APR_SUCCESS;
