@@ -5,15 +5,31 @@
 #include "chain.h"
 #include "lock.h"
 
-/* The thread sanitizer does not know the function everywhere. */
-#if defined(__GLIBC__) && __GLIBC_PREREQ(2, 30) && !defined(MW_CHAIN_TSAN)
+/* A clock that nobody sets; the thread sanitizer knows only the other function
+ * everywhere. */
+#if defined(__GLIBC_PREREQ) && !defined(MW_CHAIN_TSAN)
+#if __GLIBC_PREREQ(2, 30)
 #define LOCK_CLOCK CLOCK_MONOTONIC
-#define LOCK_UNTIL(mutex, until) \
-    pthread_mutex_clocklock((mutex), LOCK_CLOCK, (until))
-#else
-#define LOCK_CLOCK CLOCK_REALTIME
-#define LOCK_UNTIL(mutex, until) pthread_mutex_timedlock((mutex), (until))
 #endif
+#endif
+
+static int lock_until(pthread_mutex_t *mutex, const struct timespec *until)
+{
+#ifdef LOCK_CLOCK
+    return pthread_mutex_clocklock(mutex, LOCK_CLOCK, until);
+#else
+    return pthread_mutex_timedlock(mutex, until);
+#endif
+}
+
+static void lock_now(struct timespec *now)
+{
+#ifdef LOCK_CLOCK
+    clock_gettime(LOCK_CLOCK, now);
+#else
+    clock_gettime(CLOCK_REALTIME, now);
+#endif
+}
 
 int mw_lock_wait(pthread_mutex_t *mutex, unsigned char *stuck)
 {
@@ -23,13 +39,13 @@ int mw_lock_wait(pthread_mutex_t *mutex, unsigned char *stuck)
     if (MW_MEM_LOAD(stuck)) {
         return ETIMEDOUT;
     }
-    clock_gettime(LOCK_CLOCK, &until);
+    lock_now(&until);
     until.tv_nsec += MW_LOCK_WAIT * 1000000L;
     if (until.tv_nsec >= 1000000000L) {
         until.tv_nsec -= 1000000000L;
         until.tv_sec++;
     }
-    rv = LOCK_UNTIL(mutex, &until);
+    rv = lock_until(mutex, &until);
     if (rv == ETIMEDOUT) {
         MW_MEM_STORE(stuck, 1);
     }
