@@ -164,13 +164,16 @@ static int evict_until(mw_mem_t *mem, apr_time_t now, apr_uint64_t units,
 
     while (!(done = evict_is_done(mem, units, below)) && idle < 2 * patience
            && !mw_blocks_are_stuck(mem)) {
-        apr_uint64_t small = mw_shard_units(mem, MW_MEM_SMALL);
-        apr_uint64_t main = mw_shard_units(mem, MW_MEM_MAIN);
-        int queue = small * 9 >= main ? MW_MEM_SMALL : MW_MEM_MAIN;
+        mw_mem_tally_t sum;
+        int queue;
 
-        if (!small && !main) {
+        mw_shard_sum(mem, &sum);
+        if (!sum.units[MW_MEM_SMALL] && !sum.units[MW_MEM_MAIN]) {
             break;
         }
+        queue = sum.units[MW_MEM_SMALL] * 9 >= sum.units[MW_MEM_MAIN]
+                    ? MW_MEM_SMALL
+                    : MW_MEM_MAIN;
         if (evict_visit(mem, evict_next(mem, queue), queue, now,
                         idle >= patience, &toll)) {
             idle = 0;

@@ -7,7 +7,6 @@
 #include "blocks.h"
 #include "layout.h"
 #include "memory.h"
-#include "pin.h"
 #include "read.h"
 #include "set.h"
 #include "shard.h"
@@ -182,16 +181,13 @@ static apr_status_t memory_stats(void *store, const cachemw_call_t *call,
                                  cachemw_stats_t *stats)
 {
     mw_mem_t *mem = store;
-    apr_uint64_t bytes = 0;
-    apr_uint32_t i;
+    mw_mem_tally_t sum;
 
     (void)call;
-    for (i = 0; i < mem->geometry.shards; i++) {
-        bytes += MW_MEM_LOAD(&mem->tallies[i].bytes);
-    }
-    stats->entries = (apr_int64_t)mw_shard_entries(mem);
+    mw_shard_sum(mem, &sum);
+    stats->entries = (apr_int64_t)sum.entries;
     stats->entries_max = (apr_int64_t)MW_MEM_LOAD(&mem->header->max_entries);
-    stats->bytes = (apr_int64_t)bytes;
+    stats->bytes = (apr_int64_t)sum.bytes;
     stats->bytes_max = (apr_int64_t)mem->geometry.size;
     if (stats->extra) {
         const mw_mem_header_t *header = mem->header;
@@ -199,8 +195,7 @@ static apr_status_t memory_stats(void *store, const cachemw_call_t *call,
 
         stats->extra(stats->baton, "shards", mem->geometry.shards);
         stats->extra(stats->baton, "free_bytes", (apr_int64_t)free);
-        stats->extra(stats->baton, "pinned_bytes",
-                     (apr_int64_t)mw_pin_bytes(mem));
+        stats->extra(stats->baton, "pinned_bytes", (apr_int64_t)sum.pinned);
         stats->extra(stats->baton, "recovered",
                      (apr_int64_t)MW_MEM_LOAD(&header->recovered));
         stats->extra(stats->baton, "dead_children",

@@ -27,7 +27,7 @@ typedef struct pinned_t {
     pin_t *pin;
 } pinned_t;
 
-apr_uint64_t mw_pin_bytes(const mw_mem_t *mem)
+static apr_uint64_t pinned_bytes(const mw_mem_t *mem)
 {
     apr_uint64_t bytes = 0;
     apr_uint32_t i;
@@ -38,17 +38,6 @@ apr_uint64_t mw_pin_bytes(const mw_mem_t *mem)
     return bytes;
 }
 
-apr_uint64_t mw_pin_leaving(const mw_mem_t *mem)
-{
-    apr_uint64_t units = 0;
-    apr_uint32_t i;
-
-    for (i = 0; i < mem->geometry.shards; i++) {
-        units += MW_MEM_LOAD(&mem->tallies[i].leaving);
-    }
-    return units;
-}
-
 mw_mem_claim_t *mw_pin_take(mw_mem_t *mem, apr_uint32_t unit)
 {
     mw_mem_entry_t *entry = mw_mem_entry(mem, unit);
@@ -57,7 +46,7 @@ mw_mem_claim_t *mw_pin_take(mw_mem_t *mem, apr_uint32_t unit)
 
     if (entry->pins == 0xffff
         || (!entry->pins
-            && mw_pin_bytes(mem) + entry->body_len
+            && pinned_bytes(mem) + entry->body_len
                    > mem->geometry.size / PIN_PART)) {
         return NULL;
     }

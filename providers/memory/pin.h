@@ -25,12 +25,6 @@ mw_mem_claim_t *mw_pin_take(mw_mem_t *mem, apr_uint32_t entry);
  */
 void mw_pin_release(mw_mem_t *mem, mw_mem_claim_t *claim);
 
-/** Bytes of bodies that are pinned, over all shards. */
-apr_uint64_t mw_pin_bytes(const mw_mem_t *mem);
-
-/** Units of pinned entries that are linked no more, over all shards. */
-apr_uint64_t mw_pin_leaving(const mw_mem_t *mem);
-
 /**
  * Append a pinned body to a brigade: a bucket for each long run, straight from
  * the segment; short runs are gathered in copies. The pin is the buckets' from

@@ -7,7 +7,6 @@
 #include "blocks.h"
 #include "chain.h"
 #include "evict.h"
-#include "pin.h"
 #include "set.h"
 #include "shard.h"
 #include "slots.h"
@@ -70,12 +69,17 @@ static int filling_may_grow(const mw_mem_t *mem, const filling_t *filling,
                             apr_uint64_t units)
 {
     apr_uint64_t total = mw_blocks_total(mem);
-    apr_uint64_t others =
-        mw_blocks_free(mem) + mw_shard_units(mem, MW_MEM_SMALL)
-        + mw_shard_units(mem, MW_MEM_MAIN) + mw_pin_leaving(mem);
-    apr_uint64_t held = units + (others < total ? total - others : 0);
-    apr_uint64_t pinned = mw_pin_bytes(mem) >> mem->geometry.unit_shift;
     apr_uint64_t limit = total / 2;
+    mw_mem_tally_t sum;
+    apr_uint64_t pinned;
+    apr_uint64_t others;
+    apr_uint64_t held;
+
+    mw_shard_sum(mem, &sum);
+    pinned = sum.pinned >> mem->geometry.unit_shift;
+    others = mw_blocks_free(mem) + sum.units[MW_MEM_SMALL]
+             + sum.units[MW_MEM_MAIN] + sum.leaving;
+    held = units + (others < total ? total - others : 0);
 
     if (filling->chain.units + units > total / SET_LARGE) {
         limit =

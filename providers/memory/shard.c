@@ -113,6 +113,24 @@ apr_uint64_t mw_shard_entries(const mw_mem_t *mem)
     return entries;
 }
 
+void mw_shard_sum(const mw_mem_t *mem, mw_mem_tally_t *sum)
+{
+    mw_mem_tally_t all = { .bytes = 0 };
+    apr_uint32_t i;
+
+    for (i = 0; i < mem->geometry.shards; i++) {
+        const mw_mem_tally_t *tally = &mem->tallies[i];
+
+        all.units[MW_MEM_SMALL] += MW_MEM_LOAD(&tally->units[MW_MEM_SMALL]);
+        all.units[MW_MEM_MAIN] += MW_MEM_LOAD(&tally->units[MW_MEM_MAIN]);
+        all.bytes += MW_MEM_LOAD(&tally->bytes);
+        all.pinned += MW_MEM_LOAD(&tally->pinned);
+        all.leaving += MW_MEM_LOAD(&tally->leaving);
+        all.entries += MW_MEM_LOAD(&tally->entries);
+    }
+    *sum = all;
+}
+
 apr_uint64_t mw_shard_units(const mw_mem_t *mem, int queue)
 {
     apr_uint64_t units = 0;
