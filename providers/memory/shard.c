@@ -257,13 +257,17 @@ void mw_shard_amend(mw_mem_t *mem, apr_uint32_t unit, apr_time_t expires,
     apr_uint32_t old = entry->head_run;
 
     tally_unlink(tally, entry);
-    __atomic_store_n(&entry->serial, next_serial(mem), __ATOMIC_SEQ_CST);
+    /* Nothing of the new state under the old serial, nor the other way round:
+     * 0 is seen before what follows, and the new one after it. */
+    MW_MEM_STORE(&entry->serial, 0);
+    __atomic_thread_fence(__ATOMIC_SEQ_CST);
     entry->expires = expires;
     entry->head_len = head_len;
     if (head) {
         entry->units += head->units - mw_blocks_count(mem, old);
-        entry->head_run = head->first;
+        MW_MEM_STORE(&entry->head_run, head->first);
     }
+    __atomic_store_n(&entry->serial, next_serial(mem), __ATOMIC_RELEASE);
     tally_link(tally, entry);
     urge(mem, entry);
     if (head && old) {
@@ -289,7 +293,8 @@ apr_uint32_t mw_shard_drop(mw_mem_t *mem, apr_uint32_t unit)
     apr_uint32_t *link = &mem->buckets[mw_mem_bucket_of(mem, entry->hash)];
     apr_uint32_t units = entry->units;
 
-    __atomic_store_n(&entry->serial, 0, __ATOMIC_SEQ_CST);
+    MW_MEM_STORE(&entry->serial, 0);
+    __atomic_thread_fence(__ATOMIC_SEQ_CST);
     while (*link != unit) {
         link = &mw_mem_entry(mem, *link)->hash_next;
     }

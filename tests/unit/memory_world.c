@@ -216,17 +216,24 @@ apr_uint64_t body_verify(apr_bucket_brigade *body, apr_uint64_t seed)
     return body_verify_at(body, seed, 0);
 }
 
+/** Heads of two lengths differ everywhere, so that none is a part of another. */
+static apr_uint64_t head_seed(apr_uint64_t seed, apr_size_t length)
+{
+    return ~seed + length * APR_UINT64_C(0x100000001b3);
+}
+
 void head_fill(char *head, apr_uint64_t seed, apr_size_t length)
 {
-    body_fill(head, ~seed, 0, length);
+    body_fill(head, head_seed(seed, length), 0, length);
 }
 
 int head_verify(const char *head, apr_uint64_t seed, apr_size_t length)
 {
+    apr_uint64_t mixed = head_seed(seed, length);
     apr_size_t i;
 
     for (i = 0; i < length; i++) {
-        if ((unsigned char)head[i] != body_byte(~seed, i)) {
+        if ((unsigned char)head[i] != body_byte(mixed, i)) {
             return 0;
         }
     }
