@@ -76,8 +76,8 @@ static void mix_abort(mixer_t *m)
         rv = ct_write(m->c, &set, "x", 1);
         ct_abort(m->c, &set);
     }
-    outcome_check(m->c, item.body_len > 0 ? rv : APR_SUCCESS, APR_ENOSPC,
-                  "set_begin and set_write");
+    stored_check(m, item.body_len > 0 ? rv : APR_SUCCESS,
+                 "set_begin and set_write");
 }
 
 static void mix_amend(mixer_t *m)
