@@ -6,8 +6,10 @@
 #include "http_config.h"
 #include "mod_cache.h"
 #include "mod_status.h"
+#include "mpm_common.h"
 
 #include "core/cache_adapter.h"
+#include "core/coalesce.h"
 #include "core/config.h"
 #include "core/status.h"
 #include "providers/memory/memory.h"
@@ -31,11 +33,13 @@ static void register_hooks(apr_pool_t *p)
     ap_hook_post_config(mw_config_post, NULL, NULL, APR_HOOK_MIDDLE);
     /* Before mod_watchdog starts the thread that sweeps. */
     ap_hook_child_init(mw_config_child_init, NULL, NULL, APR_HOOK_FIRST);
+    ap_hook_child_status(mw_coalesce_child_status, NULL, NULL, APR_HOOK_MIDDLE);
     ap_hook_quick_handler(mw_cache_adapter_note_lookup, NULL, cache,
                           APR_HOOK_FIRST);
     ap_hook_quick_handler(mw_cache_adapter_note_store, cache, NULL,
                           APR_HOOK_FIRST);
 
+    mw_coalesce_register();
     APR_OPTIONAL_HOOK(ap, status_hook, mw_status, NULL, NULL, APR_HOOK_MIDDLE);
 }
 

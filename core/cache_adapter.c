@@ -5,6 +5,7 @@
 #include "util_filter.h"
 
 #include "cache_request.h"
+#include "coalesce.h"
 
 typedef apr_table_t *cacheable_headers_fn(request_rec *r);
 
@@ -41,6 +42,10 @@ int mw_cache_adapter_note_lookup(request_rec *r, int lookup)
     mw_store_t *store = adapter_store(mw_config_server(r->server));
     mw_request_t *state;
 
+    if (r->prev != NULL) {
+        /* mod_cache's filter does not see what comes of a redirect. */
+        mw_coalesce_end_unstored(r->prev);
+    }
     if (store != NULL) {
         state = mw_request_state(r);
         state->is_lookup = lookup;
@@ -142,6 +147,9 @@ static int adapter_open_entity(cache_handle_t *h, request_rec *r,
     }
     rv = r->method_number == M_GET ? mw_lookup_response(handle, r)
                                    : adapter_open_any(handle, r);
+    if (handle->asked != NULL) {
+        rv = mw_coalesce(handle, r, rv);
+    }
     if (rv != APR_SUCCESS) {
         handle->is_miss = 1;
         if (r->method_number == M_GET) {
@@ -235,15 +243,24 @@ static apr_status_t adapter_store_body(cache_handle_t *h, request_rec *r,
                                        apr_bucket_brigade *in,
                                        apr_bucket_brigade *out)
 {
-    return mw_save_body(handle_of(h), r, in, out);
+    apr_status_t rv = mw_save_body(handle_of(h), r, in, out);
+
+    if (rv != APR_SUCCESS) {
+        mw_coalesce_end_unstored(r);
+    }
+    return rv;
 }
 
 static apr_status_t adapter_commit_entity(cache_handle_t *h, request_rec *r)
 {
     mw_handle_t *handle = handle_of(h);
+    apr_status_t rv =
+        handle->is_found ? mw_save_amend(handle, r) : mw_save_commit(handle, r);
 
-    return handle->is_found ? mw_save_amend(handle, r)
-                            : mw_save_commit(handle, r);
+    mw_coalesce_end(r, rv == APR_SUCCESS  ? MW_FETCHED_STORED
+                       : rv == APR_ENOSPC ? MW_FETCHED_UNSTORABLE
+                                          : MW_FETCHED_NOTHING);
+    return rv;
 }
 
 static apr_status_t adapter_invalidate_entity(cache_handle_t *h, request_rec *r)
@@ -276,6 +293,21 @@ static int adapter_remove_url(cache_handle_t *h, request_rec *r)
     return OK;
 }
 
+/* mod_cache says "miss" also when it begins to store. A stale answer in the place
+ * of an error says that the next ones will not be stored either. */
+static void adapter_end(const mw_handle_t *handle, request_rec *r,
+                        ap_cache_status_e status)
+{
+    if (status != AP_CACHE_MISS) {
+        mw_coalesce_end(r, ap_is_HTTP_SERVER_ERROR(r->status)
+                               ? MW_FETCHED_UNSTORABLE
+                               : MW_FETCHED_NOTHING);
+    }
+    else if (handle == NULL || handle->set == NULL) {
+        mw_coalesce_end_unstored(r);
+    }
+}
+
 int mw_cache_adapter_status(cache_handle_t *h, request_rec *r,
                             apr_table_t *headers, ap_cache_status_e status,
                             const char *reason)
@@ -291,6 +323,9 @@ int mw_cache_adapter_status(cache_handle_t *h, request_rec *r,
             mw_store_count(handle->store, MW_COUNT_STALE, 1);
             mw_store_count(handle->store, MW_COUNT_REVALIDATED, 1);
         }
+    }
+    if (handle == NULL || !handle->is_found || handle->asked != NULL) {
+        adapter_end(handle, r, status);
     }
     return DECLINED;
 }

@@ -74,10 +74,10 @@ static apr_status_t lookup_variant(mw_handle_t *handle, request_rec *r,
     apr_status_t rv;
 
     mw_vary_digest(record, block, length, &handle->digest);
+    mw_vary_key(&handle->plain, record, &handle->digest, &handle->key, r->pool);
     if (!mw_vary_lists(record, &handle->digest)) {
         return APR_NOTFOUND;
     }
-    mw_vary_key(&handle->plain, record, &handle->digest, &handle->key, r->pool);
     if ((rv = lookup_get(handle, r, &handle->key, body)) != APR_SUCCESS
         || (rv = lookup_decode(handle, r)) != APR_SUCCESS) {
         return rv;
@@ -149,6 +149,18 @@ apr_status_t mw_lookup_response(mw_handle_t *handle, request_rec *r)
         handle->asked = apr_table_copy(r->pool, r->headers_in);
     }
     return rv;
+}
+
+apr_status_t mw_lookup_again(mw_handle_t *handle, request_rec *r)
+{
+    if (handle->entry.body != NULL) {
+        apr_brigade_destroy(handle->entry.body);
+    }
+    memset(&handle->entry, 0, sizeof(handle->entry));
+    memset(&handle->head, 0, sizeof(handle->head));
+    handle->record = NULL;
+    handle->key = handle->plain;
+    return mw_lookup_response(handle, r);
 }
 
 apr_status_t mw_lookup_any(mw_handle_t *handle, request_rec *r)

@@ -49,6 +49,9 @@ typedef struct mw_handle_t {
     int has_waited;     /**< a flush went ahead of a blocking read */
 } mw_handle_t;
 
+/** See coalesce.c. */
+typedef struct mw_turn_t mw_turn_t;
+
 /** What is kept with a request. */
 typedef struct mw_request_t {
     mw_handle_t *handles; /**< newest first */
@@ -57,6 +60,8 @@ typedef struct mw_request_t {
     apr_table_t *asked;   /**< not looked up: its fields when mod_cache decided
                                to store the response all the same */
     int is_lookup;        /**< a subrequest that only looks */
+    mw_turn_t *turns;     /**< of the first of a chain: marks it holds */
+    int has_looped;       /**< likewise: its CDN-Loop is of our making */
 } mw_request_t;
 
 /** The state of a request; made when there is none. */
@@ -97,12 +102,30 @@ void mw_request_call(request_rec *r, apr_time_t now, cachemw_call_t *call);
 
 /** Find the response for a GET or HEAD. */
 apr_status_t mw_lookup_response(mw_handle_t *handle, request_rec *r);
+/** Once more, as if for the first time. */
+apr_status_t mw_lookup_again(mw_handle_t *handle, request_rec *r);
 /** Find what a PUT, POST or DELETE makes invalid, whatever varies. */
 apr_status_t mw_lookup_any(mw_handle_t *handle, request_rec *r);
 /** Read the Vary record, if there is one, without its variants. */
 apr_status_t mw_lookup_record(mw_handle_t *handle, request_rec *r);
 /** Make sure that the body's first piece is in hand if it may be wanted. */
 apr_status_t mw_lookup_body(mw_handle_t *handle, request_rec *r);
+
+/** @} */
+
+/** @name Freshness as mod_cache sees it: cache_fresh.c @{ */
+
+/** Whether the request asks for nothing special (RFC 9111, section 5.2.1) but
+ *  perhaps a max-age. */
+int mw_fresh_request_is_plain(request_rec *r);
+/** Whether what was found can be answered to such a request. */
+int mw_fresh_is(const mw_handle_t *handle, request_rec *r);
+/**
+ * If what was found is stale and may be used while another request revalidates
+ * it (RFC 5861, section 3), make it look fresh to mod_cache, for this request.
+ * @return non-zero when done
+ */
+int mw_fresh_extend(mw_handle_t *handle, request_rec *r);
 
 /** @} */
 

@@ -11,6 +11,7 @@
 #include "http_main.h"
 
 #include "cache_adapter.h"
+#include "coalesce.h"
 #include "config.h"
 #include "enables.h"
 #include "servers.h"
@@ -324,6 +325,7 @@ void mw_config_child_init(apr_pool_t *pchild, server_rec *s)
 {
     (void)s;
     mw_stores_child_init(config_stores, pchild);
+    mw_coalesce_child_init();
 }
 
 void mw_config_test(apr_pool_t *pconf, server_rec *s)

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
+#include "core/futex.h"
 #include "core/state_layout.h"
 
 /*
@@ -7,21 +8,28 @@
  * die between any two instructions. What decides is therefore one word, the
  * claim, that is taken together with its end by one compare-and-swap:
  *
- *     63                                  20  19        0
- *     +-------------------------------------+-----------+
- *     | expires, monotonic, in 32 µs, 17 y  | tag       |   0: free
- *     +-------------------------------------+-----------+
+ *     63                                  20  19       1   0
+ *     +-------------------------------------+-----------+--------+
+ *     | expires, monotonic, in 32 µs, 17 y  | tag       | waited |   0: free
+ *     +-------------------------------------+-----------+--------+
  *
  * The tag is a part of the owner's hash. The token itself is written after the
  * claim is won. Who reads it in between (or after its writer died there) sees
- * that the tag does not match the token and answers MW_MARK_UNNAMED; one time
- * in a million it matches by chance, and the former owner passes for the owner.
+ * that the tag does not match the token and answers MW_MARK_UNNAMED; once in
+ * half a million times it matches by chance, and the former owner passes for the owner.
  * Nothing waits for the token, so nothing hangs when it never comes: the claim
  * ends by itself.
+ *
+ * Who waits sets the lowest bit first, and sleeps on the claim as it is then:
+ * a mark that nobody waits for is released without a system call.
  */
 
-#define TAG_BITS 20
+#define TAG_BITS 19
+#define TAG_SHIFT 1
+#define WAITED APR_UINT64_C(1)
+#define TIME_SHIFT (TAG_SHIFT + TAG_BITS)
 #define TICK_BITS 5
+#define PID_SHIFT 32 /* in a token */
 
 static mw_mark_t *mark_of(const mw_state_t *state, const cachemw_key_t *key)
 {
@@ -36,18 +44,24 @@ static apr_uint64_t claim_make(apr_uint64_t owner, apr_int64_t expires)
     const apr_uint64_t tick = APR_UINT64_C(1) << TICK_BITS;
     const apr_uint64_t ticks = ((apr_uint64_t)expires + tick - 1) >> TICK_BITS;
 
-    return ticks << TAG_BITS
-           | (owner * APR_UINT64_C(0x9e3779b97f4a7c15)) >> (64 - TAG_BITS);
+    return ticks << TIME_SHIFT
+           | (owner * APR_UINT64_C(0x9e3779b97f4a7c15)) >> (64 - TAG_BITS)
+                                                               << TAG_SHIFT;
+}
+
+static apr_int64_t claim_end(apr_uint64_t claim)
+{
+    return (apr_int64_t)(claim >> TIME_SHIFT << TICK_BITS);
 }
 
 static int claim_holds(apr_uint64_t claim, apr_int64_t now)
 {
-    return claim && now < (apr_int64_t)(claim >> TAG_BITS << TICK_BITS);
+    return claim && now < claim_end(claim);
 }
 
 static int claim_is_of(apr_uint64_t claim, apr_uint64_t owner)
 {
-    return (claim ^ claim_make(owner, 0)) << (64 - TAG_BITS) == 0;
+    return ((claim ^ claim_make(owner, 0)) & ~WAITED) << (64 - TIME_SHIFT) == 0;
 }
 
 static apr_uint64_t owner_read(const mw_mark_t *mark, apr_uint64_t claim)
@@ -66,7 +80,8 @@ static void owner_write(mw_mark_t *mark, apr_uint64_t claim, apr_uint64_t owner)
 
     do {
         seen = __atomic_load_n(&mark->owner, __ATOMIC_SEQ_CST);
-        if (__atomic_load_n(&mark->claim, __ATOMIC_SEQ_CST) != claim) {
+        if ((__atomic_load_n(&mark->claim, __ATOMIC_SEQ_CST) & ~WAITED)
+            != claim) {
             return;
         }
     } while (!__atomic_compare_exchange_n(&mark->owner, &seen, owner, 0,
@@ -91,16 +106,65 @@ apr_uint64_t mw_mark_take(mw_state_t *state, const cachemw_key_t *key,
     return 0;
 }
 
+static void mark_free(mw_mark_t *mark, apr_uint64_t owner)
+{
+    apr_uint64_t claim = __atomic_load_n(&mark->claim, __ATOMIC_ACQUIRE);
+
+    while (claim && owner_read(mark, claim) == owner) {
+        if (__atomic_compare_exchange_n(&mark->claim, &claim, 0, 0,
+                                        __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE)) {
+            if (claim & WAITED) {
+                mw_futex_wake(&mark->claim);
+            }
+            return;
+        }
+    }
+}
+
 void mw_mark_release(mw_state_t *state, const cachemw_key_t *key,
                      apr_uint64_t owner)
+{
+    mark_free(mark_of(state, key), owner);
+}
+
+apr_uint64_t mw_mark_token(pid_t pid)
+{
+    static apr_uint32_t last;
+
+    return (apr_uint64_t)(apr_uint32_t)pid << PID_SHIFT
+           | __atomic_add_fetch(&last, 1, __ATOMIC_RELAXED);
+}
+
+void mw_marks_release_dead(mw_state_t *state, pid_t pid)
+{
+    int i;
+
+    for (i = 0; i < MW_MARKS; i++) {
+        const apr_uint64_t owner =
+            __atomic_load_n(&state->marks[i].owner, __ATOMIC_ACQUIRE);
+
+        if (owner >> PID_SHIFT == (apr_uint32_t)pid) {
+            mark_free(&state->marks[i], owner);
+        }
+    }
+}
+
+void mw_mark_wait(mw_state_t *state, const cachemw_key_t *key, apr_int64_t now,
+                  apr_int64_t until)
 {
     mw_mark_t *mark = mark_of(state, key);
     apr_uint64_t claim = __atomic_load_n(&mark->claim, __ATOMIC_ACQUIRE);
 
-    if (claim && owner_read(mark, claim) == owner) {
-        __atomic_compare_exchange_n(&mark->claim, &claim, 0, 0,
-                                    __ATOMIC_ACQ_REL, __ATOMIC_RELAXED);
-    }
+    do {
+        if (!claim_holds(claim, now)) {
+            return;
+        }
+    } while (
+        !(claim & WAITED)
+        && !__atomic_compare_exchange_n(&mark->claim, &claim, claim | WAITED, 0,
+                                        __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE));
+    mw_futex_wait(&mark->claim, claim | WAITED,
+                  until < claim_end(claim) ? until : claim_end(claim));
 }
 
 apr_uint64_t mw_mark_holder(const mw_state_t *state, const cachemw_key_t *key,

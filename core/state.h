@@ -11,6 +11,8 @@
 #ifndef MW_STATE_H
 #define MW_STATE_H
 
+#include <sys/types.h>
+
 #include "mod_cachemw.h"
 
 /** @name Segments, kept over graceful restarts. Parent only. @{ */
@@ -56,7 +58,7 @@ void mw_segments_end(mw_segments_t *list);
 
 typedef struct mw_state_t mw_state_t;
 
-#define MW_STATE_LAYOUT 2
+#define MW_STATE_LAYOUT 3
 
 /** Bytes that a state needs, at an address that is a multiple of 64. */
 apr_size_t mw_state_size(void);
@@ -90,6 +92,9 @@ typedef enum mw_counter_e {
     MW_COUNT_ERROR_SET,
     MW_COUNT_ERROR_OTHER,
     MW_COUNT_SKIPPED,    /**< calls not made: breaker open */
+    MW_COUNT_COALESCED,  /**< answered after waiting for another fetch */
+    MW_COUNT_WAITED_OUT, /**< waited in vain for coalesce_timeout */
+    MW_COUNT_CAPPED,     /**< did not wait: too many others did */
     MW_COUNT_BYTES_SENT, /**< body bytes of hits */
     MW_COUNT_BYTES_STORED,
     MW_COUNT_GET_SAMPLES, /**< calls timed, and their time in µs */
@@ -171,8 +176,8 @@ int mw_epoch_is_overtaken(const mw_state_t *state, const cachemw_key_t *key,
 
 /**
  * Take the mark of a key.
- * @param owner token of the taker, another one each time (pid and a counter,
- *        for example); neither 0 nor MW_MARK_UNNAMED
+ * @param owner token of the taker, another one each time: of mw_mark_token();
+ *        neither 0 nor MW_MARK_UNNAMED
  * @param now monotonic; @param expires monotonic: a mark at or past it is free,
  *        give or take 32 µs
  * @return 0 when taken; else the token of who holds it (the caller's own when
@@ -181,12 +186,39 @@ int mw_epoch_is_overtaken(const mw_state_t *state, const cachemw_key_t *key,
 apr_uint64_t mw_mark_take(mw_state_t *state, const cachemw_key_t *key,
                           apr_uint64_t owner, apr_int64_t now,
                           apr_int64_t expires);
-/** Let go; nothing happens when `owner` does not hold it (any more). */
+/** A new token of this process. */
+apr_uint64_t mw_mark_token(pid_t pid);
+/** Let go and wake who waits; nothing happens when `owner` does not hold it (any
+ *  more). */
 void mw_mark_release(mw_state_t *state, const cachemw_key_t *key,
                      apr_uint64_t owner);
 /** Token of who holds it (or MW_MARK_UNNAMED), 0 when free. */
 apr_uint64_t mw_mark_holder(const mw_state_t *state, const cachemw_key_t *key,
                             apr_int64_t now);
+/**
+ * Sleep, without using the processor, until the mark is let go, has ended or it
+ * is `until` (monotonic). At once when nobody holds it at `now`; may also return
+ * for no reason.
+ */
+void mw_mark_wait(mw_state_t *state, const cachemw_key_t *key, apr_int64_t now,
+                  apr_int64_t until);
+/** Let go of all that a dead process held. One that died before it could write
+ *  its token holds its mark to the end. */
+void mw_marks_release_dead(mw_state_t *state, pid_t pid);
+
+/** @} */
+
+/** @name What proved not to be storable, and need not be waited for. A hint:
+ *  any entry may be lost. Times are monotonic. @{ */
+
+/** Remember a key. Writes only when the time left is less than half of what is
+ *  asked for. */
+void mw_unstorable_note(mw_state_t *state, const cachemw_key_t *key,
+                        apr_int64_t now, apr_int64_t until);
+int mw_unstorable_is_known(const mw_state_t *state, const cachemw_key_t *key,
+                           apr_int64_t now);
+/** It was stored after all. */
+void mw_unstorable_forget(mw_state_t *state, const cachemw_key_t *key);
 
 /** @} */
 

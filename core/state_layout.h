@@ -5,7 +5,8 @@
  * @brief How mw_state_t lies in its segment; for the files that implement
  *        state.h only.
  *
- *     header | breaker | store-wide epoch | epochs | marks | limiters | counters
+ *     header | breaker | store-wide epoch | epochs | marks | unstorable |
+ *     limiters | counters
  *
  * Parts that are written at different occasions are on different cache lines.
  * A change here is a change of MW_STATE_LAYOUT.
@@ -22,6 +23,8 @@
 #define MW_STATE_MAGIC APR_UINT64_C(0x31657461745377c5)
 #define MW_EPOCHS 1024
 #define MW_MARKS 16384
+#define MW_UNSTORABLE_SETS 4096
+#define MW_UNSTORABLE_WAYS 4
 #define MW_LIMITERS 64
 #define MW_COUNTER_SLOTS 64
 
@@ -57,6 +60,7 @@ struct mw_state_t {
     apr_uint64_t epoch_all;
     apr_uint64_t epochs[MW_EPOCHS] MW_ON_LINE;
     mw_mark_t marks[MW_MARKS] MW_ON_LINE;
+    apr_uint64_t unstorable[MW_UNSTORABLE_SETS][MW_UNSTORABLE_WAYS] MW_ON_LINE;
     mw_limiter_t limiters[MW_LIMITERS] MW_ON_LINE;
     mw_counters_t counters[MW_COUNTER_SLOTS];
 };

@@ -56,6 +56,9 @@ static const struct {
     { MW_COUNT_CUT, "Bodies that failed half-way" },
     { MW_COUNT_SKIPPED, "Calls not made: breaker open" },
     { MW_COUNT_RECOVERED, "Repairs after a process that died" },
+    { MW_COUNT_COALESCED, "Answered after waiting for another fetch" },
+    { MW_COUNT_WAITED_OUT, "Waited in vain, until the time was over" },
+    { MW_COUNT_CAPPED, "Not waited: too many others did" },
     { MW_COUNT_BYTES_SENT, "Body bytes of hits" },
     { MW_COUNT_BYTES_STORED, "Body bytes stored" },
 };

@@ -61,6 +61,8 @@ typedef struct mw_store_settings_t {
     apr_interval_time_t cleanup_interval; /**< between full sweeps */
     apr_interval_time_t timeout;          /**< remote: per call */
     apr_interval_time_t store_timeout;    /**< remote: for storing */
+    int coalesce;                         /**< one fetch per page */
+    apr_interval_time_t coalesce_timeout; /**< longest wait for it */
 } mw_store_settings_t;
 
 /** @name Life. See mod_cachemw.h for who calls what where. @{ */

@@ -108,6 +108,9 @@ const char *mw_settings_read(mw_store_t *store, const mw_options_t *options,
     to->timeout = settings_number(options, "timeout", CACHEMW_DURATION);
     to->store_timeout =
         settings_number(options, "store_timeout", CACHEMW_DURATION);
+    to->coalesce = settings_number(options, "coalesce", CACHEMW_FLAG) != 0;
+    to->coalesce_timeout =
+        settings_number(options, "coalesce_timeout", CACHEMW_DURATION);
     error = settings_object_size(store, options, &to->max_object_size, pool);
     store->services.max_object_size =
         to->max_object_size < 0 ? SETTINGS_OBJECT_SIZE : to->max_object_size;
@@ -193,5 +196,17 @@ const cachemw_option_t mw_store_options[] = {
       .maximum = "60s",
       .help = "Stores on other machines: longest time for one operation of a"
               " store; after it the response is not stored." },
+    { .name = "coalesce",
+      .type = CACHEMW_FLAG,
+      .fallback = "on",
+      .help = "Whether requests for a page that another request is fetching"
+              " wait for it." },
+    { .name = "coalesce_timeout",
+      .type = CACHEMW_DURATION,
+      .fallback = "3s",
+      .minimum = "100ms",
+      .maximum = "60s",
+      .help = "Longest time that a request waits for another one's fetch;"
+              " after it the request goes to the origin." },
     { .name = NULL }
 };

@@ -8,6 +8,7 @@
 #include "http_main.h"
 #include "unixd.h"
 
+#include "coalesce.h"
 #include "stores_private.h"
 
 APLOG_USE_MODULE(cachemw);
@@ -258,6 +259,7 @@ void mw_stores_create(mw_stores_t *stores, process_rec *process)
 {
     int is_root = geteuid() == 0;
     mw_definition_t **opened = (mw_definition_t **)stores->opened->elts;
+    apr_status_t rv;
     int i;
 
     stores->host.segments = stores_segments(process);
@@ -267,6 +269,12 @@ void mw_stores_create(mw_stores_t *stores, process_rec *process)
                                  is_root ? ap_unixd_config.user_id : 0,
                                  is_root ? ap_unixd_config.group_id : 0);
         }
+    }
+    rv = mw_coalesce_create(stores->host.segments);
+    if (rv != APR_SUCCESS) {
+        ap_log_error(APLOG_MARK, APLOG_ERR, rv, ap_server_conf,
+                     "no shared memory to count waiting requests: each goes to "
+                     "the origin by itself");
     }
     mw_segments_end(stores->host.segments);
 }

@@ -1,0 +1,336 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+#include <unistd.h>
+
+#include "apr_strings.h"
+#include "util_filter.h"
+
+#include "coalesce.h"
+#include "waiters.h"
+
+#define COALESCE_LOOP_FIELD "CDN-Loop"
+#define COALESCE_LOOP_PREFIX "cachemw-"
+/* How long it is remembered that a page cannot be stored. */
+#define COALESCE_UNSTORABLE APR_INT64_C(10000000)
+/* Part of the threads that may wait at once. */
+#define COALESCE_PART 4
+
+/** A mark that a request holds. */
+struct mw_turn_t {
+    mw_turn_t *next; /**< of the same chain */
+    mw_request_t *chain;
+    request_rec *r;
+    mw_state_t *state;
+    cachemw_key_t key;
+    apr_uint64_t token;
+};
+
+/* Of this process. */
+static mw_waiters_t *waiters;
+static int waiters_slot = -1;
+static apr_uint32_t waiters_own;
+static apr_uint32_t waiters_all;
+static ap_filter_rec_t *verdict_filter;
+
+apr_status_t mw_coalesce_create(mw_segments_t *segments)
+{
+    void *base;
+    int is_new;
+    apr_status_t rv;
+
+    waiters = NULL;
+    rv = mw_segment_get(segments, "waiters", mw_waiters_size(),
+                        MW_WAITERS_LAYOUT, &base, &is_new);
+    if (rv != APR_SUCCESS) {
+        return rv;
+    }
+    waiters = base;
+    if (is_new) {
+        mw_waiters_init(waiters);
+    }
+    return APR_SUCCESS;
+}
+
+static apr_uint32_t mpm_number(int query)
+{
+    int number = 0;
+
+    return ap_mpm_query(query, &number) == APR_SUCCESS && number > 0
+               ? (apr_uint32_t)number
+               : 1;
+}
+
+void mw_coalesce_child_init(void)
+{
+    const apr_uint32_t threads = mpm_number(AP_MPMQ_MAX_THREADS);
+
+    if (waiters == NULL) {
+        return;
+    }
+    waiters_all = mpm_number(AP_MPMQ_MAX_DAEMONS) * threads / COALESCE_PART;
+    waiters_own = threads > 1 ? threads / COALESCE_PART : 1;
+    waiters_slot = mw_waiters_open(waiters, getpid());
+}
+
+static void store_bury(void *baton, mw_store_t *store)
+{
+    mw_state_t *state = mw_store_state(store);
+
+    if (state != NULL) {
+        mw_marks_release_dead(state, *(const pid_t *)baton);
+    }
+}
+
+void mw_coalesce_child_status(server_rec *s, pid_t pid, ap_generation_t gen,
+                              int slot, mpm_child_status status)
+{
+    (void)s, (void)gen, (void)slot;
+    if (status == MPM_CHILD_EXITED && pid > 0 && waiters != NULL) {
+        mw_config_each_store(store_bury, &pid);
+        mw_waiters_close(waiters, pid);
+    }
+}
+
+static mw_request_t *chain_of(request_rec *r)
+{
+    while (r->prev != NULL || r->main != NULL) {
+        r = r->prev != NULL ? r->prev : r->main;
+    }
+    return mw_request_state(r);
+}
+
+/* Whether `first` is the request, or one that was redirected to it. */
+static int request_comes_from(const request_rec *r, const request_rec *first)
+{
+    while (r != NULL && r != first) {
+        r = r->prev;
+    }
+    return r != NULL;
+}
+
+static apr_status_t turn_drop(void *baton)
+{
+    mw_turn_t *turn = baton;
+    mw_turn_t **at = &turn->chain->turns;
+
+    mw_mark_release(turn->state, &turn->key, turn->token);
+    while (*at != NULL && *at != turn) {
+        at = &(*at)->next;
+    }
+    if (*at != NULL) {
+        *at = turn->next;
+    }
+    return APR_SUCCESS;
+}
+
+/* Known before anybody is woken by the mark. */
+static void turn_tell(const mw_turn_t *turn, mw_fetched_e what)
+{
+    apr_int64_t now;
+
+    if (what == MW_FETCHED_UNSTORABLE) {
+        now = mw_monotonic();
+        mw_unstorable_note(turn->state, &turn->key, now,
+                           now + COALESCE_UNSTORABLE);
+    }
+    else if (what == MW_FETCHED_STORED) {
+        mw_unstorable_forget(turn->state, &turn->key);
+    }
+}
+
+void mw_coalesce_end(request_rec *r, mw_fetched_e what)
+{
+    mw_turn_t *turn = chain_of(r)->turns;
+
+    while (turn != NULL) {
+        mw_turn_t *next = turn->next;
+
+        if (request_comes_from(r, turn->r)) {
+            turn_tell(turn, what);
+            apr_pool_cleanup_run(turn->r->pool, turn, turn_drop);
+        }
+        turn = next;
+    }
+}
+
+void mw_coalesce_end_unstored(request_rec *r)
+{
+    mw_coalesce_end(r, r->connection->aborted || r->status == HTTP_NOT_MODIFIED
+                               || r->status == HTTP_PARTIAL_CONTENT
+                           ? MW_FETCHED_NOTHING
+                           : MW_FETCHED_UNSTORABLE);
+}
+
+static int request_is_storing(const request_rec *r)
+{
+    for (; r != NULL; r = r->prev) {
+        const mw_request_t *state =
+            ap_get_module_config(r->request_config, &cachemw_module);
+        const mw_handle_t *handle = state != NULL ? state->handles : NULL;
+
+        for (; handle != NULL; handle = handle->next) {
+            if (handle->set != NULL) {
+                return 1;
+            }
+        }
+    }
+    return 0;
+}
+
+/* Behind mod_cache's filters: what comes by and is not being stored by now will
+ * not be. Canned error pages, for example, never pass mod_cache's filter, and
+ * nobody else would tell. */
+static apr_status_t verdict_pass(ap_filter_t *f, apr_bucket_brigade *bb)
+{
+    if (!ap_is_HTTP_INFO(f->r->status)) {
+        ap_remove_output_filter(f);
+        if (!request_is_storing(f->r)) {
+            mw_coalesce_end_unstored(f->r);
+        }
+    }
+    return ap_pass_brigade(f->next, bb);
+}
+
+void mw_coalesce_register(void)
+{
+    verdict_filter = ap_register_output_filter("CACHEMW_VERDICT", verdict_pass,
+                                               NULL, AP_FTYPE_PROTOCOL);
+}
+
+/* An own proxied request comes back with this (RFC 8586). */
+static const char *loop_member(apr_pool_t *pool)
+{
+    return apr_pstrcat(pool, COALESCE_LOOP_PREFIX, mw_waiters_id(waiters),
+                       NULL);
+}
+
+static int request_is_from_here(request_rec *r)
+{
+    const char *field =
+        apr_table_getm(r->pool, r->headers_in, COALESCE_LOOP_FIELD);
+
+    return field != NULL && ap_strstr_c(field, mw_waiters_id(waiters)) != NULL;
+}
+
+static void request_mark_loop(request_rec *r, mw_request_t *chain)
+{
+    if (!request_is_from_here(r)) {
+        apr_table_mergen(r->headers_in, COALESCE_LOOP_FIELD,
+                         loop_member(r->pool));
+        chain->has_looped = 1;
+    }
+}
+
+/* @return 0 when another one has it */
+static int turn_take(const mw_handle_t *handle, request_rec *r,
+                     mw_request_t *chain, apr_int64_t now)
+{
+    const mw_store_settings_t *settings = mw_store_settings(handle->store);
+    mw_turn_t *turn = apr_pcalloc(r->pool, sizeof(*turn));
+
+    turn->state = mw_store_state(handle->store);
+    turn->token = mw_mark_token(getpid());
+    if (mw_mark_take(turn->state, &handle->key, turn->token, now,
+                     now + settings->coalesce_timeout)
+        != 0) {
+        return 0;
+    }
+    turn->key = handle->key;
+    turn->chain = chain;
+    turn->r = r;
+    turn->next = chain->turns;
+    chain->turns = turn;
+    apr_pool_cleanup_register(r->pool, turn, turn_drop, apr_pool_cleanup_null);
+    request_mark_loop(r, chain);
+    if (r->main == NULL) {
+        ap_add_output_filter_handle(verdict_filter, NULL, r, r->connection);
+    }
+    return 1;
+}
+
+/* Whether the response to this request can be stored for others: not where the
+ * origin may answer with a part or a 304 of the client's own. mod_cache takes
+ * conditions away when it has something to revalidate. */
+static int request_may_lead(const request_rec *r, int is_found)
+{
+    const apr_table_t *in = r->headers_in;
+
+    return apr_table_get(in, "Range") == NULL
+           && (is_found
+               || (apr_table_get(in, "If-None-Match") == NULL
+                   && apr_table_get(in, "If-Modified-Since") == NULL
+                   && apr_table_get(in, "If-Match") == NULL
+                   && apr_table_get(in, "If-Unmodified-Since") == NULL));
+}
+
+/* Sleep until the mark changes hands. @return 0: it was not to be */
+static int turn_wait(const mw_handle_t *handle, const mw_request_t *chain,
+                     request_rec *r, apr_int64_t until)
+{
+    mw_state_t *state = mw_store_state(handle->store);
+    const apr_int64_t now = mw_monotonic();
+
+    if (now >= until) {
+        mw_store_count(handle->store, MW_COUNT_WAITED_OUT, 1);
+        return 0;
+    }
+    if (chain->turns != NULL
+        || (!chain->has_looped && request_is_from_here(r))) {
+        return 0;
+    }
+    if (!mw_waiters_enter(waiters, waiters_slot, waiters_own, waiters_all)) {
+        mw_store_count(handle->store, MW_COUNT_CAPPED, 1);
+        return 0;
+    }
+    mw_mark_wait(state, &handle->key, now, until);
+    mw_waiters_leave(waiters, waiters_slot);
+    return 1;
+}
+
+static int is_fresh(const mw_handle_t *handle, request_rec *r, apr_status_t rv)
+{
+    return rv == APR_SUCCESS && mw_fresh_is(handle, r);
+}
+
+/* @return non-zero: go on with what was found, or not */
+static int turn_is_over(mw_handle_t *handle, request_rec *r,
+                        mw_request_t *chain, apr_status_t rv)
+{
+    mw_state_t *state = mw_store_state(handle->store);
+    const apr_int64_t now = mw_monotonic();
+
+    if (mw_unstorable_is_known(state, &handle->key, now)) {
+        return 1;
+    }
+    if (request_may_lead(r, rv == APR_SUCCESS)
+            ? turn_take(handle, r, chain, now)
+            : mw_mark_holder(state, &handle->key, now) == 0) {
+        return 1;
+    }
+    return rv == APR_SUCCESS && mw_fresh_extend(handle, r);
+}
+
+apr_status_t mw_coalesce(mw_handle_t *handle, request_rec *r, apr_status_t rv)
+{
+    const mw_store_settings_t *settings = mw_store_settings(handle->store);
+    mw_request_t *chain;
+    apr_int64_t until;
+
+    if (waiters == NULL || !settings->coalesce || r->header_only
+        || !mw_store_is_usable(handle->store)
+        || apr_table_get(r->headers_in, "Authorization") != NULL
+        || !mw_fresh_request_is_plain(r) || is_fresh(handle, r, rv)) {
+        return rv;
+    }
+    chain = chain_of(r);
+    until = mw_monotonic() + settings->coalesce_timeout;
+    while (!turn_is_over(handle, r, chain, rv)
+           && turn_wait(handle, chain, r, until)) {
+        rv = mw_lookup_again(handle, r);
+        if (is_fresh(handle, r, rv)) {
+            mw_store_count(handle->store, MW_COUNT_COALESCED, 1);
+            break;
+        }
+    }
+    return rv;
+}

@@ -1,0 +1,55 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/**
+ * @file coalesce.h
+ * @brief One fetch per page: the first request that has to go to the origin
+ *        takes the page's mark; others sleep until it is let go, and look again.
+ *
+ * Nothing here ever makes a request fail: who may not wait, has waited long
+ * enough or finds that the page cannot be stored goes to the origin as if there
+ * were no marks. A request whose chain (the requests that contain it or were
+ * redirected to it) holds a mark never waits, nor does one that came from this
+ * very server by way of a proxy: else two could wait for each other.
+ */
+#ifndef MW_COALESCE_H
+#define MW_COALESCE_H
+
+#include "ap_mpm.h"
+#include "cache_request.h"
+
+/** Registers the filter below; with the hooks. */
+void mw_coalesce_register(void);
+
+/** post_config: make what the children share, within a generation of segments.
+ *  Without it nobody waits. */
+apr_status_t mw_coalesce_create(mw_segments_t *segments);
+
+void mw_coalesce_child_init(void);
+
+/** child_status hook: who waits for a dead child's fetch need not wait on. */
+void mw_coalesce_child_status(server_rec *s, pid_t pid, ap_generation_t gen,
+                              int slot, mpm_child_status status);
+
+/**
+ * After a look-up for a GET that found nothing, or nothing that is fresh
+ * without a doubt: take the mark, or wait for who has it and look up again.
+ * @param rv of mw_lookup_response()
+ * @return of the last one
+ */
+apr_status_t mw_coalesce(mw_handle_t *handle, request_rec *r, apr_status_t rv);
+
+/** What became of the fetch that a request has a mark for. */
+typedef enum mw_fetched_e {
+    MW_FETCHED_STORED,
+    MW_FETCHED_UNSTORABLE, /**< the next ones would not be stored either */
+    MW_FETCHED_NOTHING     /**< nothing can be said: another may try */
+} mw_fetched_e;
+
+/** The request (or who it was redirected from) holds no mark any longer. */
+void mw_coalesce_end(request_rec *r, mw_fetched_e what);
+
+/** mod_cache stores no response to this request; may be one that says nothing of
+ *  others (an abort, a 304, a part). */
+void mw_coalesce_end_unstored(request_rec *r);
+
+#endif
