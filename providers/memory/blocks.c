@@ -6,7 +6,7 @@
 /** Requests from this size on (units) are served from above. */
 #define BLOCKS_LARGE 128u
 
-/** Words that a small request looks at for a gap that holds all of it. */
+/** Places that a request looks at for a gap that holds all of it. */
 #define BLOCKS_TRIES 16
 
 #define BLOCKS_ALL (~APR_UINT64_C(0))
@@ -266,17 +266,13 @@ static apr_int64_t last_untouched(const mw_mem_t *mem, apr_int64_t begin,
     return begin - 1;
 }
 
-/** From above, in wholly free words. */
-static gap_t gap_large(const mw_mem_t *mem, apr_uint32_t begin,
-                       apr_uint32_t end, apr_uint32_t want)
+/** The gap of wholly free words that ends with word `top`, at most want. */
+static gap_t gap_ending(const mw_mem_t *mem, apr_int64_t begin, apr_int64_t top,
+                        apr_uint32_t want)
 {
-    apr_int64_t w = last_untouched(mem, begin, end);
-    apr_int64_t top = w;
-    gap_t gap = { 0, 0 };
+    apr_int64_t w = top;
+    gap_t gap;
 
-    if (w < begin) {
-        return gap;
-    }
     while (w > begin && !mem->taken[w - 1] && (top - w + 1) * 64 < want) {
         w--;
     }
@@ -286,6 +282,31 @@ static gap_t gap_large(const mw_mem_t *mem, apr_uint32_t begin,
     }
     gap.start = (apr_uint64_t)(top + 1) * 64 - gap.count;
     return gap;
+}
+
+/**
+ * From above, in wholly free words: the first that fits among the next few,
+ * else the longest of them.
+ */
+static gap_t gap_large(const mw_mem_t *mem, apr_uint32_t begin,
+                       apr_uint32_t end, apr_uint32_t want)
+{
+    apr_int64_t top = last_untouched(mem, begin, end);
+    gap_t best = { 0, 0 };
+    int tries;
+
+    for (tries = 0; tries < BLOCKS_TRIES && top >= begin; tries++) {
+        gap_t gap = gap_ending(mem, begin, top, want);
+
+        if (gap.count > best.count) {
+            best = gap;
+        }
+        if (best.count >= want) {
+            break;
+        }
+        top = last_untouched(mem, begin, (apr_int64_t)(gap.start >> 6));
+    }
+    return best;
 }
 
 /** Under the area's lock, so that units are never taken and unreachable. */

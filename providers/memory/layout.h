@@ -88,7 +88,7 @@
 #define MW_MEM_ORPHAN 0xffffffffu
 
 /** Longest run in units: what a bucket of a large body covers at most. */
-#define MW_MEM_RUN_MAX 16384u
+#define MW_MEM_RUN_MAX 65536u
 
 /** Uses of an entry are counted up to here. */
 #define MW_MEM_USES_MAX 3

@@ -12,8 +12,12 @@
 #include "slots.h"
 #include "sweep.h"
 
-/** Space is taken in advance for so much of a body at most. */
-#define SET_AHEAD (256 * 1024)
+/**
+ * Space is taken in advance for so much of a body at most. A body that fits is
+ * one run, unless the space is in pieces, and one bucket: httpd writes buckets
+ * that are not its own one by one when they are large.
+ */
+#define SET_AHEAD (2 * 1024 * 1024)
 
 /** Attempts to find room, or a place in the index, before giving up. */
 #define SET_TRIES 8

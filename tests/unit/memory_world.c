@@ -103,6 +103,7 @@ void *world_open(world_t *w, setting_t setting)
     values[2].is_null = 1;
     values[3].number = setting.shards;
     values[3].is_null = !setting.shards;
+    values[4].number = setting.prefault;
     assert_int_equal(
         PROVIDER->open(&w->services, values, w->pool, &store, &error), 0);
     assert_int_equal(PROVIDER->post_config(store, w->pool, 0, 0), 0);

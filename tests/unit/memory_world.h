@@ -58,6 +58,7 @@ typedef struct setting_t {
     apr_int64_t size;
     apr_int64_t max_entries;
     apr_int64_t shards;
+    int prefault;
 } setting_t;
 
 /** A store on the segment, after post_config; without a child. */

@@ -2,6 +2,8 @@
 
 /* What a store in shared memory promises to one process. */
 
+#include <unistd.h>
+
 #include "memory_world.h"
 
 #include "providers/memory/set.h"
@@ -649,6 +651,39 @@ static void test_bad_options_are_explained(void **state)
     world_end(w);
 }
 
+/** The part of the segment's pages that there is memory for. */
+static double resident(const world_t *w)
+{
+    apr_size_t pages = w->size / 4096;
+    unsigned char *is_there = malloc(pages);
+    apr_size_t n = 0;
+    apr_size_t i;
+
+    assert_int_equal(sysconf(_SC_PAGESIZE), 4096);
+    assert_int_equal(mincore(w->base, w->size, is_there), 0);
+    for (i = 0; i < pages; i++) {
+        n += is_there[i] & 1;
+    }
+    free(is_there);
+    return (double)n / (double)pages;
+}
+
+static void test_memory_is_touched_at_start_only_when_asked_for(void **state)
+{
+    setting_t lazy = { .size = APR_INT64_C(1) << 30 };
+    setting_t eager = { .size = 64 << 20, .prefault = 1 };
+    world_t *w = world_make(lazy);
+
+    (void)state;
+    assert_true(resident(w) < 0.01);
+    world_end(w);
+    w = world_make(eager);
+    assert_true(resident(w) == 1.0);
+    assert_int_equal(world_put(w, "/p", 1, 100000), APR_SUCCESS);
+    assert_int_equal(world_get(w, "/p", NULL), APR_SUCCESS);
+    world_end(w);
+}
+
 /** All parts lie in the segment, and most of it is for entries. */
 static void assert_plan(apr_uint64_t size, apr_uint32_t shards)
 {
@@ -716,6 +751,7 @@ int main(void)
         cmocka_unit_test(test_a_kept_segment_that_is_not_ours_starts_empty),
         cmocka_unit_test(test_a_lower_cap_holds_after_a_restart),
         cmocka_unit_test(test_bad_options_are_explained),
+        cmocka_unit_test(test_memory_is_touched_at_start_only_when_asked_for),
         cmocka_unit_test(test_any_size_has_a_plan),
     };
 

@@ -180,33 +180,88 @@ static double fill_to_the_brim(world_t *w, const apr_uint64_t *length, int n)
     return last;
 }
 
+/** Bodies of these lengths, in turn. */
+typedef struct blend_t {
+    const char *name;
+    apr_uint64_t length[10];
+    int n;
+} blend_t;
+
+static const blend_t blends[] = {
+    { "1 KB", { 1024 }, 1 },
+    { "10 KB", { 10240 }, 1 },
+    { "100 KB", { 102400 }, 1 },
+    /* Wherever rounding is worst. */
+    { "odd", { 1024 - 64, 1025, 1040, 1056, 1072 }, 5 },
+    { "1 MB", { 1048576 }, 1 },
+    { "mixed",
+      { 1024, 1024, 1024, 1024, 10240, 10240, 102400, 1024, 1024, 1048576 },
+      10 },
+};
+
+/** Links that a look-up of an entry follows, on average. */
+static double links_followed(const mw_mem_t *mem)
+{
+    apr_uint64_t entries = 0;
+    apr_uint64_t links = 0;
+    apr_uint32_t i;
+
+    for (i = 0; i < mem->geometry.buckets; i++) {
+        apr_uint32_t unit = mem->buckets[i];
+        apr_uint32_t length = 0;
+
+        while (unit) {
+            entries++;
+            links += ++length;
+            unit = mw_mem_entry(mem, unit)->hash_next;
+        }
+    }
+    assert_int_equal(entries, mw_shard_entries(mem));
+    return (double)links / (double)entries;
+}
+
+/** A quarter of the space can be had for one object when all is taken. */
+static void assert_a_quarter_fits(world_t *w)
+{
+    assert_int_equal(world_put(w, "/quarter", 2, w->size / 4), APR_SUCCESS);
+    assert_int_equal(world_get(w, "/quarter", NULL), APR_SUCCESS);
+}
+
+static void assert_holds_entries(apr_int64_t size, const blend_t *blend)
+{
+    setting_t setting = { .size = size };
+    world_t *w = world_make(setting);
+    double used = fill_to_the_brim(w, blend->length, blend->n);
+
+    print_message("%5d MB of %-6s %.3f, %d entries, links %.2f\n",
+                  (int)(size >> 20), blend->name, used,
+                  (int)mw_shard_entries(w->mem), links_followed(w->mem));
+    assert_true(used >= 0.85);
+    /* However many there are: a hit costs the same. */
+    assert_true(links_followed(w->mem) < 1.6);
+    assert_a_quarter_fits(w);
+    world_end(w);
+}
+
+/* Of bodies of 1 MB no more than three fit in 4 MB: they come from 64 MB on. */
 static void test_most_of_the_space_holds_entries(void **state)
 {
-    static const apr_uint64_t kb[] = { 1024, 10240, 102400, 1048576 };
-    static const apr_uint64_t mix[] = { 1024,  1024,   1024, 1024, 10240,
-                                        10240, 102400, 1024, 1024, 1048576 };
-    /* Wherever rounding is worst. */
-    static const apr_uint64_t odd[] = { 1024 - 64, 1025, 1040, 1056, 1072 };
-    setting_t setting = { .size = 64 << 20 };
-    double used;
-    apr_size_t i;
+    int i;
 
     (void)state;
-    for (i = 0; i < sizeof(kb) / sizeof(kb[0]) + 2; i++) {
-        world_t *w = world_make(setting);
-
-        used = i < 4    ? fill_to_the_brim(w, &kb[i], 1)
-               : i == 4 ? fill_to_the_brim(w, mix, 10)
-                        : fill_to_the_brim(w, odd, 5);
-        print_message("%-7s %.3f\n",
-                      i < 4
-                          ? apr_psprintf(w->pool, "%d KB", (int)(kb[i] / 1024))
-                      : i == 4 ? "mixed"
-                               : "odd",
-                      used);
-        assert_true(used >= 0.85);
-        world_end(w);
+    for (i = 0; i < 4; i++) {
+        assert_holds_entries(4 << 20, &blends[i]);
     }
+    for (i = 0; i < 6; i++) {
+        assert_holds_entries(64 << 20, &blends[i]);
+    }
+}
+
+/** As above, with nearly a million entries. */
+static void test_a_large_segment_is_as_good(void **state)
+{
+    (void)state;
+    assert_holds_entries(APR_INT64_C(1) << 30, &blends[0]);
 }
 
 /** After any churn a quarter of the space can still be had for one object. */
@@ -399,6 +454,7 @@ int main(void)
         cmocka_unit_test(test_a_hit_writes_at_most_a_count_of_uses),
         cmocka_unit_test(test_all_shards_give_their_share),
         cmocka_unit_test(test_most_of_the_space_holds_entries),
+        cmocka_unit_test(test_a_large_segment_is_as_good),
         cmocka_unit_test(test_fragments_never_refuse_an_object),
         cmocka_unit_test(test_more_hits_than_lru),
     };

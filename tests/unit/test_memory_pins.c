@@ -434,13 +434,65 @@ static void test_more_children_than_slots_go_without(void **state)
     world_end(w);
 }
 
+static int count_buckets(const apr_bucket_brigade *body)
+{
+    apr_bucket *e;
+    int n = 0;
+
+    for (e = APR_BRIGADE_FIRST(body); e != APR_BRIGADE_SENTINEL(body);
+         e = APR_BUCKET_NEXT(e)) {
+        n++;
+    }
+    return n;
+}
+
+/** A body of announced length is one bucket, if only the space allows it. */
+static void test_a_large_body_is_one_bucket(void **state)
+{
+    static const apr_uint64_t length[] = { 102400, 1 << 20, 1900000 };
+    setting_t roomy = { .size = 64 << 20 };
+    world_t *w = world_make(roomy);
+    sending_t s;
+    int i;
+
+    (void)state;
+    for (i = 0; i < 3; i++) {
+        assert_int_equal(world_put(w, "/whole", 5, length[i]), APR_SUCCESS);
+        assert_int_equal(send_begin(w, "/whole", &s), APR_SUCCESS);
+        assert_int_equal(count_buckets(s.body), 1);
+        assert_int_equal(body_verify(s.body, 5), length[i]);
+        send_end(&s);
+    }
+    world_end(w);
+}
+
+/** Of the gaps at hand the one is taken that holds the whole body. */
+static void test_a_large_body_passes_by_short_gaps(void **state)
+{
+    world_t *w = world_make(medium);
+    sending_t s;
+    int i;
+
+    (void)state;
+    for (i = 0; i < 20; i++) {
+        world_put(w, apr_psprintf(w->pool, "/hole/%d", i), 1, 20000);
+    }
+    for (i = 0; i < 20; i += 2) {
+        world_remove(w, apr_psprintf(w->pool, "/hole/%d", i), NULL);
+    }
+    assert_int_equal(world_put(w, "/whole", 5, 400000), APR_SUCCESS);
+    assert_int_equal(send_begin(w, "/whole", &s), APR_SUCCESS);
+    assert_int_equal(count_buckets(s.body), 1);
+    assert_int_equal(body_verify(s.body, 5), 400000);
+    send_end(&s);
+    world_end(w);
+}
+
 /** In a segment of crumbs a body is gathered, not sent in a thousand pieces. */
 static void test_short_runs_are_gathered(void **state)
 {
     world_t *w = world_make(medium);
-    apr_bucket *e;
     sending_t s;
-    int n = 0;
     int i;
 
     (void)state;
@@ -452,11 +504,7 @@ static void test_short_runs_are_gathered(void **state)
     }
     assert_int_equal(world_put(w, "/x", 5, 2000000), APR_SUCCESS);
     assert_int_equal(send_begin(w, "/x", &s), APR_SUCCESS);
-    for (e = APR_BRIGADE_FIRST(s.body); e != APR_BRIGADE_SENTINEL(s.body);
-         e = APR_BUCKET_NEXT(e)) {
-        n++;
-    }
-    assert_true(n <= 2000000 / 4096);
+    assert_true(count_buckets(s.body) <= 2000000 / 4096);
     assert_int_equal(body_verify(s.body, 5), 2000000);
     send_end(&s);
     world_clear(w);
@@ -478,6 +526,8 @@ int main(void)
         cmocka_unit_test(test_without_a_slot_bodies_are_copied),
         cmocka_unit_test(test_a_copy_of_an_emptied_shard_is_a_miss),
         cmocka_unit_test(test_more_children_than_slots_go_without),
+        cmocka_unit_test(test_a_large_body_is_one_bucket),
+        cmocka_unit_test(test_a_large_body_passes_by_short_gaps),
         cmocka_unit_test(test_short_runs_are_gathered),
     };
 
