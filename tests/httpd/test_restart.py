@@ -1,12 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """Graceful restarts: the cache stays, and nobody notices."""
 
+import os
+import re
+import statistics
 import threading
+from pathlib import Path
 
 import pytest
 
 from conftest import SITE, provider_conf
 from harness import Gate, settings
+from harness.storm import Storm
 from test_basic import noise, pieces
 from test_startup import shared_megabytes
 
@@ -145,6 +150,101 @@ def test_restart_with_another_size_begins_anew_and_frees_the_old(
     assert any("cachemw" in x and "MARK" not in x
                for x in server.new_log().splitlines()
                if "cachemw:" in x), "no line in the log says so"
+
+
+def private_kilobytes(pid):
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(re.search(r"RssAnon:\s+(\d+)", status)[1])
+
+
+def descriptors(pid):
+    return len(os.listdir(f"/proc/{pid}/fd"))
+
+
+def shm_segments(pid):
+    """System V segments that a process made"""
+    lines = Path("/proc/sysvipc/shm").read_text().splitlines()[1:]
+    return sum(int(x.split()[4]) == pid for x in lines)
+
+
+def held(server):
+    """What the parent and, on average, a child of a new generation have."""
+    server.graceful()
+    pids = server.children()
+    return {"parent": private_kilobytes(server.pid),
+            "child": statistics.median(map(private_kilobytes, pids)),
+            "shared": shared_megabytes(server.pid),
+            "child shared": max(map(shared_megabytes, pids)),
+            "descriptors": descriptors(server.pid),
+            "child descriptors": statistics.median(map(descriptors, pids)),
+            "segments": shm_segments(server.pid)}
+
+
+def growth(server, restart, restarts):
+    """by how much each figure of `held` grows with so many restarts"""
+    for _ in range(3):
+        server.graceful()
+    before = held(server)
+    for number in range(restarts):
+        restart(number)
+    after = held(server)
+    return {k: after[k] - before[k] for k in after}
+
+
+def restart_under_load(httpd, origin, path, restarts):
+    pages = {path(f"p{i}"): noise(5000 * i + 1, i) for i in range(20)}
+    for page, body in pages.items():
+        origin.page(page, body, 3600)
+
+    with Storm() as storm:
+        server = httpd(storm.proxied(SITE),
+                       {"QUICK": "on",
+                        "PROVIDER": provider_conf("memory size=96M")})
+
+        def visit(cache):
+            for page, body in pages.items():
+                res = server.get(page)
+                assert (res.cache, res.body) == (cache, body)
+
+        def restart(number):
+            if number == 0:
+                storm.visitors(server.ports[0], 2, 4)
+            server.graceful(wait_old=False)
+            visit("HIT")
+            if number == restarts // 2:
+                server._names["PROVIDER"] = provider_conf("memory size=64M")
+                server.write_conf()
+                server.graceful()
+                visit("MISS")
+            if number == restarts - 1:
+                seen.append(storm.finish())
+
+        seen = []
+        visit("MISS")
+        ours = growth(server, restart, restarts)
+    bare = httpd(SITE, {"QUICK": "on", "PROVIDER": ""}, extra=[])
+    plain = growth(bare, lambda number: bare.graceful(), restarts)
+    [(counts, slowest, wrong)] = seen
+    print(f"{settings.mpm}, {restarts} restarts: {dict(counts)}, slowest "
+          f"{slowest:.2f} s; grown with us: {ours}, without: {plain}")
+    assert not wrong, "\n".join(wrong[:3])
+    assert counts["cut"] == 0 and counts["verified"] > 20 * restarts
+    assert ours["parent"] < plain["parent"] + 300 + 2 * restarts
+    assert ours["child"] < plain["child"] + 300 + 2 * restarts
+    assert -34 < ours["shared"] <= ours["child shared"] + 1 < -28
+    for figure in ("descriptors", "child descriptors", "segments"):
+        assert ours[figure] <= plain[figure] + 1, figure
+
+
+@pytest.mark.memory
+def test_restarts_under_load_cost_nothing(httpd, origin, path):
+    restart_under_load(httpd, origin, path, 8)
+
+
+@pytest.mark.memory
+@pytest.mark.long
+def test_100_restarts_under_load_cost_nothing(httpd, origin, path):
+    restart_under_load(httpd, origin, path, 100)
 
 
 def test_restart_with_other_directives_keeps_the_stores(httpd, origin, path,
