@@ -128,8 +128,12 @@ static apr_uint32_t evict_visit(mw_mem_t *mem, apr_uint32_t index, int queue,
     return freed;
 }
 
-/** The next shard, in turn, that has something in a queue. */
-static apr_uint32_t evict_next(mw_mem_t *mem, int queue)
+/**
+ * The next shard, in turn, that has so many units in a queue. Turns alone would
+ * let the queues drift apart, as entries are not alike, until they are empty in
+ * some shards.
+ */
+static apr_uint32_t evict_next(mw_mem_t *mem, int queue, apr_uint64_t least)
 {
     apr_uint32_t mask = mem->geometry.shards - 1;
     apr_uint32_t tries;
@@ -137,7 +141,7 @@ static apr_uint32_t evict_next(mw_mem_t *mem, int queue)
 
     for (tries = 0; tries <= mask; tries++) {
         index = MW_MEM_ADD(&mem->header->victim, 1) & mask;
-        if (MW_MEM_LOAD(&mem->tallies[index].units[queue])) {
+        if (MW_MEM_LOAD(&mem->tallies[index].units[queue]) >= least) {
             break;
         }
     }
@@ -165,6 +169,7 @@ static int evict_until(mw_mem_t *mem, apr_time_t now, apr_uint64_t units,
     while (!(done = evict_is_done(mem, units, below)) && idle < 2 * patience
            && !mw_blocks_are_stuck(mem)) {
         mw_mem_tally_t sum;
+        apr_uint64_t least;
         int queue;
 
         mw_shard_sum(mem, &sum);
@@ -174,8 +179,10 @@ static int evict_until(mw_mem_t *mem, apr_time_t now, apr_uint64_t units,
         queue = sum.units[MW_MEM_SMALL] * 9 >= sum.units[MW_MEM_MAIN]
                     ? MW_MEM_SMALL
                     : MW_MEM_MAIN;
-        if (evict_visit(mem, evict_next(mem, queue), queue, now,
-                        idle >= patience, &toll)) {
+        /* Who has more than its share may be the one that gives nothing. */
+        least = idle ? 0 : sum.units[queue] / mem->geometry.shards;
+        if (evict_visit(mem, evict_next(mem, queue, least ? least : 1), queue,
+                        now, idle >= patience, &toll)) {
             idle = 0;
         }
         else {

@@ -9,8 +9,9 @@
  * is remembered goes to the main queue at once; who was used in the main queue
  * goes round once more. A hit only counts to three in the entry itself.
  *
- * Each shard has queues of its own; room is made by all of them in turn, and
- * whether a small or a main queue gives is decided by the sums.
+ * Each shard has queues of its own; room is made by those in turn that have
+ * their share or more, and whether a small or a main queue gives is decided by
+ * the sums.
  */
 #ifndef MW_MEMORY_EVICT_H
 #define MW_MEMORY_EVICT_H

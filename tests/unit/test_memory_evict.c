@@ -145,20 +145,34 @@ static void test_a_hit_writes_at_most_a_count_of_uses(void **state)
     world_end(w);
 }
 
-static void test_all_shards_give_their_share(void **state)
+static void assert_shards_are_alike(world_t *w)
 {
-    setting_t setting = { .size = 8 << 20, .shards = 8 };
-    world_t *w = world_make(setting);
-    apr_uint64_t average;
+    apr_uint64_t average = mw_shard_units(w->mem, MW_MEM_SMALL) / 8;
     int i;
 
-    (void)state;
-    fill(w, "x", 30000, 1000);
-    average = mw_shard_units(w->mem, MW_MEM_SMALL) / 8;
     for (i = 0; i < 8; i++) {
         apr_uint64_t units = w->mem->tallies[i].units[MW_MEM_SMALL];
 
         assert_in_range(units, average * 3 / 4, average * 5 / 4);
+    }
+}
+
+static void test_all_shards_give_their_share(void **state)
+{
+    setting_t setting = { .size = 8 << 20, .shards = 8 };
+    world_t *w = world_make(setting);
+    int i;
+
+    (void)state;
+    fill(w, "x", 30000, 1000);
+    assert_shards_are_alike(w);
+    for (i = 0; i < 60000; i++) {
+        apr_uint64_t length = i % 50 ? 500 : 16000;
+
+        world_put(w, name_of(w, "mixed", i), (apr_uint64_t)i, length);
+        if (i % 1000 == 999) {
+            assert_shards_are_alike(w);
+        }
     }
     world_end(w);
 }
