@@ -11,6 +11,7 @@ import pytest
 
 from conftest import SITE, provider_conf
 from harness import Gate, settings
+from harness.server import wait_for
 from harness.storm import Storm
 from test_basic import noise, pieces
 from test_startup import shared_megabytes
@@ -170,7 +171,8 @@ def shm_segments(pid):
 def held(server):
     """What the parent and, on average, a child of a new generation have."""
     server.graceful()
-    pids = server.children()
+    pids = wait_for(lambda: len(x := server.children()) > 1 and x,
+                    "the new generation")
     return {"parent": private_kilobytes(server.pid),
             "child": statistics.median(map(private_kilobytes, pids)),
             "shared": shared_megabytes(server.pid),

@@ -57,7 +57,7 @@ def answer(number, versions):
         if varies(number):
             headers.append(("Vary", "X-Lang"))
         return cacheable(content(target, version, lang),
-                         1 if number % 3 == 0 else 3, headers=headers,
+                         1 if number % 3 == 0 else 2, headers=headers,
                          framing="length", etag=f'"{version}-{lang}"')
 
     def in_pieces(req):
