@@ -103,20 +103,12 @@ static apr_status_t adapter_open_any(mw_handle_t *handle, request_rec *r)
     return rv;
 }
 
-static int request_has_body(const request_rec *r)
-{
-    const char *length = apr_table_get(r->headers_in, "Content-Length");
-
-    return (length != NULL && strcmp(length, "0") != 0)
-           || apr_table_get(r->headers_in, "Transfer-Encoding") != NULL;
-}
-
 /* Whether mod_cache's key tells the response apart from all others: not where
  * the origin may look at a body, and not where a path was decoded before the
  * key was made of it and now has a question mark of its own. */
-static int request_is_known_by_key(const request_rec *r)
+static int request_is_known_by_key(const request_rec *r, unsigned int fields)
 {
-    return !request_has_body(r)
+    return !(fields & MW_REQUEST_BODY)
            && (r->proxyreq == PROXYREQ_PROXY
                || ap_strchr_c(r->uri, '?') == NULL);
 }
@@ -124,27 +116,29 @@ static int request_is_known_by_key(const request_rec *r)
 /* A look-up for a subrequest that only looks is declined: answered, the
  * subrequest would have neither file name nor type, and who asked (mod_dir,
  * mod_autoindex, mod_negotiation) would take the page for missing. */
-static int adapter_may_answer(request_rec *r)
+static int adapter_may_answer(request_rec *r, unsigned int fields)
 {
     return r->method_number != M_GET
            || (!mw_request_state(r)->is_lookup && !request_is_error_document(r)
-               && request_is_known_by_key(r));
+               && request_is_known_by_key(r, fields));
 }
 
 static int adapter_open_entity(cache_handle_t *h, request_rec *r,
                                const char *key)
 {
     const mw_server_t *server = mw_config_server(r->server);
+    const unsigned int fields = mw_request_fields(r);
     mw_handle_t *handle;
     apr_status_t rv;
 
     h->cache_obj = NULL;
     h->req_hdrs = NULL;
     h->resp_hdrs = NULL;
-    if (adapter_store(server) == NULL || !adapter_may_answer(r)
+    if (adapter_store(server) == NULL || !adapter_may_answer(r, fields)
         || (handle = mw_handle_make(r, server, key)) == NULL) {
         return DECLINED;
     }
+    handle->fields = fields;
     rv = r->method_number == M_GET ? mw_lookup_response(handle, r)
                                    : adapter_open_any(handle, r);
     if (handle->asked != NULL) {
@@ -216,7 +210,8 @@ static int adapter_create_entity(cache_handle_t *h, request_rec *r,
 
     (void)bb;
     if (adapter_store(server) == NULL || request_is_error_document(r)
-        || !request_is_known_by_key(r) || !mw_save_wanted(r, server->store, len)
+        || !request_is_known_by_key(r, mw_request_fields(r))
+        || !mw_save_wanted(r, server->store, len)
         || (handle = mw_handle_make(r, server, key)) == NULL) {
         return DECLINED;
     }

@@ -94,14 +94,17 @@ static void body_append_rest(mw_handle_t *handle, apr_bucket_brigade *bb,
 
 void mw_body_append(mw_handle_t *handle, apr_bucket_brigade *bb)
 {
+    apr_bucket_brigade *body = handle->entry.body;
     apr_off_t length = 0;
+    apr_bucket *e;
 
-    if (handle->entry.body != NULL) {
-        if (apr_brigade_length(handle->entry.body, 0, &length) != APR_SUCCESS) {
-            length = 0;
-            apr_brigade_cleanup(handle->entry.body);
+    if (body != NULL) {
+        /* All data of known length: mw_store_get() lets nothing else pass. */
+        for (e = APR_BRIGADE_FIRST(body); e != APR_BRIGADE_SENTINEL(body);
+             e = APR_BUCKET_NEXT(e)) {
+            length += (apr_off_t)e->length;
         }
-        APR_BRIGADE_CONCAT(bb, handle->entry.body);
+        APR_BRIGADE_CONCAT(bb, body);
     }
     body_append_rest(handle, bb, length);
     mw_store_count(handle->store, MW_COUNT_BYTES_SENT,

@@ -4,12 +4,6 @@
 
 #include "cache_request.h"
 
-static int request_is_conditional(const request_rec *r)
-{
-    return apr_table_get(r->headers_in, "If-None-Match") != NULL
-           || apr_table_get(r->headers_in, "If-Modified-Since") != NULL;
-}
-
 static apr_status_t lookup_damaged(mw_handle_t *handle, request_rec *r,
                                    const cachemw_key_t *key)
 {
@@ -54,12 +48,13 @@ static apr_status_t lookup_keep_record(mw_handle_t *handle, request_rec *r)
 
 static apr_status_t lookup_decode(mw_handle_t *handle, request_rec *r)
 {
-    if (mw_head_decode(handle->entry.head, handle->entry.head_len,
-                       handle->entry.body_len, r->pool, &handle->head)
-        != APR_SUCCESS) {
-        return lookup_damaged(handle, r, &handle->key);
-    }
-    return APR_SUCCESS;
+    const cachemw_entry_t *entry = &handle->entry;
+    apr_status_t rv = (mw_store_wants_checksum(handle->store)
+                           ? mw_head_decode
+                           : mw_head_decode_own)(
+        entry->head, entry->head_len, entry->body_len, r->pool, &handle->head);
+
+    return rv == APR_SUCCESS ? rv : lookup_damaged(handle, r, &handle->key);
 }
 
 /* From the record to the variant that this request selects. */
@@ -110,7 +105,7 @@ apr_status_t mw_lookup_record(mw_handle_t *handle, request_rec *r)
 
 static apr_status_t lookup_response(mw_handle_t *handle, request_rec *r)
 {
-    int body = !r->header_only && !request_is_conditional(r);
+    int body = !r->header_only && !(handle->fields & MW_REQUEST_CONDITIONAL);
     apr_status_t rv;
 
     rv = lookup_get(handle, r, &handle->plain, body);
@@ -134,7 +129,7 @@ static int lookup_is_fresh(const mw_handle_t *handle, const request_rec *r)
 {
     return handle->head.expire > r->request_time
            && !(handle->head.control & MW_CONTROL_INVALIDATED)
-           && apr_table_get(r->headers_in, "Cache-Control") == NULL;
+           && !(handle->fields & MW_REQUEST_CACHE_CONTROL);
 }
 
 apr_status_t mw_lookup_response(mw_handle_t *handle, request_rec *r)

@@ -18,6 +18,52 @@ mw_request_t *mw_request_state(request_rec *r)
     return state;
 }
 
+typedef struct field_t {
+    const char *name;
+    unsigned int bit;
+    const char *except; /* a value that does not count, or NULL */
+} field_t;
+
+static unsigned int field_bit(const apr_table_entry_t *field)
+{
+    static const field_t fields[] = {
+        { "Cache-Control", MW_REQUEST_CACHE_CONTROL, NULL },
+        { "Content-Length", MW_REQUEST_BODY, "0" },
+        { "If-Modified-Since", MW_REQUEST_CONDITIONAL, NULL },
+        { "If-None-Match", MW_REQUEST_CONDITIONAL, NULL },
+        { "Transfer-Encoding", MW_REQUEST_BODY, NULL }
+    };
+    const field_t *known;
+
+    for (known = fields; known < fields + sizeof(fields) / sizeof(fields[0]);
+         known++) {
+        if (!ap_cstr_casecmp(field->key, known->name)) {
+            return known->except != NULL && !strcmp(field->val, known->except)
+                       ? 0
+                       : known->bit;
+        }
+    }
+    return 0;
+}
+
+unsigned int mw_request_fields(const request_rec *r)
+{
+    const apr_array_header_t *all = apr_table_elts(r->headers_in);
+    const apr_table_entry_t *field = (const apr_table_entry_t *)all->elts;
+    const apr_table_entry_t *end = field + all->nelts;
+    unsigned int found = 0;
+
+    for (; field < end; field++) {
+        switch (*field->key | 0x20) {
+        case 'c':
+        case 'i':
+        case 't':
+            found |= field_bit(field);
+        }
+    }
+    return found;
+}
+
 static apr_uint32_t id_sum(const cachemw_id_t *id, const cachemw_key_t *key)
 {
     return mw_crc32c(mw_crc32c(0, id->bytes, ID_RANDOM), key->data, key->len);
@@ -43,34 +89,36 @@ void mw_request_call(request_rec *r, apr_time_t now, cachemw_call_t *call)
     call->purge_epoch = 0;
 }
 
-static int handle_set_key(mw_handle_t *handle, const mw_server_t *server,
-                          const char *url_key, apr_pool_t *pool)
+/* The handle with the key behind it. */
+static mw_handle_t *handle_alloc(const mw_server_t *server, const char *url_key,
+                                 apr_pool_t *pool)
 {
     apr_size_t url_len = strlen(url_key);
     apr_size_t len = server->name_space_len + 1 + url_len;
+    mw_handle_t *handle;
     char *data;
 
     /* A variant's key is longer by a fixed suffix and must fit as well. */
     if (len > CACHEMW_KEY_MAX - MW_VARY_KEY_EXTRA) {
-        return 0;
+        return NULL;
     }
-    data = apr_palloc(pool, len);
+    handle = apr_pcalloc(pool, sizeof(*handle) + len);
+    data = (char *)(handle + 1);
     memcpy(data, server->name_space, server->name_space_len);
-    data[server->name_space_len] = '\0';
     memcpy(data + server->name_space_len + 1, url_key, url_len);
     handle->plain.data = data;
     handle->plain.len = len;
     handle->key = handle->plain;
-    return 1;
+    return handle;
 }
 
 mw_handle_t *mw_handle_make(request_rec *r, const mw_server_t *server,
                             const char *url_key)
 {
     mw_request_t *state = mw_request_state(r);
-    mw_handle_t *handle = apr_pcalloc(r->pool, sizeof(*handle));
+    mw_handle_t *handle = handle_alloc(server, url_key, r->pool);
 
-    if (!handle_set_key(handle, server, url_key, r->pool)) {
+    if (handle == NULL) {
         return NULL;
     }
     handle->object.key = url_key;

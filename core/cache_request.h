@@ -28,6 +28,7 @@ typedef struct mw_handle_t {
     cachemw_key_t key;    /**< the same, or the variant's */
     apr_uint64_t epoch;   /**< purge epoch before the look-up */
     apr_time_t looked_up; /**< when: later reads ask for that time */
+    unsigned int fields;  /**< MW_REQUEST_… of the look-up */
 
     mw_vary_t *record; /**< the Vary record; NULL: does not vary */
     cachemw_id_t record_id;
@@ -66,6 +67,15 @@ typedef struct mw_request_t {
 
 /** The state of a request; made when there is none. */
 mw_request_t *mw_request_state(request_rec *r);
+
+/** @name Fields of a request that a look-up goes by @{ */
+#define MW_REQUEST_BODY 0x1u          /**< it has, or may have, a body */
+#define MW_REQUEST_CONDITIONAL 0x2u   /**< If-None-Match, If-Modified-Since */
+#define MW_REQUEST_CACHE_CONTROL 0x4u /**< Cache-Control */
+
+/** Which of them it has: one pass over the fields instead of five. */
+unsigned int mw_request_fields(const request_rec *r);
+/** @} */
 
 /**
  * A new handle on a key of mod_cache's.

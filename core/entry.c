@@ -36,6 +36,8 @@
 #define RESPONSE_FIXED 92
 #define FIELD_FIXED 6
 #define FIELD_NAME_MAX 0xffff
+/* mod_cache adds Age to a decoded table, perhaps Warning: no growing then. */
+#define FIELDS_TO_COME 2
 
 static const char magic[4] = { 'C', 'M', 'W', 'H' };
 
@@ -479,14 +481,15 @@ static int fields_read(apr_table_t *table, const fields_t *fields,
 {
     const unsigned char *lengths = fields->lengths;
     const unsigned char *lengths_end = (const unsigned char *)fields->names;
-    const char *name = fields->names, *value = fields->values;
+    const char *name = fields->names, *names_end = fields->values;
+    const char *value = fields->values, *values_end = fields->end;
 
     for (; lengths < lengths_end; lengths += FIELD_FIXED) {
         apr_size_t name_len = mw_wire_get16(lengths);
         apr_size_t value_len = mw_wire_get32(lengths + 2);
 
-        if (!name_len || name_len >= (apr_size_t)(fields->values - name)
-            || value_len >= (apr_size_t)(fields->end - value) || name[name_len]
+        if (!name_len || name_len >= (apr_size_t)(names_end - name)
+            || value_len >= (apr_size_t)(values_end - value) || name[name_len]
             || value[value_len]
             || (field_is_framing(name_len)
                 && !framing_agrees(name, value, &body_len))) {
@@ -496,12 +499,21 @@ static int fields_read(apr_table_t *table, const fields_t *fields,
         name += name_len + 1;
         value += value_len + 1;
     }
-    return name == fields->values && value == fields->end;
+    return name == names_end && value == values_end;
 }
 
-apr_status_t mw_head_decode(const void *bytes, apr_size_t length,
-                            apr_off_t body_len, apr_pool_t *pool,
-                            mw_head_t *head)
+/* Whether the characters of fields are what a field may have. */
+static int fields_are_clean(const fields_t *fields)
+{
+    return names_are_tokens(fields->names, fields->values - fields->names,
+                            fields->count)
+           && values_are_clean(fields->values, fields->end - fields->values,
+                               fields->count);
+}
+
+static apr_status_t head_decode(const void *bytes, apr_size_t length,
+                                apr_off_t body_len, int is_own,
+                                apr_pool_t *pool, mw_head_t *head)
 {
     const unsigned char *p, *end;
     fields_t fields;
@@ -512,13 +524,24 @@ apr_status_t mw_head_decode(const void *bytes, apr_size_t length,
     }
     numbers_read(head, p);
     if (!numbers_are_valid(head) || !parts_find(head, &fields, p, end)
-        || !names_are_tokens(fields.names, fields.values - fields.names,
-                             fields.count)
-        || !values_are_clean(fields.values, fields.end - fields.values,
-                             fields.count)) {
+        || (!is_own && !fields_are_clean(&fields))) {
         return APR_EINCOMPLETE;
     }
-    head->headers = apr_table_make(pool, (int)fields.count);
+    head->headers = apr_table_make(pool, (int)fields.count + FIELDS_TO_COME);
     return fields_read(head->headers, &fields, body_len) ? APR_SUCCESS
                                                          : APR_EINCOMPLETE;
+}
+
+apr_status_t mw_head_decode(const void *bytes, apr_size_t length,
+                            apr_off_t body_len, apr_pool_t *pool,
+                            mw_head_t *head)
+{
+    return head_decode(bytes, length, body_len, 0, pool, head);
+}
+
+apr_status_t mw_head_decode_own(const void *bytes, apr_size_t length,
+                                apr_off_t body_len, apr_pool_t *pool,
+                                mw_head_t *head)
+{
+    return head_decode(bytes, length, body_len, 1, pool, head);
 }
