@@ -14,6 +14,23 @@ static apr_status_t lookup_damaged(mw_handle_t *handle, request_rec *r,
     return APR_NOTFOUND;
 }
 
+/* The brigade for a body: one for all look-ups of a handle, and in it. */
+static apr_bucket_brigade *lookup_brigade(mw_handle_t *handle, request_rec *r)
+{
+    apr_bucket_brigade *body = &handle->body;
+
+    if (body->p != NULL) {
+        apr_brigade_cleanup(body);
+        return body;
+    }
+    body->p = r->pool;
+    body->bucket_alloc = r->connection->bucket_alloc;
+    APR_RING_INIT(&body->list, apr_bucket, link);
+    apr_pool_cleanup_register(r->pool, body, apr_brigade_cleanup,
+                              apr_pool_cleanup_null);
+    return body;
+}
+
 /* Get an entry; the body too unless only the head is wanted. */
 static apr_status_t lookup_get(mw_handle_t *handle, request_rec *r,
                                const cachemw_key_t *key, int body)
@@ -22,8 +39,7 @@ static apr_status_t lookup_get(mw_handle_t *handle, request_rec *r,
     apr_status_t rv;
 
     mw_request_call(r, handle->looked_up, &call);
-    handle->entry.body =
-        body ? apr_brigade_create(r->pool, call.bucket_alloc) : NULL;
+    handle->entry.body = body ? lookup_brigade(handle, r) : NULL;
     rv = mw_store_get(handle->store, &call, key, &handle->entry);
     /* memory compares whole keys in the server's own memory. */
     return rv == APR_SUCCESS && mw_store_wants_checksum(handle->store)

@@ -6,15 +6,11 @@
 
 #define ID_RANDOM 12 /* bytes; the sum is behind them */
 
-mw_request_t *mw_request_state(request_rec *r)
+mw_request_t *mw_request_begin(request_rec *r)
 {
-    mw_request_t *state =
-        ap_get_module_config(r->request_config, &cachemw_module);
+    mw_request_t *state = apr_pcalloc(r->pool, sizeof(*state));
 
-    if (state == NULL) {
-        state = apr_pcalloc(r->pool, sizeof(*state));
-        ap_set_module_config(r->request_config, &cachemw_module, state);
-    }
+    ap_set_module_config(r->request_config, &cachemw_module, state);
     return state;
 }
 

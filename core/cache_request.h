@@ -34,14 +34,15 @@ typedef struct mw_handle_t {
     cachemw_id_t record_id;
     apr_time_t record_expires;
 
-    cachemw_entry_t entry; /**< what was found, or is being stored */
-    mw_head_t head;        /**< decoded, or being made */
-    int is_found;          /**< made by open_entity, and answered OK */
-    int is_miss;           /**< made by open_entity, nothing found */
-    apr_table_t *asked;    /**< unless fresh: the request's fields then */
-    apr_table_t *live;     /**< the table itself, which modules may change */
-    int is_kept;           /**< more of it is still to be read: keep it */
-    int is_private;        /**< a 304 that must not be shared: keep the head */
+    cachemw_entry_t entry;   /**< what was found, or is being stored */
+    apr_bucket_brigade body; /**< its body, when found; pool NULL: unused */
+    mw_head_t head;          /**< decoded, or being made */
+    int is_found;            /**< made by open_entity, and answered OK */
+    int is_miss;             /**< made by open_entity, nothing found */
+    apr_table_t *asked;      /**< unless fresh: the request's fields then */
+    apr_table_t *live;       /**< the table itself, which modules may change */
+    int is_kept;             /**< more of it is still to be read: keep it */
+    int is_private; /**< a 304 that must not be shared: keep the head */
 
     mw_set_t *set;      /**< body being stored */
     mw_digest_t digest; /**< of the variant being stored */
@@ -65,8 +66,17 @@ typedef struct mw_request_t {
     int has_looped;       /**< likewise: its CDN-Loop is of our making */
 } mw_request_t;
 
+/** Make the state of a request that has none. */
+mw_request_t *mw_request_begin(request_rec *r);
+
 /** The state of a request; made when there is none. */
-mw_request_t *mw_request_state(request_rec *r);
+static APR_INLINE mw_request_t *mw_request_state(request_rec *r)
+{
+    mw_request_t *state =
+        ap_get_module_config(r->request_config, &cachemw_module);
+
+    return state != NULL ? state : mw_request_begin(r);
+}
 
 /** @name Fields of a request that a look-up goes by @{ */
 #define MW_REQUEST_BODY 0x1u          /**< it has, or may have, a body */

@@ -29,9 +29,9 @@ typedef struct found_t {
 } found_t;
 
 /** Copy from a record. Its bytes may be anything, so nothing here trusts. */
-static void found_fill(const mw_mem_t *mem, apr_uint32_t unit,
-                       apr_uint64_t serial, apr_size_t key_len, int want_body,
-                       found_t *found)
+static APR_INLINE void found_fill(const mw_mem_t *mem, apr_uint32_t unit,
+                                  apr_uint64_t serial, apr_size_t key_len,
+                                  int want_body, found_t *found)
 {
     const mw_mem_entry_t *entry = mw_mem_entry(mem, unit);
     apr_uint32_t count = MW_MEM_LOAD(&entry->run.count);
@@ -57,7 +57,7 @@ static void found_fill(const mw_mem_t *mem, apr_uint32_t unit,
 }
 
 /** A hit writes no more than this, and often not even this. */
-static void count_use(const mw_mem_t *mem, apr_uint32_t unit)
+static APR_INLINE void count_use(const mw_mem_t *mem, apr_uint32_t unit)
 {
     unsigned int uses = mw_mem_uses(mem, unit);
 
@@ -110,7 +110,7 @@ static apr_status_t read_look(mw_mem_t *mem, const cachemw_call_t *call,
 }
 
 /** Whether what was copied since the lookup is what was found. */
-static int found_holds(const mw_mem_t *mem, const found_t *found)
+static APR_INLINE int found_holds(const mw_mem_t *mem, const found_t *found)
 {
     __atomic_thread_fence(__ATOMIC_ACQUIRE);
     return MW_MEM_LOAD(&mw_mem_entry(mem, found->unit)->serial) == found->serial
@@ -211,10 +211,11 @@ static apr_status_t read_spill(mw_mem_t *mem, const cachemw_call_t *call,
 }
 
 /** The usual case: small, and all in one run. */
-static apr_status_t read_adjacent(const mw_mem_t *mem,
-                                  const cachemw_call_t *call,
-                                  const cachemw_key_t *key,
-                                  const found_t *found, cachemw_entry_t *entry)
+static APR_INLINE apr_status_t read_adjacent(const mw_mem_t *mem,
+                                             const cachemw_call_t *call,
+                                             const cachemw_key_t *key,
+                                             const found_t *found,
+                                             cachemw_entry_t *entry)
 {
     const char *from =
         mw_mem_unit(mem, found->unit) + sizeof(mw_mem_entry_t) + key->len;
