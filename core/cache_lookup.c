@@ -73,14 +73,24 @@ static apr_status_t lookup_decode(mw_handle_t *handle, request_rec *r)
     return rv == APR_SUCCESS ? rv : lookup_damaged(handle, r, &handle->key);
 }
 
+/* What the response found is encoded with; NULL: nothing. */
+static const char *lookup_encoding(const mw_handle_t *handle, request_rec *r)
+{
+    apr_table_t *headers = handle->head.headers;
+
+    return apr_table_get(headers, "Content-Encoding") != NULL
+               ? apr_table_getm(r->pool, headers, "Content-Encoding")
+               : NULL;
+}
+
 /* From the record to the variant that this request selects. */
 static apr_status_t lookup_variant(mw_handle_t *handle, request_rec *r,
                                    int body)
 {
     mw_vary_t *record = handle->record;
+    mw_asked_t asked = mw_vary_asked(r->headers_in);
     apr_size_t length;
-    const char *block =
-        mw_vary_block(record->fields, r->headers_in, &length, r->pool);
+    const char *block = mw_vary_block(record->fields, asked, &length, r->pool);
     mw_head_t *head = &handle->head;
     apr_status_t rv;
 
@@ -95,9 +105,7 @@ static apr_status_t lookup_variant(mw_handle_t *handle, request_rec *r,
     }
     if (head->vary_block_len != length
         || memcmp(head->vary_block, block, length) != 0
-        || !mw_vary_acceptable(
-            r->headers_in,
-            apr_table_getm(r->pool, head->headers, "Content-Encoding"))) {
+        || !mw_vary_acceptable(asked, lookup_encoding(handle, r))) {
         return APR_NOTFOUND;
     }
     if (head->vary_serial != record->serial) {

@@ -117,8 +117,8 @@ static int save_choose_key(mw_handle_t *handle, request_rec *r,
         return 0;
     }
     save_choose_record(handle, r, fields);
-    head->vary_block =
-        mw_vary_block(fields, asked, &head->vary_block_len, r->pool);
+    head->vary_block = mw_vary_block(fields, mw_vary_asked(asked),
+                                     &head->vary_block_len, r->pool);
     head->vary_serial = handle->record->serial;
     mw_vary_digest(handle->record, head->vary_block, head->vary_block_len,
                    &handle->digest);

@@ -17,7 +17,7 @@
 #include "apr_tables.h"
 #include "mod_cachemw.h"
 
-#define MW_HEAD_VERSION 1
+#define MW_HEAD_VERSION 2
 
 typedef enum mw_head_kind_e {
     MW_HEAD_RESPONSE = 1, /**< a response; the entry has its body */

@@ -17,12 +17,11 @@
  *     0  epoch (16 bytes)
  *    16  serial, invalidated_at (8 bytes each)
  *    32  number of fields, number of variants (4 bytes each)
- *    40  digests of the variants
- *        for each field: length of its name (2 bytes), name
+ *    40  names of the fields, each with a NUL behind it
+ *        digests of the variants (8 bytes each)
  */
 #define RECORD_FIXED 40
 #define EPOCH_LEN 16
-#define FIELD_NAME_MAX 0xffff
 
 static const char *string_at(const apr_array_header_t *strings, int i)
 {
@@ -50,14 +49,7 @@ int mw_vary_same_fields(const apr_array_header_t *a,
 void mw_vary_digest(const mw_vary_t *record, const char *block,
                     apr_size_t length, mw_digest_t *digest)
 {
-    unsigned char key[APR_SIPHASH_KSIZE];
-    int i;
-
     mw_wire_put64(digest->bytes, apr_siphash24(block, length, record->epoch));
-    for (i = 0; i < APR_SIPHASH_KSIZE; i++) {
-        key[i] = record->epoch[i] ^ 0xff;
-    }
-    mw_wire_put64(digest->bytes + 8, apr_siphash24(block, length, key));
 }
 
 void mw_vary_key(const cachemw_key_t *plain, const mw_vary_t *record,
@@ -111,6 +103,7 @@ int mw_vary_add(mw_vary_t *record, const mw_digest_t *digest, int max,
     int i = variant_find(record, digest);
     int excess;
 
+    record->variants = apr_array_copy(record->variants->pool, record->variants);
     if (i >= 0) {
         variants_cut(record, i, 1);
     }
@@ -140,17 +133,19 @@ mw_vary_t *mw_vary_make(const apr_array_header_t *fields,
 
 /* --- codec of records ---------------------------------------------------- */
 
-/* Whether a field may follow `last` (NULL: none) in a record. */
-static int field_is_valid(const char *name, apr_size_t length, const char *last)
+/* The length of a name that may follow `last` (NULL: none) in a record; 0: it
+ * may not. */
+static apr_size_t field_length(const char *name, const char *last)
 {
-    apr_size_t i;
+    const char *p = name;
 
-    for (i = 0; i < length; i++) {
-        if (!mw_char_is(name[i], MW_CHAR_LOWER_TOKEN)) {
-            return 0;
-        }
+    while (mw_char_is(*p, MW_CHAR_LOWER_TOKEN)) {
+        p++;
     }
-    return length && (!last || strcmp(last, name) < 0) && strcmp(name, "*");
+    return *p || (last && strcmp(last, name) >= 0)
+                   || (name[0] == '*' && !name[1])
+               ? 0
+               : p - name;
 }
 
 static int numbers_are_valid(const mw_vary_t *record)
@@ -171,15 +166,12 @@ static apr_status_t fields_measure(const apr_array_header_t *fields,
     *size = 0;
     for (i = 0; i < fields->nelts; i++) {
         const char *name = string_at(fields, i);
-        apr_size_t length = strlen(name);
+        apr_size_t length = field_length(name, last);
 
-        if (!field_is_valid(name, length, last)) {
+        if (!length) {
             return APR_EINVAL;
         }
-        if (length > FIELD_NAME_MAX) {
-            return APR_ENOSPC;
-        }
-        *size += 2 + length;
+        *size += length + 1;
         last = name;
     }
     return APR_SUCCESS;
@@ -191,11 +183,10 @@ static void fields_write(unsigned char *p, const apr_array_header_t *fields)
 
     for (i = 0; i < fields->nelts; i++) {
         const char *name = string_at(fields, i);
-        apr_size_t length = strlen(name);
+        apr_size_t size = strlen(name) + 1;
 
-        mw_wire_put16(p, (apr_uint32_t)length);
-        memcpy(p + 2, name, length);
-        p += 2 + length;
+        memcpy(p, name, size);
+        p += size;
     }
 }
 
@@ -228,40 +219,50 @@ apr_status_t mw_vary_encode(const mw_vary_t *record, int checksum,
     mw_wire_put32(p + 32, (apr_uint32_t)record->fields->nelts);
     mw_wire_put32(p + 36, (apr_uint32_t)record->variants->nelts);
     p += RECORD_FIXED;
-    memcpy(p, record->variants->elts, variants_size);
-    fields_write(p + variants_size, record->fields);
+    fields_write(p, record->fields);
+    memcpy(p + fields_size, record->variants->elts, variants_size);
     mw_frame_seal(frame, *length);
     *bytes = frame;
     return APR_SUCCESS;
 }
 
+/* A record and what it needs, in one allocation. */
+typedef struct decoded_t {
+    mw_vary_t record;
+    apr_array_header_t fields;
+    apr_array_header_t variants;
+    const char *names[];
+} decoded_t;
+
+/* An array of what is there already; growing, it is copied. */
+static void array_around(apr_array_header_t *array, const void *elts, int n,
+                         int size, apr_pool_t *pool)
+{
+    array->pool = pool;
+    array->elt_size = size;
+    array->nelts = array->nalloc = n;
+    array->elts = (char *)elts;
+}
+
 /* The fields, which fill the bytes up to end exactly; 0: they do not. */
-static int fields_read(apr_array_header_t *fields, apr_uint32_t count,
-                       const unsigned char *p, const unsigned char *end,
-                       apr_pool_t *pool)
+static int names_read(const char **names, apr_uint32_t count, const char *p,
+                      const char *end)
 {
     const char *last = NULL;
 
-    for (; count; count--) {
-        apr_size_t length;
-        char *name;
-
-        if (end - p < 2) {
-            return 0;
-        }
-        length = mw_wire_get16(p);
-        p += 2;
-        if (length > (apr_size_t)(end - p)) {
-            return 0;
-        }
-        name = apr_pstrmemdup(pool, (const char *)p, length);
-        if (!field_is_valid(name, length, last)) {
-            return 0;
-        }
-        APR_ARRAY_PUSH(fields, const char *) = last = name;
-        p += length;
+    if (p == end || end[-1]) {
+        return 0;
     }
-    return p == end;
+    for (; count && p < end; count--) {
+        apr_size_t length = field_length(p, last);
+
+        if (!length) {
+            return 0;
+        }
+        *names++ = last = p;
+        p += length + 1;
+    }
+    return !count && p == end;
 }
 
 apr_status_t mw_vary_decode(const void *bytes, apr_size_t length,
@@ -270,7 +271,7 @@ apr_status_t mw_vary_decode(const void *bytes, apr_size_t length,
     const unsigned char *p, *end;
     apr_uint32_t fields, variants;
     apr_size_t variants_size;
-    mw_vary_t *made;
+    decoded_t *made;
 
     p = mw_frame_open(bytes, length, MW_HEAD_VARY, &end);
     if (!p || end - p < RECORD_FIXED) {
@@ -283,19 +284,21 @@ apr_status_t mw_vary_decode(const void *bytes, apr_size_t length,
         || variants_size > (apr_size_t)(end - p) - RECORD_FIXED) {
         return APR_EINCOMPLETE;
     }
-    made = apr_palloc(pool, sizeof(*made));
-    memcpy(made->epoch, p, EPOCH_LEN);
-    made->serial = mw_wire_get64(p + 16);
-    made->invalidated_at = (apr_time_t)mw_wire_get64(p + 24);
+    made = apr_palloc(pool, sizeof(*made) + fields * sizeof(made->names[0]));
+    memcpy(made->record.epoch, p, EPOCH_LEN);
+    made->record.serial = mw_wire_get64(p + 16);
+    made->record.invalidated_at = (apr_time_t)mw_wire_get64(p + 24);
+    made->record.fields = &made->fields;
+    made->record.variants = &made->variants;
     p += RECORD_FIXED;
-    made->variants = apr_array_make(pool, (int)variants, sizeof(mw_digest_t));
-    memcpy(made->variants->elts, p, variants_size);
-    made->variants->nelts = (int)variants;
-    made->fields = apr_array_make(pool, (int)fields, sizeof(char *));
-    if (!fields_read(made->fields, fields, p + variants_size, end, pool)
-        || !numbers_are_valid(made)) {
+    end -= variants_size;
+    array_around(&made->variants, end, (int)variants, sizeof(mw_digest_t),
+                 pool);
+    array_around(&made->fields, made->names, (int)fields, sizeof(char *), pool);
+    if (!names_read(made->names, fields, (const char *)p, (const char *)end)
+        || !numbers_are_valid(&made->record)) {
         return APR_EINCOMPLETE;
     }
-    *record = made;
+    *record = &made->record;
     return APR_SUCCESS;
 }

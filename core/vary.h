@@ -16,7 +16,7 @@
 #include "apr_tables.h"
 #include "mod_cachemw.h"
 
-#define MW_DIGEST_LEN 16
+#define MW_DIGEST_LEN 8
 /** Largest value of max_variants. */
 #define MW_VARIANTS_MAX 1024
 /** Most fields of a record; a response that names more is not stored. */
@@ -52,6 +52,17 @@ apr_array_header_t *mw_vary_fields(const apr_table_t *headers, int *star,
 int mw_vary_same_fields(const apr_array_header_t *a,
                         const apr_array_header_t *b);
 
+/** A request, and what its Accept-Encoding says, read once. */
+typedef struct mw_asked_t {
+    const apr_table_t *request;
+    int has_codings; /**< 0: no Accept-Encoding */
+    int named;       /**< the known codings in it, a bit for each, */
+    int refused;     /**< and those of them with q=0 */
+} mw_asked_t;
+
+/** Read what a request asks for. The table must live as long. */
+mw_asked_t mw_vary_asked(const apr_table_t *request);
+
 /**
  * The normalised request fields as one block: for each field its name, the
  * number of its occurrences and each value, all length-prefixed: different
@@ -72,11 +83,13 @@ int mw_vary_same_fields(const apr_array_header_t *a,
  * length of the request's fields.
  * @return in pool
  */
-const char *mw_vary_block(const apr_array_header_t *fields,
-                          const apr_table_t *request, apr_size_t *length,
-                          apr_pool_t *pool);
+const char *mw_vary_block(const apr_array_header_t *fields, mw_asked_t asked,
+                          apr_size_t *length, apr_pool_t *pool);
 
-/** Digest of a block under a record's epoch. */
+/**
+ * Digest of a block under a record's epoch. Clients choose what is in a block
+ * but do not know the epoch, and a collision costs a miss.
+ */
 void mw_vary_digest(const mw_vary_t *record, const char *block,
                     apr_size_t length, mw_digest_t *digest);
 
@@ -118,7 +131,10 @@ apr_status_t mw_vary_encode(const mw_vary_t *record, int checksum,
                             apr_pool_t *pool, const void **bytes,
                             apr_size_t *length);
 
-/** Decode; see mw_head_decode(). Everything is copied into pool. */
+/**
+ * Decode; see mw_head_decode(). The names of fields and the digests stay in
+ * `bytes`, which must live as long and stay unchanged; mw_vary_add() copies.
+ */
 apr_status_t mw_vary_decode(const void *bytes, apr_size_t length,
                             apr_pool_t *pool, mw_vary_t **record);
 
@@ -127,15 +143,6 @@ apr_status_t mw_vary_decode(const void *bytes, apr_size_t length,
  * request with these fields: RFC 9110, section 12.5.3. A coding named twice is
  * refused if one of them says q=0; a weight that is no number is ignored.
  */
-int mw_vary_acceptable(const apr_table_t *request,
-                       const char *content_encoding);
-
-/**
- * The present request's own values of the varying fields, for mod_cache's
- * comparison of stored against present ones. Its strings are those of `fields`
- * and `request`.
- */
-apr_table_t *mw_vary_request(const apr_array_header_t *fields,
-                             const apr_table_t *request, apr_pool_t *pool);
+int mw_vary_acceptable(mw_asked_t asked, const char *content_encoding);
 
 #endif

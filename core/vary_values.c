@@ -63,8 +63,10 @@ static char *span_lower(span_t span, apr_pool_t *pool)
 
 static int span_is(span_t span, const char *word, apr_size_t length)
 {
+    /* the first is how words are nearly always written, and cheap */
     return span_len(span) == length
-           && !apr_cstr_casecmpn(span.start, word, length);
+           && (!memcmp(span.start, word, length)
+               || !apr_cstr_casecmpn(span.start, word, length));
 }
 
 static int span_is_span(span_t a, span_t b)
@@ -98,17 +100,6 @@ static int value_collect(void *baton, const char *name, const char *value)
     return 1;
 }
 
-/* The values of all occurrences of a field, in their order. */
-static const apr_array_header_t *values_collect(const apr_table_t *table,
-                                                const char *name,
-                                                apr_pool_t *pool)
-{
-    apr_array_header_t *values = apr_array_make(pool, 2, sizeof(char *));
-
-    apr_table_do(value_collect, values, table, name, NULL);
-    return values;
-}
-
 static const char *string_at(const apr_array_header_t *strings, int i)
 {
     return APR_ARRAY_IDX(strings, i, const char *);
@@ -139,10 +130,11 @@ static void strings_sort(apr_array_header_t *strings)
 apr_array_header_t *mw_vary_fields(const apr_table_t *headers, int *star,
                                    apr_pool_t *pool)
 {
-    const apr_array_header_t *values = values_collect(headers, "Vary", pool);
+    apr_array_header_t *values = apr_array_make(pool, 2, sizeof(char *));
     apr_array_header_t *fields = apr_array_make(pool, 4, sizeof(char *));
     int i;
 
+    apr_table_do(value_collect, values, headers, "Vary", NULL);
     *star = 0;
     for (i = 0; i < values->nelts; i++) {
         const char *cursor = string_at(values, i);
@@ -160,19 +152,49 @@ apr_array_header_t *mw_vary_fields(const apr_table_t *headers, int *star,
 
 /* --- Accept-Encoding ----------------------------------------------------- */
 
-typedef struct coding_t {
-    span_t name; /* x-gzip as gzip */
-    int refused; /* q=0 */
-} coding_t;
+/* The codings that make variants, and what else counts; in the order of the
+ * block. */
+enum {
+    BR = 1 << 0,
+    GZIP = 1 << 1,
+    ZSTD = 1 << 2,
+    COMPRESS = 1 << 3,
+    DEFLATE = 1 << 4,
+    IDENTITY = 1 << 5,
+    STAR = 1 << 6
+};
+#define COMMON (BR | GZIP | ZSTD)
+#define RARE (COMPRESS | DEFLATE)
 
-static span_t coding_name(const char *start, const char *end)
+static const struct {
+    const char *name;
+    apr_size_t length;
+    int bit;
+} known[] = { { "br", 2, BR },
+              { "gzip", 4, GZIP },
+              { "zstd", 4, ZSTD },
+              { "compress", 8, COMPRESS },
+              { "deflate", 7, DEFLATE },
+              { "identity", 8, IDENTITY },
+              { "*", 1, STAR },
+              { "x-gzip", 6, GZIP },
+              { "x-compress", 10, COMPRESS } };
+#define KNOWN (sizeof(known) / sizeof(known[0]))
+#define KNOWN_NAMES 5 /* those that a block names */
+
+/* The bit of a coding; 0: not one of the known. */
+static int coding_bit(span_t name)
 {
-    span_t name = { start, end };
+    apr_size_t i, length = span_len(name);
 
-    if (span_is(name, "x-gzip", 6) || span_is(name, "x-compress", 10)) {
-        name.start += sizeof("x-") - 1;
+    for (i = 0; i < KNOWN; i++) {
+        if (known[i].length == length
+            && char_lower(*name.start) == *known[i].name
+            && span_is(name, known[i].name, length)) {
+            return known[i].bit;
+        }
     }
-    return name;
+    return 0;
 }
 
 static int weight_is_zero(span_t weight)
@@ -198,8 +220,13 @@ static int parameters_refuse(const char *p, const char *end)
     return 0;
 }
 
+typedef struct coding_t {
+    span_t name;
+    int refused; /* q=0 */
+} coding_t;
+
 /* The next coding of a value; elements that are none are passed over. */
-static int coding_next(const char **cursor, coding_t *coding)
+static APR_INLINE int coding_next(const char **cursor, coding_t *coding)
 {
     const char *p = *cursor;
 
@@ -223,7 +250,8 @@ static int coding_next(const char **cursor, coding_t *coding)
             coding->refused = parameters_refuse(parameters, p);
         }
         if (end > name && (!*p || *p == ',')) {
-            coding->name = coding_name(name, end);
+            coding->name.start = name;
+            coding->name.end = end;
             *cursor = p;
             return 1;
         }
@@ -235,14 +263,35 @@ static int coding_next(const char **cursor, coding_t *coding)
     }
 }
 
-/* What a request says about one coding. */
+static int asked_read(void *baton, const char *name, const char *value)
+{
+    mw_asked_t *asked = baton;
+    coding_t coding;
+
+    (void)name;
+    asked->has_codings = 1;
+    while (coding_next(&value, &coding)) {
+        int bit = coding_bit(coding.name);
+
+        asked->named |= bit;
+        asked->refused |= coding.refused ? bit : 0;
+    }
+    return 1;
+}
+
+mw_asked_t mw_vary_asked(const apr_table_t *request)
+{
+    mw_asked_t asked = { .request = request };
+
+    apr_table_do(asked_read, &asked, request, "Accept-Encoding", NULL);
+    return asked;
+}
+
+/* What a request says about a coding that is not one of the known. */
 typedef struct answer_t {
     span_t name;
-    int present; /* the request has the field */
     int named;
     int refused;
-    int star;
-    int star_refused;
 } answer_t;
 
 static int answer_read(void *baton, const char *name, const char *value)
@@ -251,13 +300,8 @@ static int answer_read(void *baton, const char *name, const char *value)
     coding_t coding;
 
     (void)name;
-    answer->present = 1;
     while (coding_next(&value, &coding)) {
-        if (span_is(coding.name, "*", 1)) {
-            answer->star = 1;
-            answer->star_refused |= coding.refused;
-        }
-        else if (span_is_span(coding.name, answer->name)) {
+        if (span_is_span(coding.name, answer->name)) {
             answer->named = 1;
             answer->refused |= coding.refused;
         }
@@ -265,40 +309,42 @@ static int answer_read(void *baton, const char *name, const char *value)
     return 1;
 }
 
-static int coding_is_acceptable(const apr_table_t *request, span_t name)
+/* Whether bit, or without one what has this name, may be sent. */
+static int coding_is_acceptable(const mw_asked_t *asked, int bit, span_t name)
 {
     answer_t answer = { .name = name };
 
-    apr_table_do(answer_read, &answer, request, "Accept-Encoding", NULL);
-    if (!answer.present) {
+    if (!asked->has_codings) {
         return 1;
+    }
+    if (bit) {
+        answer.named = asked->named & bit;
+        answer.refused = asked->refused & bit;
+    }
+    else {
+        apr_table_do(answer_read, &answer, asked->request, "Accept-Encoding",
+                     NULL);
     }
     if (answer.named) {
         return !answer.refused;
     }
-    if (span_is(name, "identity", 8)) {
-        return !answer.star_refused;
-    }
-    return answer.star && !answer.star_refused;
+    return !(asked->refused & STAR) && (bit == IDENTITY || asked->named & STAR);
 }
 
-int mw_vary_acceptable(const apr_table_t *request, const char *content_encoding)
+int mw_vary_acceptable(mw_asked_t asked, const char *content_encoding)
 {
-    static const char identity[] = "identity";
-    const span_t none = { identity, identity + sizeof(identity) - 1 };
     const char *cursor = content_encoding ? content_encoding : "";
-    span_t element;
+    span_t element = { NULL, NULL };
     int n = 0;
 
     while (element_next(&cursor, &element)) {
         /* nobody encodes that often; it bounds the work */
         if (++n > 8
-            || !coding_is_acceptable(request,
-                                     coding_name(element.start, element.end))) {
+            || !coding_is_acceptable(&asked, coding_bit(element), element)) {
             return 0;
         }
     }
-    return n || coding_is_acceptable(request, none);
+    return n || coding_is_acceptable(&asked, IDENTITY, element);
 }
 
 /* --- the block ----------------------------------------------------------- */
@@ -423,108 +469,46 @@ static void lists_add(buffer_t *buffer, const apr_array_header_t *values)
     buffer_close(buffer, start);
 }
 
-/* The codings that make variants, and what else counts; in the order of the
- * block. */
-enum {
-    BR = 1 << 0,
-    GZIP = 1 << 1,
-    ZSTD = 1 << 2,
-    COMPRESS = 1 << 3,
-    DEFLATE = 1 << 4,
-    IDENTITY = 1 << 5,
-    STAR = 1 << 6
-};
-#define COMMON (BR | GZIP | ZSTD)
-#define RARE (COMPRESS | DEFLATE)
-
-static const struct {
-    const char *name;
-    apr_size_t length;
-    int bit;
-} known[] = { { "br", 2, BR },           { "gzip", 4, GZIP },
-              { "zstd", 4, ZSTD },       { "compress", 8, COMPRESS },
-              { "deflate", 7, DEFLATE }, { "identity", 8, IDENTITY },
-              { "*", 1, STAR } };
-#define KNOWN (sizeof(known) / sizeof(known[0]))
-
-/* What all occurrences of Accept-Encoding say of them, a bit for each. */
-typedef struct codings_t {
-    int named;
-    int refused;
-} codings_t;
-
-static void codings_add(codings_t *codings, const coding_t *coding)
+static void codings_add(buffer_t *buffer, const mw_asked_t *asked)
 {
-    apr_size_t i;
-
-    for (i = 0; i < KNOWN; i++) {
-        if (span_is(coding->name, known[i].name, known[i].length)) {
-            codings->named |= known[i].bit;
-            codings->refused |= coding->refused ? known[i].bit : 0;
-            return;
-        }
-    }
-}
-
-static void codings_write(buffer_t *buffer, const codings_t *codings)
-{
-    int wanted = codings->named & ~codings->refused;
-    int identity = codings->named & IDENTITY ? IDENTITY : STAR;
+    int wanted = asked->named & ~asked->refused;
+    int identity = asked->named & IDENTITY ? IDENTITY : STAR;
     apr_size_t start = buffer_open(buffer);
     apr_size_t i;
 
     wanted &= wanted & COMMON ? COMMON : RARE;
-    for (i = 0; i < KNOWN; i++) {
+    for (i = 0; i < KNOWN_NAMES; i++) {
         if (wanted & known[i].bit) {
             buffer_separate(buffer, start);
             buffer_add(buffer, known[i].name, known[i].length);
         }
     }
-    if (codings->refused & identity) {
+    if (asked->refused & identity) {
         buffer_separate(buffer, start);
         buffer_add(buffer, "!identity", sizeof("!identity") - 1);
     }
     buffer_close(buffer, start);
 }
 
-static void encodings_add(buffer_t *buffer, const apr_array_header_t *values)
+static int name_is(const char *name, apr_size_t length, const char *other,
+                   apr_size_t other_len)
 {
-    codings_t codings = { 0, 0 };
-    int i;
-
-    for (i = 0; i < values->nelts; i++) {
-        const char *cursor = string_at(values, i);
-        coding_t coding;
-
-        while (coding_next(&cursor, &coding)) {
-            codings_add(&codings, &coding);
-        }
-    }
-    codings_write(buffer, &codings);
+    return length == other_len && !memcmp(name, other, length);
 }
 
-/* Fields whose occurrences make one value, and how they do. */
-static const struct {
-    const char *name;
-    void (*add)(buffer_t *buffer, const apr_array_header_t *values);
-} joined[] = { { "accept", lists_add },
-               { "accept-charset", lists_add },
-               { "accept-encoding", encodings_add },
-               { "accept-language", lists_add },
-               { NULL, NULL } };
+static int name_is_list(const char *name, apr_size_t length)
+{
+    return name_is(name, length, "accept", sizeof("accept") - 1)
+           || name_is(name, length, "accept-charset",
+                      sizeof("accept-charset") - 1)
+           || name_is(name, length, "accept-language",
+                      sizeof("accept-language") - 1);
+}
 
-static void values_add(buffer_t *buffer, const char *name,
-                       const apr_array_header_t *values)
+static void values_add(buffer_t *buffer, const apr_array_header_t *values)
 {
     int i;
 
-    for (i = 0; values->nelts && joined[i].name; i++) {
-        if (!strcmp(joined[i].name, name)) {
-            buffer_add_number(buffer, 1);
-            joined[i].add(buffer, values);
-            return;
-        }
-    }
     buffer_add_number(buffer, values->nelts);
     for (i = 0; i < values->nelts; i++) {
         const char *value = string_at(values, i);
@@ -535,39 +519,45 @@ static void values_add(buffer_t *buffer, const char *name,
     }
 }
 
-const char *mw_vary_block(const apr_array_header_t *fields,
-                          const apr_table_t *request, apr_size_t *length,
-                          apr_pool_t *pool)
+/* One field. In the four where several occurrences are one list there is one
+ * value, if any. */
+static void field_add(buffer_t *buffer, const char *name,
+                      const mw_asked_t *asked, apr_array_header_t *values)
 {
+    apr_size_t length = strlen(name);
+
+    buffer_add_number(buffer, length);
+    buffer_add(buffer, name, length);
+    if (name_is(name, length, "accept-encoding",
+                sizeof("accept-encoding") - 1)) {
+        buffer_add_number(buffer, asked->has_codings);
+        if (asked->has_codings) {
+            codings_add(buffer, asked);
+        }
+        return;
+    }
+    values->nelts = 0;
+    apr_table_do(value_collect, values, asked->request, name, NULL);
+    if (values->nelts && name_is_list(name, length)) {
+        buffer_add_number(buffer, 1);
+        lists_add(buffer, values);
+    }
+    else {
+        values_add(buffer, values);
+    }
+}
+
+const char *mw_vary_block(const apr_array_header_t *fields, mw_asked_t asked,
+                          apr_size_t *length, apr_pool_t *pool)
+{
+    apr_array_header_t *values = apr_array_make(pool, 2, sizeof(char *));
     buffer_t buffer = { .room = 256, .pool = pool };
     int i;
 
     buffer.data = apr_palloc(pool, buffer.room);
     for (i = 0; i < fields->nelts; i++) {
-        const char *name = string_at(fields, i);
-        apr_size_t name_len = strlen(name);
-
-        buffer_add_number(&buffer, name_len);
-        buffer_add(&buffer, name, name_len);
-        values_add(&buffer, name, values_collect(request, name, pool));
+        field_add(&buffer, string_at(fields, i), &asked, values);
     }
     *length = buffer.len;
     return (const char *)buffer.data;
-}
-
-apr_table_t *mw_vary_request(const apr_array_header_t *fields,
-                             const apr_table_t *request, apr_pool_t *pool)
-{
-    apr_table_t *own = apr_table_make(pool, fields->nelts);
-    int i, j;
-
-    for (i = 0; i < fields->nelts; i++) {
-        const char *name = string_at(fields, i);
-        const apr_array_header_t *values = values_collect(request, name, pool);
-
-        for (j = 0; j < values->nelts; j++) {
-            apr_table_addn(own, name, string_at(values, j));
-        }
-    }
-    return own;
 }

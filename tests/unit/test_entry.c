@@ -786,7 +786,7 @@ static void test_entry_checksum_covers_all(void **state)
 static void test_entry_format_is_frozen(void **state)
 {
     static const unsigned char bytes[] =
-        "CMWH\x01\x01\x01\0\x84\0\0\0"
+        "CMWH\x02\x01\x01\0\x84\0\0\0"
         "\xcc\0\0\0\x05\0\0\0\x01\0\0\0\x02\0\0\0\x02\0\0\0"
         "\x01\0\0\0\0\0\0\0\x02\0\0\0\0\0\0\0\x03\0\0\0\0\0\0\0"
         "\x04\0\0\0\0\0\0\0\xff\xff\xff\xff\xff\xff\xff\xff"
