@@ -297,6 +297,224 @@ static void test_marks_survive_kills(void **state)
     assert_int_equal(fetch->faults, 0);
 }
 
+/* Long enough that a test which relies on it fails visibly. */
+#define WAIT_LONG APR_INT64_C(20000000)
+
+typedef struct sleep_t {
+    mw_state_t *state;
+    apr_int64_t until;
+    int ready;
+    int woken;
+} sleep_t;
+
+/** Wait for mark 1 until it is free. */
+static void mark_sleep(void *baton, int i)
+{
+    sleep_t *all = baton;
+    const cachemw_key_t key = key_make(1);
+    apr_int64_t now = mw_monotonic();
+
+    (void)i;
+    __atomic_fetch_add(&all->ready, 1, __ATOMIC_SEQ_CST);
+    while (mw_mark_holder(all->state, &key, now) && now < all->until) {
+        mw_mark_wait(all->state, &key, now, all->until);
+        now = mw_monotonic();
+    }
+    if (now < all->until) {
+        __atomic_fetch_add(&all->woken, 1, __ATOMIC_SEQ_CST);
+    }
+}
+
+static void mark_sleep_or_release(void *baton, int i)
+{
+    sleep_t *all = baton;
+    const cachemw_key_t key = key_make(1);
+
+    if (i) {
+        mark_sleep(baton, i);
+        return;
+    }
+    while (__atomic_load_n(&all->ready, __ATOMIC_SEQ_CST) < RUNNERS - 1) {
+        sched_yield();
+    }
+    mw_mark_release(all->state, &key, 111);
+}
+
+static sleep_t *sleep_make(mw_state_t *state)
+{
+    sleep_t *all = shared_make(sizeof(*all));
+
+    all->state = state;
+    all->until = mw_monotonic() + WAIT_LONG;
+    return all;
+}
+
+static void test_marks_release_wakes_threads_and_processes(void **state)
+{
+    const cachemw_key_t key = key_make(1);
+    sleep_t *all = sleep_make(*state);
+    int round;
+
+    for (round = 0; round < 100; round++) {
+        all->ready = all->woken = 0;
+        assert_int_equal(mw_mark_take(*state, &key, 111, mw_monotonic(), LONG),
+                         0);
+        if (round % 2) {
+            threads_run(RUNNERS, mark_sleep_or_release, all);
+        }
+        else {
+            processes_run(RUNNERS, mark_sleep_or_release, all);
+        }
+        assert_int_equal(all->woken, RUNNERS - 1);
+        assert_int_equal(mw_mark_holder(*state, &key, mw_monotonic()), 0);
+    }
+}
+
+static void test_marks_wait_ends(void **state)
+{
+    const cachemw_key_t key = key_make(1);
+    const apr_int64_t now = mw_monotonic();
+
+    mw_mark_wait(*state, &key, now, now + WAIT_LONG);
+    assert_int_equal(mw_mark_take(*state, &key, 111, now, now + 50000), 0);
+    mw_mark_wait(*state, &key, now, now + 1000);
+    while (mw_mark_holder(*state, &key, mw_monotonic())) {
+        mw_mark_wait(*state, &key, mw_monotonic(), now + WAIT_LONG);
+    }
+    assert_in_range(mw_monotonic() - now, 50000 - TICK, WAIT_LONG / 2);
+    assert_int_equal(mw_mark_take(*state, &key, 222, mw_monotonic(), LONG), 0);
+}
+
+/* That somebody waits changes nothing for who holds it. */
+static void test_marks_waited_for_are_the_holders(void **state)
+{
+    const cachemw_key_t key = key_make(1);
+    const apr_int64_t now = mw_monotonic();
+
+    assert_int_equal(mw_mark_take(*state, &key, 111, now, LONG), 0);
+    mw_mark_wait(*state, &key, now, now);
+    assert_int_equal(mw_mark_holder(*state, &key, now), 111);
+    assert_int_equal(mw_mark_take(*state, &key, 222, now, LONG), 111);
+    mw_mark_release(*state, &key, 222);
+    assert_int_equal(mw_mark_holder(*state, &key, now), 111);
+    mw_mark_release(*state, &key, 111);
+    assert_int_equal(mw_mark_holder(*state, &key, now), 0);
+}
+
+/** Hold mark 1, and 2 as well, until killed. */
+static pid_t holder_start(mw_state_t *state)
+{
+    const pid_t pid = fork();
+    unsigned int number;
+
+    assert_int_not_equal(pid, -1);
+    if (pid) {
+        return pid;
+    }
+    for (number = 1; number <= 2; number++) {
+        const cachemw_key_t key = key_make(number);
+
+        mw_mark_take(state, &key, mw_mark_token(getpid()), 0, LONG);
+    }
+    for (;;) {
+        pause();
+    }
+}
+
+static void holder_kill(void *baton, int i)
+{
+    sleep_t *all = baton;
+    const cachemw_key_t key = key_make(1);
+    pid_t pid;
+
+    if (i) {
+        mark_sleep(baton, i);
+        return;
+    }
+    while (__atomic_load_n(&all->ready, __ATOMIC_SEQ_CST) < RUNNERS - 1) {
+        sched_yield();
+    }
+    pid = (pid_t)(mw_mark_holder(all->state, &key, 0) >> 32);
+    mw_marks_release_dead(all->state, pid);
+}
+
+static void test_marks_of_a_dead_process_are_let_go(void **state)
+{
+    sleep_t *all = sleep_make(*state);
+    const apr_uint64_t mine = mw_mark_token(getpid());
+    const pid_t pid = holder_start(*state);
+
+    assert_int_equal(mark_take(*state, 3, mine, 0, LONG / TICK), 0);
+    while (mark_holder(*state, 2, 0) >> 32 != (apr_uint64_t)pid) {
+        sched_yield();
+    }
+    assert_int_equal(kill(pid, SIGKILL), 0);
+    assert_int_equal(waitpid(pid, NULL, 0), pid);
+    assert_int_not_equal(mark_holder(*state, 1, 0), 0);
+    processes_run(RUNNERS, holder_kill, all);
+    assert_int_equal(all->woken, RUNNERS - 1);
+    assert_int_equal(mark_holder(*state, 1, 0), 0);
+    assert_int_equal(mark_holder(*state, 2, 0), 0);
+    assert_int_equal(mark_holder(*state, 3, 0), mine);
+}
+
+static void unstorable_note(mw_state_t *state, unsigned int number,
+                            apr_int64_t now, apr_int64_t until)
+{
+    const cachemw_key_t key = key_make(number);
+
+    mw_unstorable_note(state, &key, now, until);
+}
+
+static int unstorable_is_known(mw_state_t *state, unsigned int number,
+                               apr_int64_t now)
+{
+    const cachemw_key_t key = key_make(number);
+
+    return mw_unstorable_is_known(state, &key, now);
+}
+
+static void unstorable_forget(mw_state_t *state, unsigned int number)
+{
+    const cachemw_key_t key = key_make(number);
+
+    mw_unstorable_forget(state, &key);
+}
+
+static void test_unstorable_for_a_time(void **state)
+{
+    assert_false(unstorable_is_known(*state, 1, 5000));
+    unstorable_note(*state, 1, 5000, 15000);
+    assert_true(unstorable_is_known(*state, 1, 5000));
+    assert_true(unstorable_is_known(*state, 1, 14000));
+    assert_false(unstorable_is_known(*state, 1, 15000));
+    assert_false(unstorable_is_known(*state, 2, 5000));
+    unstorable_note(*state, 1, 6000, 16000);
+    assert_false(unstorable_is_known(*state, 1, 15000));
+    unstorable_note(*state, 1, 12000, 22000);
+    assert_true(unstorable_is_known(*state, 1, 21000));
+    unstorable_forget(*state, 2);
+    assert_true(unstorable_is_known(*state, 1, 21000));
+    unstorable_forget(*state, 1);
+    assert_false(unstorable_is_known(*state, 1, 12000));
+}
+
+/* Nothing of it stands in the way of a mark, and most are remembered. */
+static void test_unstorable_many(void **state)
+{
+    int known = 0;
+    unsigned int i;
+
+    for (i = 0; i < 4000; i++) {
+        unstorable_note(*state, i, 1, 1000000);
+    }
+    for (i = 0; i < 4000; i++) {
+        known += unstorable_is_known(*state, i, 1);
+    }
+    assert_in_range(known, 3900, 4000);
+    assert_int_equal(mark_take(*state, 1, 111, 1, 100), 0);
+}
+
 #define SHARED(f)                                          \
     cmocka_unit_test_setup_teardown(f, shared_state_setup, \
                                     shared_state_teardown)
@@ -313,6 +531,12 @@ int main(void)
         SHARED(test_marks_exclude_threads_and_processes),
         SHARED(test_marks_taken_over_in_threads),
         SHARED(test_marks_survive_kills),
+        SHARED(test_marks_release_wakes_threads_and_processes),
+        SHARED(test_marks_wait_ends),
+        SHARED(test_marks_waited_for_are_the_holders),
+        SHARED(test_marks_of_a_dead_process_are_let_go),
+        SHARED(test_unstorable_for_a_time),
+        SHARED(test_unstorable_many),
     };
     int failed;
 
