@@ -251,9 +251,11 @@ static apr_status_t adapter_commit_entity(cache_handle_t *h, request_rec *r)
     apr_status_t rv =
         handle->is_found ? mw_save_amend(handle, r) : mw_save_commit(handle, r);
 
-    mw_coalesce_end(r, rv == APR_SUCCESS  ? MW_FETCHED_STORED
-                       : rv == APR_ENOSPC ? MW_FETCHED_UNSTORABLE
-                                          : MW_FETCHED_NOTHING);
+    /* Cut off, or overtaken by a purge: the next one may be stored. */
+    mw_coalesce_end(r, rv == APR_SUCCESS ? MW_FETCHED_STORED
+                       : rv == APR_EGENERAL || rv == APR_NOTFOUND
+                           ? MW_FETCHED_NOTHING
+                           : MW_FETCHED_UNSTORABLE);
     return rv;
 }
 

@@ -103,7 +103,7 @@ int mw_fresh_extend(mw_handle_t *handle, request_rec *r)
                | MW_CONTROL_S_MAXAGE)
         || head->s_maxage != -1 || (limit != -1 && age >= limit)
         || !directive_find(field, "stale-while-revalidate", &longer, r->pool)
-        || age - head_lifetime(head) > longer) {
+        || age - head_lifetime(head) >= longer) {
         return 0;
     }
     if (head->max_age != -1) {

@@ -319,7 +319,8 @@ apr_status_t mw_coalesce(mw_handle_t *handle, request_rec *r, apr_status_t rv)
     if (waiters == NULL || !settings->coalesce || r->header_only
         || !mw_store_is_usable(handle->store)
         || apr_table_get(r->headers_in, "Authorization") != NULL
-        || !mw_fresh_request_is_plain(r) || is_fresh(handle, r, rv)) {
+        || !mw_fresh_request_is_plain(r) || is_fresh(handle, r, rv)
+        || (rv != APR_SUCCESS && rv != APR_NOTFOUND)) {
         return rv;
     }
     chain = chain_of(r);
@@ -330,6 +331,9 @@ apr_status_t mw_coalesce(mw_handle_t *handle, request_rec *r, apr_status_t rv)
         if (is_fresh(handle, r, rv)) {
             mw_store_count(handle->store, MW_COUNT_COALESCED, 1);
             break;
+        }
+        if (rv == APR_SUCCESS && handle->head.response_time > r->request_time) {
+            break; /* the page is stale as soon as it comes */
         }
     }
     return rv;

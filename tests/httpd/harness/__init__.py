@@ -2,10 +2,11 @@
 """A private httpd, a scripted origin and clients that notice a cut."""
 
 from .client import Connection, Response
+from .herd import Herd, meet
 from .http2 import Connection2
 from .origin import Gate, Origin, Reply
 from .server import Httpd, configtest
 from .settings import settings
 
-__all__ = ["Connection", "Connection2", "Gate", "Httpd", "Origin", "Reply",
-           "Response", "configtest", "settings"]
+__all__ = ["Connection", "Connection2", "Gate", "Herd", "Httpd", "Origin", "Reply",
+           "Response", "configtest", "meet", "settings"]

@@ -5,6 +5,7 @@ import email.utils
 import socket
 import struct
 import threading
+import time
 from collections import defaultdict
 from dataclasses import dataclass, field, replace
 
@@ -45,6 +46,8 @@ class Request:
     target: str
     headers: list
     body: bytes = b""
+    peer: tuple = ()            # address of who asked
+    time: float = 0             # monotonic, when it was asked
 
     def all(self, name):
         return [v for k, v in self.headers if k.lower() == name.lower()]
@@ -201,6 +204,7 @@ class Origin:
 
     def _one(self, sock, reader):
         req = self._read(reader)
+        req.peer, req.time = sock.getpeername(), time.monotonic()
         with self._lock:
             plain = req.target.split("?")[0]
             page = self._pages[req.target]
