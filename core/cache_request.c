@@ -2,6 +2,7 @@
 
 #include "cache_request.h"
 #include "crc32c.h"
+#include "random.h"
 #include "wire.h"
 
 #define ID_RANDOM 12 /* bytes; the sum is behind them */
@@ -67,7 +68,9 @@ static apr_uint32_t id_sum(const cachemw_id_t *id, const cachemw_key_t *key)
 
 void mw_entry_id_draw(cachemw_id_t *id, const cachemw_key_t *key)
 {
-    mw_store_random(id->bytes, ID_RANDOM);
+    if (!mw_random_draw(id->bytes, ID_RANDOM)) {
+        mw_store_random(id->bytes, ID_RANDOM);
+    }
     mw_wire_put32(id->bytes + ID_RANDOM, id_sum(id, key));
 }
 

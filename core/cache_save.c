@@ -48,7 +48,9 @@ static apr_time_t save_expires(mw_handle_t *handle, apr_time_t now)
 
 static int save_is_overtaken(const mw_handle_t *handle)
 {
-    return mw_epoch_is_overtaken(mw_store_state(handle->store), &handle->plain,
+    const mw_state_t *state = mw_store_state(handle->store);
+
+    return mw_epoch_is_overtaken(state, mw_epoch_slot(state, &handle->plain),
                                  handle->epoch);
 }
 

@@ -14,6 +14,7 @@
 #include "coalesce.h"
 #include "config.h"
 #include "enables.h"
+#include "random.h"
 #include "servers.h"
 #include "stores.h"
 #include "watchdog.h"
@@ -324,6 +325,7 @@ int mw_config_post(apr_pool_t *pconf, apr_pool_t *plog, apr_pool_t *ptemp,
 void mw_config_child_init(apr_pool_t *pchild, server_rec *s)
 {
     (void)s;
+    mw_random_child_init();
     mw_stores_child_init(config_stores, pchild);
     mw_coalesce_child_init();
 }

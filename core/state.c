@@ -135,8 +135,7 @@ const char *mw_counter_name(mw_counter_e which)
     return counter_names[which];
 }
 
-static apr_uint32_t epoch_slot(const mw_state_t *state,
-                               const cachemw_key_t *key)
+apr_uint32_t mw_epoch_slot(const mw_state_t *state, const cachemw_key_t *key)
 {
     return (apr_uint32_t)mw_state_hash(state, key) % MW_EPOCHS;
 }
@@ -162,7 +161,7 @@ static void epoch_enter(mw_state_t *state, apr_uint64_t *slot)
 
 void mw_epoch_bump(mw_state_t *state, const cachemw_key_t *key)
 {
-    epoch_enter(state, &state->epochs[epoch_slot(state, key)]);
+    epoch_enter(state, &state->epochs[mw_epoch_slot(state, key)]);
 }
 
 void mw_epoch_bump_all(mw_state_t *state)
@@ -170,13 +169,11 @@ void mw_epoch_bump_all(mw_state_t *state)
     epoch_enter(state, &state->epoch_all);
 }
 
-int mw_epoch_is_overtaken(const mw_state_t *state, const cachemw_key_t *key,
+int mw_epoch_is_overtaken(const mw_state_t *state, apr_uint32_t slot,
                           apr_uint64_t epoch)
 {
-    const apr_uint64_t *slot = &state->epochs[epoch_slot(state, key)];
-
     return __atomic_load_n(&state->epoch_all, __ATOMIC_SEQ_CST) > epoch
-           || __atomic_load_n(slot, __ATOMIC_SEQ_CST) > epoch;
+           || __atomic_load_n(&state->epochs[slot], __ATOMIC_SEQ_CST) > epoch;
 }
 
 /* Two kinds with one limiter would hide each other's lines. */

@@ -158,11 +158,13 @@ apr_uint64_t mw_epoch_now(const mw_state_t *state);
 void mw_epoch_bump(mw_state_t *state, const cachemw_key_t *key);
 /** All of them were. */
 void mw_epoch_bump_all(mw_state_t *state);
+/** The hash slot of a key. */
+apr_uint32_t mw_epoch_slot(const mw_state_t *state, const cachemw_key_t *key);
 /**
- * Whether the key (or another of its hash slot) was purged or invalidated after
- * the epoch was noted: then what was fetched since may be older than that.
+ * Whether a key of the slot was purged or invalidated after the epoch was noted:
+ * then what was fetched since may be older than that.
  */
-int mw_epoch_is_overtaken(const mw_state_t *state, const cachemw_key_t *key,
+int mw_epoch_is_overtaken(const mw_state_t *state, apr_uint32_t slot,
                           apr_uint64_t epoch);
 
 /** @} */

@@ -15,7 +15,7 @@ struct mw_set_t {
     unsigned int flags;  /* MW_SET_… */
     cachemw_call_t call; /* of begin, without its deadline */
     cachemw_key_t key;
-    cachemw_key_t plain;       /* with MW_SET_EPOCH */
+    apr_uint32_t slot;         /* of the purge epoch, with MW_SET_EPOCH */
     cachemw_entry_t entry;     /* head: for spooled sets only */
     apr_off_t length;          /* written so far */
     apr_status_t failed;       /* why it cannot be committed */
@@ -24,13 +24,6 @@ struct mw_set_t {
     mw_spool_t *spool;         /* spooled */
     apr_interval_time_t spent; /* in the provider, when sampled */
 };
-
-static void key_copy(cachemw_key_t *to, const cachemw_key_t *from,
-                     apr_pool_t *pool)
-{
-    to->data = apr_pmemdup(pool, from->data, from->len);
-    to->len = from->len;
-}
 
 static int set_is_sampled(const mw_set_t *set)
 {
@@ -195,7 +188,7 @@ const mw_set_way_t mw_set_spooled = { .begin = spooled_begin,
 static int set_is_overtaken(const mw_set_t *set)
 {
     return (set->flags & MW_SET_EPOCH)
-           && mw_epoch_is_overtaken(set->store->state, &set->plain,
+           && mw_epoch_is_overtaken(set->store->state, set->slot,
                                     set->call.purge_epoch);
 }
 
@@ -265,9 +258,10 @@ apr_status_t mw_set_begin(mw_store_t *store, const cachemw_call_t *call,
     set->call.deadline = 0;
     set->entry = *entry;
     set->entry.body = NULL;
-    key_copy(&set->key, key, call->pool);
+    set->key.data = apr_pmemdup(call->pool, key->data, key->len);
+    set->key.len = key->len;
     if (flags & MW_SET_EPOCH) {
-        key_copy(&set->plain, plain, call->pool);
+        set->slot = mw_epoch_slot(store->state, plain);
     }
     rv = set_is_overtaken(set) ? APR_NOTFOUND : set_check_limits(set, entry);
     if (rv != APR_SUCCESS) {

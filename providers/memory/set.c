@@ -74,22 +74,26 @@ static int filling_may_grow(const mw_mem_t *mem, const filling_t *filling,
 {
     apr_uint64_t total = mw_blocks_total(mem);
     apr_uint64_t limit = total / 2;
+    apr_uint64_t free = mw_blocks_free(mem);
     mw_mem_tally_t sum;
     apr_uint64_t pinned;
     apr_uint64_t others;
     apr_uint64_t held;
-
-    mw_shard_sum(mem, &sum);
-    pinned = sum.pinned >> mem->geometry.unit_shift;
-    others = mw_blocks_free(mem) + sum.units[MW_MEM_SMALL]
-             + sum.units[MW_MEM_MAIN] + sum.leaving;
-    held = units + (others < total ? total - others : 0);
 
     if (filling->chain.units + units > total / SET_LARGE) {
         limit =
             ((apr_uint64_t)mw_mem_set_limit(mem) >> mem->geometry.unit_shift)
             + total / 16;
     }
+    /* The sum costs as much as the rest of a small set. */
+    if (free + limit >= total + units) {
+        return 1;
+    }
+    mw_shard_sum(mem, &sum);
+    pinned = sum.pinned >> mem->geometry.unit_shift;
+    others =
+        free + sum.units[MW_MEM_SMALL] + sum.units[MW_MEM_MAIN] + sum.leaving;
+    held = units + (others < total ? total - others : 0);
     return held <= limit && held + pinned <= total - total / 8;
 }
 

@@ -8,6 +8,7 @@
 
 #include "apr_portable.h"
 
+#include "core/random.h"
 #include "store_fixture.h"
 
 #define NONE ((const char *const *)NULL)
@@ -98,6 +99,60 @@ static void test_random_differs_after_a_fork(void **state)
     assert_int_equal(read(ends[0], theirs, sizeof(theirs)), sizeof(theirs));
     assert_int_equal(waitpid(pid, NULL, 0), pid);
     assert_memory_not_equal(mine, theirs, sizeof(mine));
+    close(ends[0]);
+    close(ends[1]);
+}
+
+/* Ids are 12 bytes. In a process of its own: others shall have no seed. */
+static void test_random_draws_differ_once_seeded(void **state)
+{
+    unsigned char seen[200][12];
+    pid_t pid = fork();
+    int status;
+    int i;
+    int j;
+
+    (void)state;
+    if (pid == 0) {
+        int wrong = mw_random_draw(seen[0], 12);
+
+        for (i = 0; i < 200; i++) {
+            if (i % 100 == 0) {
+                mw_random_child_init();
+            }
+            wrong |= !mw_random_draw(seen[i], 12);
+            for (j = 0; j < i; j++) {
+                wrong |= !memcmp(seen[i], seen[j], 6);
+                wrong |= !memcmp(seen[i] + 8, seen[j] + 8, 4);
+            }
+        }
+        _exit(wrong);
+    }
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_int_equal(status, 0);
+}
+
+/* Children that were one process until now. */
+static void test_random_draws_differ_after_a_fork(void **state)
+{
+    unsigned char drawn[2][12];
+    int ends[2];
+    int i;
+
+    (void)state;
+    assert_int_equal(pipe(ends), 0);
+    for (i = 0; i < 2; i++) {
+        pid_t pid = fork();
+
+        if (pid == 0) {
+            mw_random_child_init();
+            _exit(!mw_random_draw(drawn[i], 12)
+                  || write(ends[1], drawn[i], 12) != 12);
+        }
+        assert_int_equal(read(ends[0], drawn[i], 12), 12);
+        assert_int_equal(waitpid(pid, NULL, 0), pid);
+    }
+    assert_memory_not_equal(drawn[0], drawn[1], 12);
     close(ends[0]);
     close(ends[1]);
 }
@@ -431,6 +486,8 @@ int main(void)
         TEST(test_services_remaining),
         TEST(test_services_random_differs),
         TEST(test_random_differs_after_a_fork),
+        TEST(test_random_draws_differ_once_seeded),
+        TEST(test_random_draws_differ_after_a_fork),
         TEST(test_services_temp_file_has_no_name),
         TEST(test_services_temp_file_without_a_directory),
         TEST(test_services_segment_is_kept),
