@@ -255,6 +255,18 @@ static mw_segments_t *stores_segments(process_rec *process)
     return list;
 }
 
+/* What is wrong was said by the store, which does not know its directive. */
+static void definition_tell_off(const mw_definition_t *definition)
+{
+    if (definition->directive) {
+        ap_log_error(APLOG_MARK, APLOG_ERR, 0, ap_server_conf,
+                     "%s %s on line %d of %s: the store is off, and all "
+                     "requests go to the origin",
+                     definition->directive, definition_word(definition),
+                     definition->place.line, definition->place.file);
+    }
+}
+
 void mw_stores_create(mw_stores_t *stores, process_rec *process)
 {
     int is_root = geteuid() == 0;
@@ -264,10 +276,12 @@ void mw_stores_create(mw_stores_t *stores, process_rec *process)
 
     stores->host.segments = stores_segments(process);
     for (i = 0; i < stores->opened->nelts; i++) {
-        if (opened[i]->is_used) {
-            mw_store_post_config(opened[i]->store, stores->pconf,
-                                 is_root ? ap_unixd_config.user_id : 0,
-                                 is_root ? ap_unixd_config.group_id : 0);
+        if (opened[i]->is_used
+            && mw_store_post_config(opened[i]->store, stores->pconf,
+                                    is_root ? ap_unixd_config.user_id : 0,
+                                    is_root ? ap_unixd_config.group_id : 0)
+                   != APR_SUCCESS) {
+            definition_tell_off(opened[i]);
         }
     }
     rv = mw_coalesce_create(stores->host.segments);

@@ -6,6 +6,7 @@
 
 #include "blocks.h"
 #include "layout.h"
+#include "machine.h"
 #include "memory.h"
 #include "read.h"
 #include "set.h"
@@ -96,6 +97,54 @@ static void memory_prefault(const mw_mem_t *mem)
     }
 }
 
+/** The value of size, and what there is of it. */
+typedef struct amount_t {
+    char asked[24];
+    char there[24];
+    const char *what;
+    int is_enough;
+} amount_t;
+
+static void amount_find(const mw_mem_t *mem, amount_t *amount)
+{
+    mw_machine_t machine;
+
+    mw_machine_memory(&machine, "");
+    mw_machine_size(amount->asked, mem->geometry.size);
+    mw_machine_size(amount->there, machine.bytes);
+    amount->what = machine.what;
+    amount->is_enough = mem->geometry.size <= machine.bytes;
+}
+
+/** @param is_new see cachemw_services_t::segment */
+static apr_status_t memory_allocate(const mw_mem_t *mem, void **base,
+                                    int *is_new)
+{
+    const cachemw_services_t *services = mem->services;
+    amount_t amount;
+    apr_status_t rv;
+
+    amount_find(mem, &amount);
+    rv = services->segment(services, (apr_size_t)mem->geometry.size,
+                           mw_mem_layout(&mem->geometry), base, is_new);
+    if (rv != APR_SUCCESS) {
+        services->log(services, CACHEMW_LOG_ERR, rv,
+                      "open: size=%s: the system does not give so much shared "
+                      "memory; %s %s: a size from 1M to less than that is "
+                      "expected",
+                      amount.asked, amount.what, amount.there);
+    }
+    else if (!amount.is_enough) {
+        services->log(
+            services, CACHEMW_LOG_WARNING, APR_SUCCESS,
+            "open: size=%s is more than there is: %s %s. When so much "
+            "is in use, the system ends processes: a size well below "
+            "that is expected",
+            amount.asked, amount.what, amount.there);
+    }
+    return rv;
+}
+
 static apr_status_t memory_post_config(void *store, apr_pool_t *pconf,
                                        apr_uid_t uid, apr_gid_t gid)
 {
@@ -108,8 +157,7 @@ static apr_status_t memory_post_config(void *store, apr_pool_t *pconf,
     (void)pconf;
     (void)uid;
     (void)gid;
-    rv = services->segment(services, (apr_size_t)mem->geometry.size,
-                           mw_mem_layout(&mem->geometry), &base, &is_new);
+    rv = memory_allocate(mem, &base, &is_new);
     if (rv != APR_SUCCESS) {
         return rv;
     }

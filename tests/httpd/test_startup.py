@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What an administrator sees when he starts the server."""
 
+import os
 import re
 import subprocess
 from pathlib import Path
@@ -134,6 +135,29 @@ def test_cacheenable_that_mod_cache_would_silently_ignore(httpd, line, hint):
     said = [x for x in of_ours(server.log()) if ":warn]" in x]
     assert any(line.rsplit(" ", 1)[0] in x and hint in x and
                "httpd.conf" in x for x in said), said
+
+
+def machine_gigabytes():
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGESIZE") >> 30
+
+
+@pytest.mark.mpm
+@pytest.mark.skipif(machine_gigabytes() >= 1000, reason="has that memory")
+def test_size_beyond_the_machine(httpd, origin, path):
+    """a system that promises any amount starts with the store, others without
+    it; either way the site works, and the log says what to change"""
+    server = httpd(PLAIN, {"MORE": "CachemwStore big memory size=1000G\n"
+                                   "CachemwProvider big\n"
+                                   "CacheEnable cachemw /"}, extra=["cachemw"])
+    page = path()
+    origin.page(page, b"x")
+    assert [server.get(page).body for _ in range(2)] == [b"x", b"x"]
+    said = of_ours(server.log())
+    assert any("cachemw[big]: open: size=1000G" in x and "expected" in x
+               for x in said), said
+    if server.get(page).cache != "HIT":
+        assert any(":error]" in x and "CachemwStore big on line" in x
+                   and "the store is off" in x for x in said), said
 
 
 def test_only_the_module_record_leaves_the_dso():
