@@ -289,8 +289,8 @@ static int adapter_remove_url(cache_handle_t *h, request_rec *r)
     return OK;
 }
 
-/* mod_cache says "miss" also when it begins to store. A stale answer in the place
- * of an error says that the next ones will not be stored either. */
+/* mod_cache says "miss" also when it begins to store. A stale answer in the
+ * place of an error says that the next ones will not be stored either. */
 static void adapter_end(const mw_handle_t *handle, request_rec *r,
                         ap_cache_status_e status)
 {

@@ -136,7 +136,7 @@ apr_status_t mw_lookup_body(mw_handle_t *handle, request_rec *r);
 /** @name Freshness as mod_cache sees it: cache_fresh.c @{ */
 
 /** Whether the request asks for nothing special (RFC 9111, section 5.2.1) but
- *  perhaps a max-age. */
+ *  perhaps a max-age above 0. */
 int mw_fresh_request_is_plain(request_rec *r);
 /** Whether what was found can be answered to such a request. */
 int mw_fresh_is(const mw_handle_t *handle, request_rec *r);

@@ -54,6 +54,18 @@ static int save_is_overtaken(const mw_handle_t *handle)
                                  handle->epoch);
 }
 
+/* What was published although a purge or an invalidation had come: that one
+ * could not remove it. */
+static apr_status_t save_withdraw(mw_handle_t *handle,
+                                  const cachemw_call_t *call,
+                                  const cachemw_key_t *key,
+                                  const cachemw_id_t *id)
+{
+    mw_store_count(handle->store, MW_COUNT_REFUSED, 1);
+    mw_store_remove(handle->store, call, key, id);
+    return APR_NOTFOUND;
+}
+
 /* Choose the Vary record that the new variant belongs to: the one there is, if
  * it lists the same fields, or a new one. */
 static void save_choose_record(mw_handle_t *handle, request_rec *r,
@@ -312,7 +324,6 @@ static apr_status_t save_put_record(mw_handle_t *handle, request_rec *r,
         return rv;
     }
     mw_request_call(r, apr_time_now(), &call);
-    call.purge_epoch = handle->epoch;
     /* Longer than its variants, so that it need not be written for each. */
     entry.expires = call.now + 2 * (handle->entry.expires - call.now);
     if (entry.expires < there->record_expires) {
@@ -326,12 +337,9 @@ static apr_status_t save_put_record(mw_handle_t *handle, request_rec *r,
         mw_entry_id_draw(&entry.id, &handle->plain);
         rv = mw_store_set(handle->store, &call, &handle->plain, &entry);
     }
-    if (save_is_overtaken(handle)) {
-        mw_store_count(handle->store, MW_COUNT_REFUSED, 1);
-        mw_store_remove(handle->store, &call, &handle->plain, NULL);
-        return APR_NOTFOUND;
-    }
-    return rv;
+    return save_is_overtaken(handle)
+               ? save_withdraw(handle, &call, &handle->plain, NULL)
+               : rv;
 }
 
 static void save_remove_variant(mw_handle_t *handle, request_rec *r,
@@ -395,7 +403,6 @@ apr_status_t mw_save_commit(mw_handle_t *handle, request_rec *r)
     }
     handle->set = NULL;
     mw_request_call(r, apr_time_now(), &call);
-    call.purge_epoch = handle->epoch;
     rv = mw_store_set_commit(set, &call);
     if (rv == APR_SUCCESS && handle->record != NULL) {
         rv = save_list_variant(handle, r);
@@ -454,15 +461,11 @@ static apr_status_t save_set_head(mw_handle_t *handle, request_rec *r)
         return APR_NOTFOUND;
     }
     mw_request_call(r, apr_time_now(), &call);
-    call.purge_epoch = handle->epoch;
     rv = mw_store_set_head(handle->store, &call, &handle->key,
                            &handle->entry.id, &handle->entry);
-    if (rv == APR_SUCCESS && save_is_overtaken(handle)) {
-        mw_store_count(handle->store, MW_COUNT_REFUSED, 1);
-        mw_store_remove(handle->store, &call, &handle->key, &handle->entry.id);
-        rv = APR_NOTFOUND;
-    }
-    return rv;
+    return rv == APR_SUCCESS && save_is_overtaken(handle)
+               ? save_withdraw(handle, &call, &handle->key, &handle->entry.id)
+               : rv;
 }
 
 /* The variant now lives longer: so must its record. */

@@ -3,7 +3,8 @@
 /**
  * @file coalesce.h
  * @brief One fetch per page: the first request that has to go to the origin
- *        takes the page's mark; others sleep until it is let go, and look again.
+ *        takes the page's mark; others sleep until it is let go, and look
+ *        again.
  *
  * Nothing here ever makes a request fail: who may not wait, has waited long
  * enough or finds that the page cannot be stored goes to the origin as if there
@@ -48,8 +49,8 @@ typedef enum mw_fetched_e {
 /** The request (or who it was redirected from) holds no mark any longer. */
 void mw_coalesce_end(request_rec *r, mw_fetched_e what);
 
-/** mod_cache stores no response to this request; may be one that says nothing of
- *  others (an abort, a 304, a part). */
+/** mod_cache stores no response to this request; may be one that says nothing
+ *  of others (an abort, a 304, a part). */
 void mw_coalesce_end_unstored(request_rec *r);
 
 #endif

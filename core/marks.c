@@ -16,9 +16,9 @@
  * The tag is a part of the owner's hash. The token itself is written after the
  * claim is won. Who reads it in between (or after its writer died there) sees
  * that the tag does not match the token and answers MW_MARK_UNNAMED; once in
- * half a million times it matches by chance, and the former owner passes for the owner.
- * Nothing waits for the token, so nothing hangs when it never comes: the claim
- * ends by itself.
+ * half a million times it matches by chance, and the former owner passes for
+ * the owner. Nothing waits for the token, so nothing hangs when it never comes:
+ * the claim ends by itself.
  *
  * Who waits sets the lowest bit first, and sleeps on the claim as it is then:
  * a mark that nobody waits for is released without a system call.

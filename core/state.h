@@ -161,8 +161,8 @@ void mw_epoch_bump_all(mw_state_t *state);
 /** The hash slot of a key. */
 apr_uint32_t mw_epoch_slot(const mw_state_t *state, const cachemw_key_t *key);
 /**
- * Whether a key of the slot was purged or invalidated after the epoch was noted:
- * then what was fetched since may be older than that.
+ * Whether a key of the slot was purged or invalidated after the epoch was
+ * noted: then what was fetched since may be older than that.
  */
 int mw_epoch_is_overtaken(const mw_state_t *state, apr_uint32_t slot,
                           apr_uint64_t epoch);
@@ -190,8 +190,8 @@ apr_uint64_t mw_mark_take(mw_state_t *state, const cachemw_key_t *key,
                           apr_int64_t expires);
 /** A new token of this process. */
 apr_uint64_t mw_mark_token(pid_t pid);
-/** Let go and wake who waits; nothing happens when `owner` does not hold it (any
- *  more). */
+/** Let go and wake who waits; nothing happens when `owner` does not hold it
+ *  (any more). */
 void mw_mark_release(mw_state_t *state, const cachemw_key_t *key,
                      apr_uint64_t owner);
 /** Token of who holds it (or MW_MARK_UNNAMED), 0 when free. */
@@ -199,8 +199,8 @@ apr_uint64_t mw_mark_holder(const mw_state_t *state, const cachemw_key_t *key,
                             apr_int64_t now);
 /**
  * Sleep, without using the processor, until the mark is let go, has ended or it
- * is `until` (monotonic). At once when nobody holds it at `now`; may also return
- * for no reason.
+ * is `until` (monotonic). At once when nobody holds it at `now`; may also
+ * return for no reason.
  */
 void mw_mark_wait(mw_state_t *state, const cachemw_key_t *key, apr_int64_t now,
                   apr_int64_t until);

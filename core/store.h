@@ -106,8 +106,8 @@ void mw_store_log(mw_store_t *store, cachemw_level_e level, apr_status_t rv,
     __attribute__((format(printf, 4, 5)));
 
 /**
- * 16 random bytes for a new entry's id, and any other randomness; from the
- * kernel each time, so forked processes never share any.
+ * Random bytes from the kernel; where it has none, bytes that differ with each
+ * call and process. Ids are mostly made of mw_random_draw(), which is cheaper.
  */
 void mw_store_random(void *buffer, apr_size_t length);
 

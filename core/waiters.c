@@ -26,7 +26,7 @@ apr_size_t mw_waiters_size(void)
 void mw_waiters_init(mw_waiters_t *waiters)
 {
     static const char digits[] = "0123456789abcdef";
-    unsigned char random[MW_WAITERS_ID];
+    unsigned char random[MW_WAITERS_ID] = { 0 };
     int i;
 
     mw_random(random, sizeof(random));

@@ -31,8 +31,9 @@
  *      run      [next|count| rest of the entry record | key | head | bo]
  *      next run [next|count| dy                                        ]
  *
- * The first run holds the whole record. Its first unit is the entry's name: hash chains, queues and
- * pins refer to entries by it. Unit 0 is never given out; 0 means none.
+ * The first run holds the whole record. Its first unit is the entry's name:
+ * hash chains, queues and pins refer to entries by it. Unit 0 is never given
+ * out; 0 means none.
  *
  * ## Who may touch what
  *
@@ -73,7 +74,10 @@
 #include "mod_cachemw.h"
 
 #define MW_MEM_MAGIC APR_UINT64_C(0x6d656d6f72792d31)
-/** Changes with the meaning of anything in this file. */
+/**
+ * Changes with the meaning of anything in this file. tests/httpd/harness/
+ * locks.py knows where magic, shards, areas and the mutexes (glibc's) are.
+ */
 #define MW_MEM_LAYOUT 5
 
 #define MW_MEM_SMALL 0 /**< queue of entries not proven yet */

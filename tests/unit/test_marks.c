@@ -421,7 +421,7 @@ static pid_t holder_start(mw_state_t *state)
     }
 }
 
-static void holder_kill(void *baton, int i)
+static void sleep_or_release_dead(void *baton, int i)
 {
     sleep_t *all = baton;
     const cachemw_key_t key = key_make(1);
@@ -451,7 +451,7 @@ static void test_marks_of_a_dead_process_are_let_go(void **state)
     assert_int_equal(kill(pid, SIGKILL), 0);
     assert_int_equal(waitpid(pid, NULL, 0), pid);
     assert_int_not_equal(mark_holder(*state, 1, 0), 0);
-    processes_run(RUNNERS, holder_kill, all);
+    processes_run(RUNNERS, sleep_or_release_dead, all);
     assert_int_equal(all->woken, RUNNERS - 1);
     assert_int_equal(mark_holder(*state, 1, 0), 0);
     assert_int_equal(mark_holder(*state, 2, 0), 0);
