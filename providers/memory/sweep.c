@@ -61,31 +61,54 @@ typedef struct sweep_t {
     apr_time_t now;
 } sweep_t;
 
-/** @return non-zero: the next chunk may have something that expired */
-static int sweep_is_due(const mw_mem_t *mem, const sweep_t *sweep)
-{
-    apr_uint32_t from =
-        MW_MEM_LOAD(sweep->cursor) & (mem->geometry.buckets - 1);
+/** What a step of a pass has come to. */
+typedef struct sweep_step_t {
+    int looks; /**< what it cost, in looks at chunks */
+    int left;  /**< 0: that was the end of the pass */
+} sweep_step_t;
 
-    return MW_MEM_LOAD(&mem->urgency[from / mem->chunk])
-           >= mw_mem_urgency(sweep->now);
+/** The first chunk before end that may have something that expired, or end. */
+static apr_uint32_t chunks_pass(const mw_mem_t *mem, apr_uint32_t chunk,
+                                apr_uint32_t end, apr_time_t now)
+{
+    const apr_uint64_t urgency = mw_mem_urgency(now);
+
+    while (chunk < end && MW_MEM_LOAD(&mem->urgency[chunk]) < urgency) {
+        chunk++;
+    }
+    return chunk;
 }
 
-/** Do the next chunk. @return 0: that was the last one of the pass */
-static int sweep_chunk(mw_mem_t *mem, const sweep_t *sweep)
+/**
+ * Go on to the next chunk that is due, and do it: no further than `looks`
+ * chunks, and not beyond the end of the pass. Another process may be ahead:
+ * then nothing is done.
+ */
+static sweep_step_t sweep_step(mw_mem_t *mem, const sweep_t *sweep,
+                               apr_uint32_t looks)
 {
-    apr_uint32_t from =
-        MW_MEM_ADD(sweep->cursor, mem->chunk) & (mem->geometry.buckets - 1);
+    apr_uint32_t cursor = MW_MEM_LOAD(sweep->cursor);
+    apr_uint32_t chunks = mem->geometry.buckets / mem->chunk;
+    apr_uint32_t from = (cursor & (mem->geometry.buckets - 1)) / mem->chunk;
+    apr_uint32_t end = looks < chunks - from ? from + looks : chunks;
+    apr_uint32_t due = chunks_pass(mem, from, end, sweep->now);
+    apr_uint32_t next = due + (due < end);
+    sweep_step_t step = { .looks = (int)(next - from), .left = next < chunks };
     apr_uint64_t dropped = 0;
 
-    if (MW_MEM_LOAD(&mem->urgency[from / mem->chunk])
-        >= mw_mem_urgency(sweep->now)) {
-        sweep_buckets(mem, from, sweep->now, 0, &dropped);
+    if (!__atomic_compare_exchange_n(sweep->cursor, &cursor,
+                                     cursor + (next - from) * mem->chunk, 0,
+                                     __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
+        step.left = 1;
+    }
+    else if (due < end) {
+        step.looks += SWEEP_DUE_LOOKS;
+        sweep_buckets(mem, due * mem->chunk, sweep->now, 0, &dropped);
     }
     if (dropped) {
         mem->services->count(mem->services, CACHEMW_COUNT_EXPIRED, dropped);
     }
-    return from + mem->chunk < mem->geometry.buckets;
+    return step;
 }
 
 void mw_mem_tick(mw_mem_t *mem, apr_time_t now)
@@ -103,9 +126,8 @@ void mw_mem_tick(mw_mem_t *mem, apr_time_t now)
     mw_slots_reclaim(mem);
     for (i = 0; i < SWEEP_TICK_STEPS && mw_collect_step(mem); i++) {
     }
-    for (i = 0; i < SWEEP_TICK_LOOKS; i++) {
-        i += sweep_is_due(mem, &sweep) ? SWEEP_DUE_LOOKS : 0;
-        sweep_chunk(mem, &sweep);
+    for (i = 0; i < SWEEP_TICK_LOOKS;) {
+        i += sweep_step(mem, &sweep, SWEEP_TICK_LOOKS - i).looks;
     }
 }
 
@@ -118,7 +140,6 @@ apr_status_t mw_mem_sweep(void *store, const cachemw_call_t *call, int *more)
 {
     mw_mem_t *mem = store;
     sweep_t sweep = { &mem->header->swept, call->now };
-    int left = 1;
 
     mw_slots_reclaim(mem);
     while (mw_collect_step(mem)) {
@@ -128,10 +149,10 @@ apr_status_t mw_mem_sweep(void *store, const cachemw_call_t *call, int *more)
         }
     }
     mw_evict_entries(mem, call->now, 0);
-    while (left && (!sweep_is_due(mem, &sweep) || sweep_has_time(mem, call))) {
-        left = sweep_chunk(mem, &sweep);
+    *more = 1;
+    while (*more && sweep_has_time(mem, call)) {
+        *more = sweep_step(mem, &sweep, mem->geometry.buckets).left;
     }
-    *more = left;
     return APR_SUCCESS;
 }
 
