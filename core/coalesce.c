@@ -60,6 +60,14 @@ static apr_uint32_t mpm_number(int query)
                : 1;
 }
 
+static int mpm_generation(void)
+{
+    int number = 0;
+
+    ap_mpm_query(AP_MPMQ_GENERATION, &number);
+    return number;
+}
+
 void mw_coalesce_child_init(void)
 {
     const apr_uint32_t threads = mpm_number(AP_MPMQ_MAX_THREADS);
@@ -69,7 +77,7 @@ void mw_coalesce_child_init(void)
     }
     waiters_all = mpm_number(AP_MPMQ_MAX_DAEMONS) * threads / COALESCE_PART;
     waiters_own = threads > 1 ? threads / COALESCE_PART : 1;
-    waiters_slot = mw_waiters_open(waiters, getpid());
+    waiters_slot = mw_waiters_open(waiters, getpid(), mpm_generation());
 }
 
 static void store_bury(void *baton, mw_store_t *store)

@@ -18,7 +18,7 @@
 
 typedef struct mw_waiters_t mw_waiters_t;
 
-#define MW_WAITERS_LAYOUT 1
+#define MW_WAITERS_LAYOUT 2
 #define MW_WAITERS_ID 16 /**< hexadecimal digits */
 
 apr_size_t mw_waiters_size(void);
@@ -29,16 +29,19 @@ void mw_waiters_init(mw_waiters_t *waiters);
 /** Drawn once for each segment: text of MW_WAITERS_ID characters. */
 const char *mw_waiters_id(const mw_waiters_t *waiters);
 
-/** A child's slot; -1: none is free. */
-int mw_waiters_open(mw_waiters_t *waiters, pid_t pid);
+/** A child's slot; -1: none is free. `generation` tells it from those that a
+ *  graceful restart replaces. */
+int mw_waiters_open(mw_waiters_t *waiters, pid_t pid, int generation);
 
 /** Parent: the process is dead. */
 void mw_waiters_close(mw_waiters_t *waiters, pid_t pid);
 
 /**
- * Begin to wait, unless as many do already.
+ * Begin to wait, unless as many do already. A process has a share, and may take
+ * as much again of what the others leave of theirs: connections are never
+ * spread evenly. Those of an older generation leave none.
  * @param slot of this process; negative: refused
- * @param own most that may wait in this process; @param all in all of them
+ * @param own share of each process; @param all most that may wait in all
  * @return non-zero: allowed, and mw_waiters_leave() must follow
  */
 int mw_waiters_enter(mw_waiters_t *waiters, int slot, apr_uint32_t own,
