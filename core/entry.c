@@ -317,7 +317,7 @@ static apr_status_t fields_measure(const apr_array_header_t *fields,
     for (; field < end; field++) {
         apr_size_t name_len = strlen(field->key);
 
-        if (!mw_is_token(field->key, name_len) || strpbrk(field->val, "\r\n")
+        if (!name_len
             || (field_is_framing(name_len)
                 && !framing_agrees(field->key, field->val, &body_len))) {
             return APR_EINVAL;
@@ -350,13 +350,16 @@ static void numbers_write(unsigned char *p, const mw_head_t *head)
     mw_wire_put64(p + 84, head->vary_serial);
 }
 
-static void fields_write(unsigned char *p, const apr_array_header_t *fields,
-                         const sizes_t *sizes)
+/* @return whether their characters are what a field may have */
+static int fields_write(unsigned char *p, const apr_array_header_t *fields,
+                        const sizes_t *sizes)
 {
     const apr_table_entry_t *field = (const apr_table_entry_t *)fields->elts;
     const apr_table_entry_t *end = field + fields->nelts;
-    unsigned char *name = p + (apr_size_t)fields->nelts * FIELD_FIXED;
-    unsigned char *value = name + sizes->names;
+    char *names = (char *)p + (apr_size_t)fields->nelts * FIELD_FIXED;
+    char *values = names + sizes->names;
+    char *name = names;
+    char *value = values;
 
     for (; field < end; field++) {
         apr_size_t name_len = strlen(field->key);
@@ -370,6 +373,8 @@ static void fields_write(unsigned char *p, const apr_array_header_t *fields,
         name += name_len + 1;
         value += value_len + 1;
     }
+    return names_are_tokens(names, sizes->names, fields->nelts)
+           && values_are_clean(values, sizes->values, fields->nelts);
 }
 
 apr_status_t mw_head_encode(const mw_head_t *head, int checksum,
@@ -409,7 +414,9 @@ apr_status_t mw_head_encode(const mw_head_t *head, int checksum,
     if (head->vary_block_len) {
         memcpy(p, head->vary_block, head->vary_block_len);
     }
-    fields_write(p + head->vary_block_len, fields, &sizes);
+    if (!fields_write(p + head->vary_block_len, fields, &sizes)) {
+        return APR_EINVAL;
+    }
     mw_frame_seal(frame, *length);
     *bytes = frame;
     return APR_SUCCESS;
