@@ -200,6 +200,18 @@ static apr_uint64_t adapter_epoch(const mw_handle_t *handle, request_rec *r)
     return noted != NULL ? noted->epoch : 0;
 }
 
+/* A page that is being included and includes others itself: mod_cache takes the
+ * end of the first of these that is a hit for the end of the page. */
+static int request_is_included_and_includes(const request_rec *r)
+{
+    const ap_filter_t *f = r->main != NULL ? r->output_filters : NULL;
+
+    while (f != NULL && ap_cstr_casecmp(f->frec->name, "includes") != 0) {
+        f = f->next;
+    }
+    return f != NULL && f->r == r;
+}
+
 static int adapter_create_entity(cache_handle_t *h, request_rec *r,
                                  const char *key, apr_off_t len,
                                  apr_bucket_brigade *bb)
@@ -209,6 +221,7 @@ static int adapter_create_entity(cache_handle_t *h, request_rec *r,
 
     (void)bb;
     if (adapter_store(server) == NULL || request_is_error_document(r)
+        || request_is_included_and_includes(r)
         || !request_is_known_by_key(r, mw_request_fields(r))
         || !mw_save_wanted(r, server->store, len)
         || (handle = mw_handle_make(r, server, key)) == NULL) {

@@ -326,3 +326,18 @@ def test_stale_page_that_ends_in_an_error_document(site, origin, path, kept):
         assert site.get(doc).body == b"friendly words"
     origin.page(page, b"again")
     assert [site.get(page).body for _ in range(2)] == [b"again"] * 2
+
+
+def test_included_page_that_includes_a_cached_one_is_whole(site, origin, path):
+    """mod_cache would take the end of the innermost page for that of the one
+    around it, and store what came until then."""
+    part = path("part")
+    origin.page(part, b"part", headers=[("Content-Type", "text/html")])
+    inner, outer = (path(x, "local/ssi-cached") for x in ("i.html", "o.html"))
+    twice = f'[<!--#include virtual="{part}" -->]' * 2
+    site.file(inner, twice)
+    site.file(outer, f'(<!--#include virtual="{inner}" -->)')
+    for _ in range(3):
+        assert site.get(outer).body == b"([part][part])"
+        assert site.get(inner).body == b"[part][part]"
+    assert site.get(inner).cache == site.get(outer).cache == "HIT"
