@@ -258,17 +258,28 @@ static apr_status_t adapter_store_body(cache_handle_t *h, request_rec *r,
     return rv;
 }
 
+/* @param rv of the commit. Cut off, or overtaken by a purge: the next one may
+ * be stored. */
+static mw_fetched_e adapter_verdict(const mw_handle_t *handle, request_rec *r,
+                                    apr_status_t rv)
+{
+    if (rv == APR_SUCCESS) {
+        return handle->is_private ? MW_FETCHED_UNSTORABLE : MW_FETCHED_STORED;
+    }
+    return rv == APR_NOTFOUND || r->connection->aborted
+                   || (!handle->is_found
+                       && (!handle->is_complete || handle->is_broken))
+               ? MW_FETCHED_NOTHING
+               : MW_FETCHED_UNSTORABLE;
+}
+
 static apr_status_t adapter_commit_entity(cache_handle_t *h, request_rec *r)
 {
     mw_handle_t *handle = handle_of(h);
     apr_status_t rv =
         handle->is_found ? mw_save_amend(handle, r) : mw_save_commit(handle, r);
 
-    /* Cut off, or overtaken by a purge: the next one may be stored. */
-    mw_coalesce_end(r, rv == APR_SUCCESS ? MW_FETCHED_STORED
-                       : rv == APR_EGENERAL || rv == APR_NOTFOUND
-                           ? MW_FETCHED_NOTHING
-                           : MW_FETCHED_UNSTORABLE);
+    mw_coalesce_end(r, adapter_verdict(handle, r, rv));
     return rv;
 }
 

@@ -39,6 +39,9 @@ apr_status_t mw_coalesce_create(mw_segments_t *segments)
     apr_status_t rv;
 
     waiters = NULL;
+    if (segments == NULL) {
+        return APR_SUCCESS;
+    }
     rv = mw_segment_get(segments, "waiters", mw_waiters_size(),
                         MW_WAITERS_LAYOUT, &base, &is_new);
     if (rv != APR_SUCCESS) {
@@ -340,8 +343,10 @@ apr_status_t mw_coalesce(mw_handle_t *handle, request_rec *r, apr_status_t rv)
             mw_store_count(handle->store, MW_COUNT_COALESCED, 1);
             break;
         }
-        if (rv == APR_SUCCESS && handle->head.response_time > r->request_time) {
-            break; /* the page is stale as soon as it comes */
+        /* The page is stale as soon as it comes, or the store fails. */
+        if (rv == APR_SUCCESS ? handle->head.response_time > r->request_time
+                              : rv != APR_NOTFOUND) {
+            break;
         }
     }
     return rv;

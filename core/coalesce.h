@@ -22,7 +22,7 @@
 void mw_coalesce_register(void);
 
 /** post_config: make what the children share, within a generation of segments.
- *  Without it nobody waits. */
+ *  NULL: nobody is to wait, no store wants it. */
 apr_status_t mw_coalesce_create(mw_segments_t *segments);
 
 void mw_coalesce_child_init(void);

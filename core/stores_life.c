@@ -267,6 +267,20 @@ static void definition_tell_off(const mw_definition_t *definition)
     }
 }
 
+static int stores_coalesce(const mw_stores_t *stores)
+{
+    mw_definition_t **opened = (mw_definition_t **)stores->opened->elts;
+    int i;
+
+    for (i = 0; i < stores->opened->nelts; i++) {
+        if (opened[i]->is_used
+            && mw_store_settings(opened[i]->store)->coalesce) {
+            return 1;
+        }
+    }
+    return 0;
+}
+
 void mw_stores_create(mw_stores_t *stores, process_rec *process)
 {
     int is_root = geteuid() == 0;
@@ -284,7 +298,8 @@ void mw_stores_create(mw_stores_t *stores, process_rec *process)
             definition_tell_off(opened[i]);
         }
     }
-    rv = mw_coalesce_create(stores->host.segments);
+    rv = mw_coalesce_create(stores_coalesce(stores) ? stores->host.segments
+                                                    : NULL);
     if (rv != APR_SUCCESS) {
         ap_log_error(APLOG_MARK, APLOG_ERR, rv, ap_server_conf,
                      "no shared memory to count waiting requests: each goes to "

@@ -19,6 +19,7 @@ from harness.herd import busy_workers, cpu_seconds, kill, owner_of, status_of
 from harness.origin import cacheable
 from harness.server import wait_for
 from test_basic import noise, pieces
+from test_poisoning import KNOWN_USERS
 
 pytestmark = [pytest.mark.mpm]
 
@@ -451,7 +452,8 @@ def test_unstorable_page_frees_the_others_before_it_is_over(
 
 
 @pytest.mark.parametrize("fault", ["get error", "set error", "set_begin error",
-                                   "set_write enospc", "set_commit error"])
+                                   "set_write enospc", "set_commit error",
+                                   "set_commit error=EGENERAL"])
 @pytest.mark.errors
 def test_store_that_fails_makes_no_queue(httpd, origin, path, fault):
     names = names_of(2, 80, provider=STORES)
@@ -471,6 +473,71 @@ def test_store_that_fails_makes_no_queue(httpd, origin, path, fault):
             gates[1].open()
         herd.all_right(noise(200000), timeout=SOON)
     assert origin.count(page) == 18
+
+
+def together(server, origin, page, reply, meanwhile):
+    """Of a herd one fetches, the others wait.  When MEANWHILE is done and that
+    fetch is over, they ask the origin together."""
+    first, rest = Gate(), Gate()
+    origin.on(page, Turns(reply.with_(gate=first), reply.with_(gate=rest)))
+    herd = meet(server, page, 9)
+    herd.wait_busy()
+    asked(origin, page, 1)
+    assert origin.count(page) == 1
+    meanwhile()
+    first.open()
+    asked(origin, page, 9)
+    rest.open()
+    herd.all_right(reply.body, timeout=SOON)
+
+
+@pytest.mark.errors
+def test_store_that_fails_meanwhile_makes_no_queue(httpd, origin, path):
+    names = names_of(2, 80, provider=STORES)
+    names.update(STORE=settings.store, KIND="faulty", OPTIONS=LONG)
+    server = httpd(CONF, names, extra=MODULES)
+    together(server, origin, path(), cacheable(noise(3000)),
+             lambda: write(server, "get error"))
+
+
+@pytest.mark.errors
+def test_open_breaker_makes_no_queue(httpd, origin, path):
+    names = names_of(2, 80, provider=STORES)
+    names.update(STORE=settings.store, KIND="faulty_remote", OPTIONS=LONG)
+    server = httpd(CONF, names, extra=MODULES)
+    page, other, gate = path(), path("other"), Gate()
+    origin.page(other, b"x")
+
+    def go_down():
+        write(server, *[f"{slot} error=ECONNREFUSED"
+                        for slot in ("get", "set", "set_begin", "set_commit")])
+        for n in range(9):
+            server.get(f"{other}?{n}")
+        assert "open" in status_of(server)["CachemwStore-tested-State"]
+
+    together(server, origin, page, cacheable(noise(3000)), go_down)
+    origin.page(page, b"x", gate=gate)
+    herd = meet(server, page, 9)
+    asked(origin, page, 18)
+    gate.open()
+    herd.all_right(b"x", timeout=SOON)
+
+
+def test_full_store_makes_no_queue(httpd, origin, path):
+    """Its space for what is being stored is taken by pages that do not come to
+    an end."""
+    server = httpd(CONF, names_of(2, 80, provider=provider_conf(
+        f"memory size=4M {LONG}")))
+    large, slow, gates = noise(900000), Herd(server), [Gate(), Gate(), Gate()]
+    for n, gate in enumerate(gates):
+        origin.on(path(f"slow{n}"), cacheable(
+            [large[:800000], gate, large[800000:]], length=len(large)))
+        slow.send(path(f"slow{n}"))
+        gate.wait_reached()
+    together(server, origin, path(), cacheable(large), lambda: None)
+    for gate in gates:
+        gate.open()
+    slow.all_right(large, timeout=SOON)
 
 
 # ---- how long, and how many --------------------------------------------------
@@ -712,6 +779,28 @@ def test_page_that_is_always_stale_makes_no_queue(quick_server, origin, path):
     wait_for(lambda: origin.count(page) == 13
              or not any(x.is_alive() for x in herd.visits),
              "all to ask or to be answered", SOON)
+    rest.open()
+    herd.all_right(b"old", timeout=SOON)
+
+
+def test_page_checked_for_one_visitor_alone_makes_no_queue(httpd, origin,
+                                                           path):
+    """What httpd makes of a cookie tells visitors apart, not the look-up: a
+    304 for one of them amends nothing."""
+    server = httpd(CONF, names_of(2, 80, more=KNOWN_USERS))
+    page, first, rest = path(), Gate(), Gate()
+    vary = ("Vary", "X-User")
+    origin.on(page, Reply(b"old", [("Cache-Control", "max-age=0"), vary],
+                          etag='"v1"'))
+    server.get(page)
+    same = Reply(b"old", [("Cache-Control", "max-age=60"), vary], etag='"v1"')
+    origin.on(page, Turns(same.with_(gate=first), same.with_(gate=rest)))
+    herd = meet(server, page, 12, [("Cookie", "sid=alice")])
+    herd.wait_busy()
+    asked(origin, page, 2)
+    assert origin.count(page) == 2
+    first.open()
+    asked(origin, page, 13)
     rest.open()
     herd.all_right(b"old", timeout=SOON)
 
