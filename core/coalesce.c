@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include "ap_mpm.h"
 #include "apr_strings.h"
 #include "util_filter.h"
 
@@ -83,22 +84,19 @@ void mw_coalesce_child_init(void)
     waiters_slot = mw_waiters_open(waiters, getpid(), mpm_generation());
 }
 
-static void store_bury(void *baton, mw_store_t *store)
+void mw_coalesce_bury(pid_t pid)
+{
+    if (waiters != NULL) {
+        mw_waiters_close(waiters, pid);
+    }
+}
+
+void mw_coalesce_bury_in(mw_store_t *store, pid_t pid)
 {
     mw_state_t *state = mw_store_state(store);
 
     if (state != NULL) {
-        mw_marks_release_dead(state, *(const pid_t *)baton);
-    }
-}
-
-void mw_coalesce_child_status(server_rec *s, pid_t pid, ap_generation_t gen,
-                              int slot, mpm_child_status status)
-{
-    (void)s, (void)gen, (void)slot;
-    if (status == MPM_CHILD_EXITED && pid > 0 && waiters != NULL) {
-        mw_config_each_store(store_bury, &pid);
-        mw_waiters_close(waiters, pid);
+        mw_marks_release_dead(state, pid);
     }
 }
 

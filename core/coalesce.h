@@ -15,21 +15,23 @@
 #ifndef MW_COALESCE_H
 #define MW_COALESCE_H
 
-#include "ap_mpm.h"
 #include "cache_request.h"
 
-/** Registers the filter below; with the hooks. */
+/** With the hooks: registers the filter that sees what never passes those of
+ *  mod_cache. */
 void mw_coalesce_register(void);
 
 /** post_config: make what the children share, within a generation of segments.
  *  NULL: nobody is to wait, no store wants it. */
 apr_status_t mw_coalesce_create(mw_segments_t *segments);
 
+/** child_init: reads the MPM's limits. */
 void mw_coalesce_child_init(void);
 
-/** child_status hook: who waits for a dead child's fetch need not wait on. */
-void mw_coalesce_child_status(server_rec *s, pid_t pid, ap_generation_t gen,
-                              int slot, mpm_child_status status);
+/** Parent: a child is dead, so its requests wait no longer. */
+void mw_coalesce_bury(pid_t pid);
+/** Likewise for each store: who waits for its fetches need not wait on. */
+void mw_coalesce_bury_in(mw_store_t *store, pid_t pid);
 
 /**
  * After a look-up for a GET that found nothing, or nothing that is fresh

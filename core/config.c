@@ -330,6 +330,21 @@ void mw_config_child_init(apr_pool_t *pchild, server_rec *s)
     mw_coalesce_child_init();
 }
 
+static void config_bury_in(void *baton, mw_store_t *store)
+{
+    mw_coalesce_bury_in(store, *(const pid_t *)baton);
+}
+
+void mw_config_child_status(server_rec *s, pid_t pid, ap_generation_t gen,
+                            int slot, mpm_child_status status)
+{
+    (void)s, (void)gen, (void)slot;
+    if (status == MPM_CHILD_EXITED && pid > 0) {
+        mw_stores_each(config_stores, config_bury_in, &pid);
+        mw_coalesce_bury(pid);
+    }
+}
+
 void mw_config_test(apr_pool_t *pconf, server_rec *s)
 {
     const apr_array_header_t *names = mw_stores_providers(pconf);

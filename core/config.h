@@ -8,6 +8,7 @@
 #ifndef MW_CONFIG_H
 #define MW_CONFIG_H
 
+#include "ap_mpm.h"
 #include "httpd.h"
 #include "http_config.h"
 
@@ -40,6 +41,8 @@ int mw_config_check(apr_pool_t *pconf, apr_pool_t *plog, apr_pool_t *ptemp,
 int mw_config_post(apr_pool_t *pconf, apr_pool_t *plog, apr_pool_t *ptemp,
                    server_rec *s);
 void mw_config_child_init(apr_pool_t *pchild, server_rec *s);
+void mw_config_child_status(server_rec *s, pid_t pid, ap_generation_t gen,
+                            int slot, mpm_child_status status);
 /** With -D DUMP_CACHEMW_OPTIONS: print the options of every provider. */
 void mw_config_test(apr_pool_t *pconf, server_rec *s);
 
