@@ -370,8 +370,15 @@ def test_killed_child_among_1000_workers(httpd, origin, path):
         assert time.monotonic() - began < 3.5
 
 
+ROOM_FOR_NEW_CHILDREN = """
+<IfModule !mpm_prefork_module>
+    ServerLimit 4
+</IfModule>
+"""
+
+
 def test_graceful_restart_while_a_herd_waits(httpd, origin, path):
-    server = httpd(CONF, names_of(2, 80))
+    server = httpd(CONF, names_of(2, 80, more=ROOM_FOR_NEW_CHILDREN))
     page, gate = path(), Gate()
     origin.page(page, b"x", gate=gate)
     herd = meet(server, page, 15)
