@@ -173,7 +173,7 @@ apr_status_t mw_lookup_response(mw_handle_t *handle, request_rec *r)
 apr_status_t mw_lookup_again(mw_handle_t *handle, request_rec *r)
 {
     if (handle->entry.body != NULL) {
-        apr_brigade_destroy(handle->entry.body);
+        apr_brigade_cleanup(handle->entry.body);
     }
     memset(&handle->entry, 0, sizeof(handle->entry));
     memset(&handle->head, 0, sizeof(handle->head));

@@ -117,21 +117,6 @@ static int request_comes_from(const request_rec *r, const request_rec *first)
     return r != NULL;
 }
 
-static apr_status_t turn_drop(void *baton)
-{
-    mw_turn_t *turn = baton;
-    mw_turn_t **at = &turn->chain->turns;
-
-    mw_mark_release(turn->state, &turn->key, turn->token);
-    while (*at != NULL && *at != turn) {
-        at = &(*at)->next;
-    }
-    if (*at != NULL) {
-        *at = turn->next;
-    }
-    return APR_SUCCESS;
-}
-
 /* Known before anybody is woken by the mark. */
 static void turn_tell(const mw_turn_t *turn, mw_fetched_e what)
 {
@@ -147,27 +132,26 @@ static void turn_tell(const mw_turn_t *turn, mw_fetched_e what)
     }
 }
 
-void mw_coalesce_end(request_rec *r, mw_fetched_e what)
+static void turn_end(mw_turn_t *turn, mw_fetched_e what)
 {
-    mw_turn_t *turn = chain_of(r)->turns;
+    mw_turn_t **at = &turn->chain->turns;
 
-    while (turn != NULL) {
-        mw_turn_t *next = turn->next;
-
-        if (request_comes_from(r, turn->r)) {
-            turn_tell(turn, what);
-            apr_pool_cleanup_run(turn->r->pool, turn, turn_drop);
-        }
-        turn = next;
+    turn_tell(turn, what);
+    mw_mark_release(turn->state, &turn->key, turn->token);
+    while (*at != NULL && *at != turn) {
+        at = &(*at)->next;
+    }
+    if (*at != NULL) {
+        *at = turn->next;
     }
 }
 
-void mw_coalesce_end_unstored(request_rec *r)
+static mw_fetched_e unstored_means(const request_rec *r)
 {
-    mw_coalesce_end(r, r->connection->aborted || r->status == HTTP_NOT_MODIFIED
-                               || r->status == HTTP_PARTIAL_CONTENT
-                           ? MW_FETCHED_NOTHING
-                           : MW_FETCHED_UNSTORABLE);
+    return r->connection->aborted || r->status == HTTP_NOT_MODIFIED
+                   || r->status == HTTP_PARTIAL_CONTENT
+               ? MW_FETCHED_NOTHING
+               : MW_FETCHED_UNSTORABLE;
 }
 
 static int request_is_storing(const request_rec *r)
@@ -184,6 +168,41 @@ static int request_is_storing(const request_rec *r)
         }
     }
     return 0;
+}
+
+/* With the request's pool: it was cut off while it was stored, or its response
+ * has gone around all filters (a script that writes its own header). */
+static apr_status_t turn_drop(void *baton)
+{
+    mw_turn_t *turn = baton;
+    const request_rec *last = turn->r;
+
+    while (last->next != NULL) {
+        last = last->next;
+    }
+    turn_end(turn, request_is_storing(last) ? MW_FETCHED_NOTHING
+                                            : unstored_means(last));
+    return APR_SUCCESS;
+}
+
+void mw_coalesce_end(request_rec *r, mw_fetched_e what)
+{
+    mw_turn_t *turn = chain_of(r)->turns;
+
+    while (turn != NULL) {
+        mw_turn_t *next = turn->next;
+
+        if (request_comes_from(r, turn->r)) {
+            apr_pool_cleanup_kill(turn->r->pool, turn, turn_drop);
+            turn_end(turn, what);
+        }
+        turn = next;
+    }
+}
+
+void mw_coalesce_end_unstored(request_rec *r)
+{
+    mw_coalesce_end(r, unstored_means(r));
 }
 
 /* Behind mod_cache's filters: what comes by and is not being stored by now will
@@ -328,6 +347,7 @@ apr_status_t mw_coalesce(mw_handle_t *handle, request_rec *r, apr_status_t rv)
     if (waiters == NULL || !settings->coalesce || r->header_only
         || !mw_store_is_usable(handle->store)
         || apr_table_get(r->headers_in, "Authorization") != NULL
+        || apr_table_get(r->headers_in, "Upgrade") != NULL
         || !mw_fresh_request_is_plain(r) || is_fresh(handle, r, rv)
         || (rv != APR_SUCCESS && rv != APR_NOTFOUND)) {
         return rv;

@@ -458,6 +458,37 @@ def test_unstorable_page_frees_the_others_before_it_is_over(
     first.all_right(noise(20000) + b"end")
 
 
+SCRIPT = """#!/bin/sh
+echo >> "$0.begun"
+gate=first; [ -e "$0.first" ] && gate=rest
+until [ -e "$0.$gate" ]; do sleep 0.05; done
+printf 'HTTP/1.1 200 OK\\r\\nContent-Length: 1\\r\\n\\r\\nx'
+"""
+
+
+def test_script_that_goes_around_all_filters_is_not_queued_for(httpd):
+    """nph-: what it writes goes to the connection as it is"""
+    server = httpd(
+        CONF, names_of(2, 80, more="""<Directory "@DIR@/htdocs/local">
+            Options +ExecCGI
+            SetHandler cgi-script
+        </Directory>"""),
+        extra=["cachemw", "cgi" if settings.mpm == "prefork" else "cgid"])
+    server.file("/local/nph-x.cgi", SCRIPT)
+    script = server.dir / "htdocs/local/nph-x.cgi"
+    begun = script.with_name("nph-x.cgi.begun")
+    begun.write_text("")
+    for one, mode in (script, 0o755), (begun, 0o666):
+        one.chmod(mode)
+    herd = meet(server, "/local/nph-x.cgi", 8)
+    herd.wait_busy()
+    wait_for(lambda: begun.read_text() == "\n", "the first one")
+    script.with_name("nph-x.cgi.first").write_text("")
+    wait_for(lambda: begun.read_text() == "\n" * 8, "all of them", SOON)
+    script.with_name("nph-x.cgi.rest").write_text("")
+    herd.all_right(b"x", timeout=SOON)
+
+
 @pytest.mark.parametrize("fault", ["get error", "set error", "set_begin error",
                                    "set_write enospc", "set_commit error",
                                    "set_commit error=EGENERAL"])
@@ -914,6 +945,20 @@ def test_who_wants_no_stored_page_waits_for_nobody(server, origin, path,
     other = meet(server, page, 1, [header])
     asked(origin, page, 2)
     other.all_right(b"x", timeout=SOON)
+    gate.open()
+    herd.all_right(b"x", timeout=SOON)
+
+
+def test_who_wants_another_protocol_neither_waits_nor_is_waited_for(
+        server, origin, path):
+    page, gate = path(), Gate()
+    origin.on(page, lambda req: cacheable(
+        b"x", gate=gate if req.get("X-Socket") else None))
+    upgrade = [("X-Socket", "1"), ("Upgrade", "websocket"),
+               ("Connection", "Upgrade")]
+    herd = meet(server, page, 5, upgrade)
+    asked(origin, page, 5)
+    meet(server, page, 5).all_right(b"x", timeout=SOON)
     gate.open()
     herd.all_right(b"x", timeout=SOON)
 
