@@ -39,18 +39,12 @@ static mw_store_t *adapter_store(const mw_server_t *server)
 
 int mw_cache_adapter_note_lookup(request_rec *r, int lookup)
 {
-    mw_store_t *store = adapter_store(mw_config_server(r->server));
-    mw_request_t *state;
-
     if (r->prev != NULL) {
         /* mod_cache's filter does not see what comes of a redirect. */
         mw_coalesce_end_unstored(r->prev);
     }
-    if (store != NULL) {
-        state = mw_request_state(r);
-        state->is_lookup = lookup;
-        state->is_noted = 1;
-        state->epoch = mw_epoch_now(mw_store_state(store));
+    if (lookup) {
+        mw_request_state(r)->is_lookup = 1;
     }
     return DECLINED;
 }
@@ -67,11 +61,17 @@ static int request_is_to_be_stored(const request_rec *r)
 
 int mw_cache_adapter_note_store(request_rec *r, int lookup)
 {
-    mw_request_t *state =
-        ap_get_module_config(r->request_config, &cachemw_module);
+    mw_store_t *store = adapter_store(mw_config_server(r->server));
+    mw_request_t *state;
 
     (void)lookup;
-    if (state != NULL && state->handles == NULL && request_is_to_be_stored(r)) {
+    if (store == NULL) {
+        return DECLINED;
+    }
+    state = mw_request_state(r);
+    state->is_noted = 1;
+    state->epoch = mw_epoch_now(mw_store_state(store));
+    if (state->handles == NULL && request_is_to_be_stored(r)) {
         state->asked = apr_table_copy(r->pool, r->headers_in);
     }
     return DECLINED;
@@ -187,8 +187,8 @@ static apr_status_t adapter_recall_body(cache_handle_t *h, apr_pool_t *p,
     return APR_SUCCESS;
 }
 
-/* The purge epoch from before the request went to the origin: a request that
- * mod_cache did not look up (no-cache) goes by when it came in. */
+/* The purge epoch from before the request went to the origin: also of one that
+ * mod_cache did not look up (no-cache). */
 static apr_uint64_t adapter_epoch(const mw_handle_t *handle, request_rec *r)
 {
     const mw_handle_t *looked = mw_handle_of_lookup(r, &handle->plain);

@@ -27,8 +27,9 @@ int mw_cache_adapter_bind(void);
  *  always DECLINED. */
 int mw_cache_adapter_note_lookup(request_rec *r, int lookup);
 
-/** Quick handler that runs after mod_cache's and, where that stores a response
- *  without having looked it up, notes what was asked; always DECLINED. */
+/** Quick handler that runs after mod_cache's, so for no hit of its: notes the
+ *  purge epoch and, where mod_cache stores a response without having looked it
+ *  up, what was asked; always DECLINED. */
 int mw_cache_adapter_note_store(request_rec *r, int lookup);
 
 /** cache_status hook: counts revalidations. */

@@ -51,8 +51,11 @@ static apr_status_t lookup_get(mw_handle_t *handle, request_rec *r,
 /* What was got under the plain key is a Vary record: keep it. */
 static apr_status_t lookup_keep_record(mw_handle_t *handle, request_rec *r)
 {
-    if (mw_vary_decode(handle->entry.head, handle->entry.head_len, r->pool,
-                       &handle->record)
+    const cachemw_entry_t *entry = &handle->entry;
+
+    if ((mw_store_wants_checksum(handle->store) ? mw_vary_decode
+                                                : mw_vary_decode_own)(
+            entry->head, entry->head_len, r->pool, &handle->record)
         != APR_SUCCESS) {
         handle->record = NULL;
         return lookup_damaged(handle, r, &handle->plain);
@@ -78,7 +81,8 @@ static const char *lookup_encoding(const mw_handle_t *handle, request_rec *r)
 {
     apr_table_t *headers = handle->head.headers;
 
-    return apr_table_get(headers, "Content-Encoding") != NULL
+    return handle->head.may_be_encoded
+                   && apr_table_get(headers, "Content-Encoding") != NULL
                ? apr_table_getm(r->pool, headers, "Content-Encoding")
                : NULL;
 }

@@ -57,8 +57,8 @@ typedef struct mw_turn_t mw_turn_t;
 /** What is kept with a request. */
 typedef struct mw_request_t {
     mw_handle_t *handles; /**< newest first */
-    apr_uint64_t epoch;   /**< purge epoch when it came in, */
-    int is_noted;         /**< if our quick handler saw it */
+    apr_uint64_t epoch;   /**< purge epoch when mod_cache let it pass, */
+    int is_noted;         /**< if our quick handler saw that */
     apr_table_t *asked;   /**< not looked up: its fields when mod_cache decided
                                to store the response all the same */
     int is_lookup;        /**< a subrequest that only looks */
@@ -112,7 +112,7 @@ int mw_entry_id_fits(const cachemw_id_t *id, const cachemw_key_t *key);
 /** @} */
 
 /** The state of this request, or of the one before it that our quick handler
- *  saw; NULL when there is none. */
+ *  has noted; NULL when there is none. */
 const mw_request_t *mw_request_noted(const request_rec *r);
 
 /** A call in the request's pool; the deadline is the store's own. */

@@ -148,7 +148,8 @@ void mw_frame_seal(unsigned char *bytes, apr_size_t length)
     }
 }
 
-mw_head_kind_e mw_head_kind(const void *bytes, apr_size_t length)
+static APR_INLINE mw_head_kind_e frame_kind(const void *bytes,
+                                            apr_size_t length)
 {
     const unsigned char *p = bytes;
 
@@ -160,13 +161,19 @@ mw_head_kind_e mw_head_kind(const void *bytes, apr_size_t length)
     return p[5] == MW_HEAD_RESPONSE || p[5] == MW_HEAD_VARY ? p[5] : 0;
 }
 
-const unsigned char *mw_frame_open(const void *bytes, apr_size_t length,
-                                   mw_head_kind_e kind,
-                                   const unsigned char **end)
+mw_head_kind_e mw_head_kind(const void *bytes, apr_size_t length)
+{
+    return frame_kind(bytes, length);
+}
+
+static APR_INLINE const unsigned char *frame_open(const void *bytes,
+                                                  apr_size_t length,
+                                                  mw_head_kind_e kind,
+                                                  const unsigned char **end)
 {
     const unsigned char *p = bytes;
 
-    if (mw_head_kind(bytes, length) != kind) {
+    if (frame_kind(bytes, length) != kind) {
         return NULL;
     }
     *end = p + length;
@@ -177,6 +184,13 @@ const unsigned char *mw_frame_open(const void *bytes, apr_size_t length,
         }
     }
     return p + MW_FRAME_START;
+}
+
+const unsigned char *mw_frame_open(const void *bytes, apr_size_t length,
+                                   mw_head_kind_e kind,
+                                   const unsigned char **end)
+{
+    return frame_open(bytes, length, kind, end);
 }
 
 /* --- sixteen bytes at a time --------------------------------------------- */
@@ -481,10 +495,11 @@ static int parts_find(mw_head_t *head, fields_t *fields, const unsigned char *p,
 
 /*
  * The fields into the table; 0 when something is wrong with them. Their bytes
- * have been checked, save that each string must end where its length says.
+ * have been checked, save that each string must end where its length says:
+ * those of our own do.
  */
-static int fields_read(apr_table_t *table, const fields_t *fields,
-                       apr_int64_t body_len)
+static APR_INLINE int fields_read(mw_head_t *head, const fields_t *fields,
+                                  apr_int64_t body_len, int is_own)
 {
     const unsigned char *lengths = fields->lengths;
     const unsigned char *lengths_end = (const unsigned char *)fields->names;
@@ -495,14 +510,17 @@ static int fields_read(apr_table_t *table, const fields_t *fields,
         apr_size_t name_len = mw_wire_get16(lengths);
         apr_size_t value_len = mw_wire_get32(lengths + 2);
 
-        if (!name_len || name_len >= (apr_size_t)(names_end - name)
-            || value_len >= (apr_size_t)(values_end - value) || name[name_len]
-            || value[value_len]
+        if (name_len >= (apr_size_t)(names_end - name)
+            || value_len >= (apr_size_t)(values_end - value)
+            || (!is_own && (!name_len || name[name_len] || value[value_len]))
             || (field_is_framing(name_len)
                 && !framing_agrees(name, value, &body_len))) {
             return 0;
         }
-        apr_table_addn(table, name, value);
+        if (name_len == sizeof("Content-Encoding") - 1) {
+            head->may_be_encoded = 1;
+        }
+        apr_table_addn(head->headers, name, value);
         name += name_len + 1;
         value += value_len + 1;
     }
@@ -518,14 +536,14 @@ static int fields_are_clean(const fields_t *fields)
                                fields->count);
 }
 
-static apr_status_t head_decode(const void *bytes, apr_size_t length,
-                                apr_off_t body_len, int is_own,
-                                apr_pool_t *pool, mw_head_t *head)
+static APR_INLINE apr_status_t head_decode(const void *bytes, apr_size_t length,
+                                           apr_off_t body_len, int is_own,
+                                           apr_pool_t *pool, mw_head_t *head)
 {
     const unsigned char *p, *end;
     fields_t fields;
 
-    p = mw_frame_open(bytes, length, MW_HEAD_RESPONSE, &end);
+    p = frame_open(bytes, length, MW_HEAD_RESPONSE, &end);
     if (!p || end - p < RESPONSE_FIXED) {
         return APR_EINCOMPLETE;
     }
@@ -534,9 +552,10 @@ static apr_status_t head_decode(const void *bytes, apr_size_t length,
         || (!is_own && !fields_are_clean(&fields))) {
         return APR_EINCOMPLETE;
     }
+    head->may_be_encoded = 0;
     head->headers = apr_table_make(pool, (int)fields.count + FIELDS_TO_COME);
-    return fields_read(head->headers, &fields, body_len) ? APR_SUCCESS
-                                                         : APR_EINCOMPLETE;
+    return fields_read(head, &fields, body_len, is_own) ? APR_SUCCESS
+                                                        : APR_EINCOMPLETE;
 }
 
 apr_status_t mw_head_decode(const void *bytes, apr_size_t length,

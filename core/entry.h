@@ -70,6 +70,7 @@ typedef struct mw_head_t {
     apr_size_t vary_block_len;
     apr_table_t *headers; /**< the response's header fields; encoding takes
                                   NULL as none, decoding never gives NULL */
+    int may_be_encoded;   /**< decoded: 0 if there is no Content-Encoding */
 } mw_head_t;
 
 /**
@@ -103,8 +104,8 @@ apr_status_t mw_head_decode(const void *bytes, apr_size_t length,
 
 /**
  * The same for bytes of mw_head_encode() that have not left the server's memory
- * since. It has refused characters that no field may have, so they are not
- * looked for again; lengths, terminators and framing are verified as ever.
+ * since. It has refused characters that no field may have and ended each string,
+ * which is not looked for again; lengths and framing are verified as ever.
  */
 apr_status_t mw_head_decode_own(const void *bytes, apr_size_t length,
                                 apr_off_t body_len, apr_pool_t *pool,

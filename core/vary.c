@@ -46,10 +46,47 @@ int mw_vary_same_fields(const apr_array_header_t *a,
     return 1;
 }
 
+/*
+ * Keyed, for who makes up values should not find two blocks with one digest;
+ * but nobody sees digests, and one that two share costs no more than misses. So
+ * a multiplication for sixteen bytes does, at a third of what SipHash costs.
+ */
+#ifdef __SIZEOF_INT128__
+
+static apr_uint64_t fold(apr_uint64_t a, apr_uint64_t b)
+{
+    unsigned __int128 product = (unsigned __int128)a * b;
+
+    return (apr_uint64_t)product ^ (apr_uint64_t)(product >> 64);
+}
+
+static apr_uint64_t digest_fold(const unsigned char *p, apr_size_t length,
+                                const unsigned char key[EPOCH_LEN])
+{
+    const apr_uint64_t first = mw_wire_get64(key);
+    const apr_uint64_t second = mw_wire_get64(key + 8);
+    apr_uint64_t sum = fold(first ^ length, second | 1);
+    unsigned char rest[16] = { 0 };
+
+    for (; length >= sizeof(rest); p += sizeof(rest), length -= sizeof(rest)) {
+        sum =
+            fold(mw_wire_get64(p) ^ first ^ sum, mw_wire_get64(p + 8) ^ second);
+    }
+    memcpy(rest, p, length);
+    sum = fold(mw_wire_get64(rest) ^ first ^ sum,
+               mw_wire_get64(rest + 8) ^ second);
+    return fold(sum ^ second, first | 1);
+}
+
+#else
+#define digest_fold apr_siphash24
+#endif
+
 void mw_vary_digest(const mw_vary_t *record, const char *block,
                     apr_size_t length, mw_digest_t *digest)
 {
-    mw_wire_put64(digest->bytes, apr_siphash24(block, length, record->epoch));
+    mw_wire_put64(digest->bytes, digest_fold((const unsigned char *)block,
+                                             length, record->epoch));
 }
 
 void mw_vary_key(const cachemw_key_t *plain, const mw_vary_t *record,
@@ -244,9 +281,10 @@ static void array_around(apr_array_header_t *array, const void *elts, int n,
     array->elts = (char *)elts;
 }
 
-/* The fields, which fill the bytes up to end exactly; 0: they do not. */
-static int names_read(const char **names, apr_uint32_t count, const char *p,
-                      const char *end)
+/* The fields, which fill the bytes up to end exactly; 0: they do not. Those of
+ * our own are what fields may be. */
+static APR_INLINE int names_read(const char **names, apr_uint32_t count,
+                                 const char *p, const char *end, int is_own)
 {
     const char *last = NULL;
 
@@ -254,7 +292,7 @@ static int names_read(const char **names, apr_uint32_t count, const char *p,
         return 0;
     }
     for (; count && p < end; count--) {
-        apr_size_t length = field_length(p, last);
+        apr_size_t length = is_own ? strlen(p) : field_length(p, last);
 
         if (!length) {
             return 0;
@@ -265,8 +303,9 @@ static int names_read(const char **names, apr_uint32_t count, const char *p,
     return !count && p == end;
 }
 
-apr_status_t mw_vary_decode(const void *bytes, apr_size_t length,
-                            apr_pool_t *pool, mw_vary_t **record)
+static APR_INLINE apr_status_t vary_decode(const void *bytes, apr_size_t length,
+                                           int is_own, apr_pool_t *pool,
+                                           mw_vary_t **record)
 {
     const unsigned char *p, *end;
     apr_uint32_t fields, variants;
@@ -295,10 +334,23 @@ apr_status_t mw_vary_decode(const void *bytes, apr_size_t length,
     array_around(&made->variants, end, (int)variants, sizeof(mw_digest_t),
                  pool);
     array_around(&made->fields, made->names, (int)fields, sizeof(char *), pool);
-    if (!names_read(made->names, fields, (const char *)p, (const char *)end)
+    if (!names_read(made->names, fields, (const char *)p, (const char *)end,
+                    is_own)
         || !numbers_are_valid(&made->record)) {
         return APR_EINCOMPLETE;
     }
     *record = &made->record;
     return APR_SUCCESS;
+}
+
+apr_status_t mw_vary_decode(const void *bytes, apr_size_t length,
+                            apr_pool_t *pool, mw_vary_t **record)
+{
+    return vary_decode(bytes, length, 0, pool, record);
+}
+
+apr_status_t mw_vary_decode_own(const void *bytes, apr_size_t length,
+                                apr_pool_t *pool, mw_vary_t **record)
+{
+    return vary_decode(bytes, length, 1, pool, record);
 }

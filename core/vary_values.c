@@ -180,13 +180,33 @@ static const struct {
               { "x-gzip", 6, GZIP },
               { "x-compress", 10, COMPRESS } };
 #define KNOWN (sizeof(known) / sizeof(known[0]))
-#define KNOWN_NAMES 5 /* those that a block names */
+
+/* The bit of a coding as browsers write it; 0: another one. Comparisons of few
+ * bytes with a constant are no calls. */
+static int coding_bit_usual(const char *name, apr_size_t length)
+{
+    switch (length) {
+    case 2:
+        return memcmp(name, "br", 2) ? 0 : BR;
+    case 4:
+        return !memcmp(name, "gzip", 4)  ? GZIP
+               : memcmp(name, "zstd", 4) ? 0
+                                         : ZSTD;
+    case 7:
+        return memcmp(name, "deflate", 7) ? 0 : DEFLATE;
+    }
+    return 0;
+}
 
 /* The bit of a coding; 0: not one of the known. */
 static int coding_bit(span_t name)
 {
     apr_size_t i, length = span_len(name);
+    int usual = coding_bit_usual(name.start, length);
 
+    if (usual) {
+        return usual;
+    }
     for (i = 0; i < KNOWN; i++) {
         if (known[i].length == length
             && char_lower(*name.start) == *known[i].name
@@ -225,6 +245,22 @@ typedef struct coding_t {
     int refused; /* q=0 */
 } coding_t;
 
+/* Past the parameters that begin here. Apart, like all that is rare, so that
+ * what is usual saves no registers. */
+static const char *__attribute__((noinline))
+parameters_pass(const char *p, int *refused)
+{
+    const char *end = p + strcspn(p, ",");
+
+    *refused = parameters_refuse(p, end);
+    return end;
+}
+
+static const char *__attribute__((noinline)) element_pass(const char *p)
+{
+    return p + strcspn(p, ",");
+}
+
 /* The next coding of a value; elements that are none are passed over. */
 static APR_INLINE int coding_next(const char **cursor, coding_t *coding)
 {
@@ -244,10 +280,7 @@ static APR_INLINE int coding_next(const char **cursor, coding_t *coding)
         }
         coding->refused = 0;
         if (*p == ';') {
-            const char *parameters = p;
-
-            p += strcspn(p, ",");
-            coding->refused = parameters_refuse(parameters, p);
+            p = parameters_pass(p, &coding->refused);
         }
         if (end > name && (!*p || *p == ',')) {
             coding->name.start = name;
@@ -255,7 +288,7 @@ static APR_INLINE int coding_next(const char **cursor, coding_t *coding)
             *cursor = p;
             return 1;
         }
-        p += strcspn(p, ",");
+        p = *p ? element_pass(p) : p;
         if (!*p) {
             *cursor = p;
             return 0;
@@ -263,12 +296,10 @@ static APR_INLINE int coding_next(const char **cursor, coding_t *coding)
     }
 }
 
-static int asked_read(void *baton, const char *name, const char *value)
+static void asked_read(mw_asked_t *asked, const char *value)
 {
-    mw_asked_t *asked = baton;
     coding_t coding;
 
-    (void)name;
     asked->has_codings = 1;
     while (coding_next(&value, &coding)) {
         int bit = coding_bit(coding.name);
@@ -276,14 +307,24 @@ static int asked_read(void *baton, const char *name, const char *value)
         asked->named |= bit;
         asked->refused |= coding.refused ? bit : 0;
     }
-    return 1;
 }
 
 mw_asked_t mw_vary_asked(const apr_table_t *request)
 {
+    static const char name[] = "Accept-Encoding";
+    const apr_array_header_t *all = apr_table_elts(request);
+    const apr_table_entry_t *field = (const apr_table_entry_t *)all->elts;
+    const apr_table_entry_t *end = field + all->nelts;
     mw_asked_t asked = { .request = request };
 
-    apr_table_do(asked_read, &asked, request, "Accept-Encoding", NULL);
+    for (; field < end; field++) {
+        /* its first letter, and how it is nearly always written */
+        if (char_lower(*field->key) == 'a'
+            && (!strcmp(field->key, name)
+                || !apr_cstr_casecmp(field->key, name))) {
+            asked_read(&asked, field->val);
+        }
+    }
     return asked;
 }
 
@@ -337,6 +378,9 @@ int mw_vary_acceptable(mw_asked_t asked, const char *content_encoding)
     span_t element = { NULL, NULL };
     int n = 0;
 
+    if (!content_encoding && !asked.refused) {
+        return 1;
+    }
     while (element_next(&cursor, &element)) {
         /* nobody encodes that often; it bounds the work */
         if (++n > 8
@@ -357,16 +401,22 @@ typedef struct buffer_t {
     apr_pool_t *pool;
 } buffer_t;
 
+static void __attribute__((noinline))
+buffer_grow(buffer_t *buffer, apr_size_t n)
+{
+    unsigned char *data;
+
+    buffer->room = 2 * (buffer->len + n);
+    data = apr_palloc(buffer->pool, buffer->room);
+    memcpy(data, buffer->data, buffer->len);
+    buffer->data = data;
+}
+
 /* Make room for n more bytes. */
-static void buffer_reserve(buffer_t *buffer, apr_size_t n)
+static APR_INLINE void buffer_reserve(buffer_t *buffer, apr_size_t n)
 {
     if (buffer->room - buffer->len < n) {
-        unsigned char *data;
-
-        buffer->room = 2 * (buffer->len + n);
-        data = apr_palloc(buffer->pool, buffer->room);
-        memcpy(data, buffer->data, buffer->len);
-        buffer->data = data;
+        buffer_grow(buffer, n);
     }
 }
 
@@ -477,8 +527,9 @@ static void codings_add(buffer_t *buffer, const mw_asked_t *asked)
     apr_size_t i;
 
     wanted &= wanted & COMMON ? COMMON : RARE;
-    for (i = 0; i < KNOWN_NAMES; i++) {
+    for (i = 0; wanted; i++) {
         if (wanted & known[i].bit) {
+            wanted &= ~known[i].bit;
             buffer_separate(buffer, start);
             buffer_add(buffer, known[i].name, known[i].length);
         }
@@ -522,9 +573,10 @@ static void values_add(buffer_t *buffer, const apr_array_header_t *values)
 /* One field. In the four where several occurrences are one list there is one
  * value, if any. */
 static void field_add(buffer_t *buffer, const char *name,
-                      const mw_asked_t *asked, apr_array_header_t *values)
+                      const mw_asked_t *asked)
 {
     apr_size_t length = strlen(name);
+    apr_array_header_t *values;
 
     buffer_add_number(buffer, length);
     buffer_add(buffer, name, length);
@@ -536,7 +588,7 @@ static void field_add(buffer_t *buffer, const char *name,
         }
         return;
     }
-    values->nelts = 0;
+    values = apr_array_make(buffer->pool, 2, sizeof(char *));
     apr_table_do(value_collect, values, asked->request, name, NULL);
     if (values->nelts && name_is_list(name, length)) {
         buffer_add_number(buffer, 1);
@@ -550,13 +602,12 @@ static void field_add(buffer_t *buffer, const char *name,
 const char *mw_vary_block(const apr_array_header_t *fields, mw_asked_t asked,
                           apr_size_t *length, apr_pool_t *pool)
 {
-    apr_array_header_t *values = apr_array_make(pool, 2, sizeof(char *));
     buffer_t buffer = { .room = 256, .pool = pool };
     int i;
 
     buffer.data = apr_palloc(pool, buffer.room);
     for (i = 0; i < fields->nelts; i++) {
-        field_add(&buffer, string_at(fields, i), &asked, values);
+        field_add(&buffer, string_at(fields, i), &asked);
     }
     *length = buffer.len;
     return (const char *)buffer.data;
