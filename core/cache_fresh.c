@@ -82,7 +82,8 @@ int mw_fresh_is(const mw_handle_t *handle, request_rec *r)
 {
     const mw_head_t *head = &handle->head;
     const apr_int64_t age = head_age(head, r);
-    const apr_int64_t limit = request_max_age(r);
+    const apr_int64_t limit =
+        handle->fields & MW_REQUEST_CACHE_CONTROL ? request_max_age(r) : -1;
 
     return !(head->control & (MW_CONTROL_NO_CACHE | MW_CONTROL_INVALIDATED))
            && age < head_lifetime(head) && (limit == -1 || age < limit);

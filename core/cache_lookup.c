@@ -153,11 +153,10 @@ static apr_status_t lookup_response(mw_handle_t *handle, request_rec *r)
 }
 
 /* What is fresh without a doubt is not going to be stored again. */
-static int lookup_is_fresh(const mw_handle_t *handle, const request_rec *r)
+static int lookup_is_fresh(const mw_handle_t *handle, request_rec *r)
 {
-    return handle->head.expire > r->request_time
-           && !(handle->head.control & MW_CONTROL_INVALIDATED)
-           && !(handle->fields & MW_REQUEST_CACHE_CONTROL);
+    return !(handle->fields & MW_REQUEST_CACHE_CONTROL)
+           && mw_fresh_is(handle, r);
 }
 
 apr_status_t mw_lookup_response(mw_handle_t *handle, request_rec *r)

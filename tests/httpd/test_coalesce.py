@@ -729,6 +729,24 @@ def test_stale_page_is_checked_once(server, origin, path, change):
     assert origin.last(page).get("If-None-Match") == '"v1"'
 
 
+@pytest.mark.parametrize("fields", [[("Age", "100")],
+                                    [("Cache-Control", "no-cache")]],
+                         ids=["by-age", "no-cache"])
+def test_page_that_expires_later_but_is_stale_is_checked_once(
+        server, origin, path, fields):
+    page, gate = path(), Gate()
+    origin.on(page, cacheable(b"old", etag='"v1"', headers=fields))
+    server.get(page)
+    origin.page(page, b"new", etag='"v2"', gate=gate)
+    herd = meet(server, page, 12)
+    herd.wait_busy()
+    asked(origin, page, 2)
+    assert origin.count(page) == 2
+    gate.open()
+    herd.all_right(b"new", timeout=SOON)
+    assert origin.count(page) == 2
+
+
 def test_stale_page_is_given_meanwhile_where_it_may(server, origin, path):
     page, gate = path(), Gate()
     primed(server, origin, page, "max-age=0, stale-while-revalidate=60")

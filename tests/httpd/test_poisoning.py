@@ -76,6 +76,27 @@ def test_reload_by_one_user_changes_nobody_elses_page(users, origin, path):
                                                      "hello nobody")
 
 
+def test_check_of_a_page_that_has_aged_elsewhere_stays_the_users(
+        users, origin, path):
+    """It expires later, but is stale by its Age."""
+    page = path()
+    headers = [("Vary", "X-User"), ("X-Greeting", "hello nobody"),
+               ("Age", "100")]
+    origin.on(page, cacheable(b"for nobody", 60, etag='"v1"', headers=headers))
+    ask_as(users, page, "nobody")
+
+    def answer(req):
+        reply = for_user(req)
+        return reply.with_(headers=[*reply.headers, ("Age", "0")])
+
+    origin.on(page, answer)
+    ask_as(users, page, "alice")
+    for _ in range(2):
+        res = ask_as(users, page, "nobody")
+        assert (res.text, res.get("X-Greeting")) == (b"for nobody",
+                                                     "hello nobody")
+
+
 def test_field_that_is_always_taken_away_does_not_prevent_caching(
         module_httpd, quick, origin, path):
     server = module_httpd(SITE + "RequestHeader unset Accept-Encoding\n",
