@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include "ap_mpm.h"
+#include "apr_optional.h"
 #include "apr_strings.h"
 #include "util_filter.h"
 
@@ -15,6 +16,10 @@
 #define COALESCE_UNSTORABLE APR_INT64_C(10000000)
 /* Part of the threads that may wait at once. */
 #define COALESCE_PART 4
+
+/* mod_http2's: how many threads of its own a child may have. */
+APR_DECLARE_OPTIONAL_FN(void, http2_get_num_workers,
+                        (server_rec * s, int *minw, int *maxw));
 
 /** A mark that a request holds. */
 struct mw_turn_t {
@@ -30,6 +35,7 @@ struct mw_turn_t {
 static mw_waiters_t *waiters;
 static int waiters_slot = -1;
 static apr_uint32_t waiters_own;
+static apr_uint32_t waiters_streams; /* instead of own, for those of HTTP/2 */
 static apr_uint32_t waiters_all;
 static ap_filter_rec_t *verdict_filter;
 
@@ -72,7 +78,20 @@ static int mpm_generation(void)
     return number;
 }
 
-void mw_coalesce_child_init(void)
+static apr_uint32_t http2_number(server_rec *s)
+{
+    APR_OPTIONAL_FN_TYPE(http2_get_num_workers) *get =
+        APR_RETRIEVE_OPTIONAL_FN(http2_get_num_workers);
+    int least = 0;
+    int most = 0;
+
+    if (get != NULL) {
+        get(s, &least, &most);
+    }
+    return most > 0 ? (apr_uint32_t)most : 0;
+}
+
+void mw_coalesce_child_init(server_rec *s)
 {
     const apr_uint32_t threads = mpm_number(AP_MPMQ_MAX_THREADS);
 
@@ -81,6 +100,10 @@ void mw_coalesce_child_init(void)
     }
     waiters_all = mpm_number(AP_MPMQ_MAX_DAEMONS) * threads / COALESCE_PART;
     waiters_own = threads > 1 ? threads / COALESCE_PART : 1;
+    waiters_streams = http2_number(s) / COALESCE_PART;
+    if (waiters_streams > waiters_own) {
+        waiters_streams = waiters_own;
+    }
     waiters_slot = mw_waiters_open(waiters, getpid(), mpm_generation());
 }
 
@@ -306,7 +329,10 @@ static int turn_wait(const mw_handle_t *handle, const mw_request_t *chain,
         || (!chain->has_looped && request_is_from_here(r))) {
         return 0;
     }
-    if (!mw_waiters_enter(waiters, waiters_slot, waiters_own, waiters_all)) {
+    if (!mw_waiters_enter(waiters, waiters_slot,
+                          r->connection->master != NULL ? waiters_streams
+                                                        : waiters_own,
+                          waiters_all)) {
         mw_store_count(handle->store, MW_COUNT_CAPPED, 1);
         return 0;
     }

@@ -25,8 +25,8 @@ void mw_coalesce_register(void);
  *  NULL: nobody is to wait, no store wants it. */
 apr_status_t mw_coalesce_create(mw_segments_t *segments);
 
-/** child_init: reads the MPM's limits. */
-void mw_coalesce_child_init(void);
+/** child_init: reads the limits of the MPM and of mod_http2. */
+void mw_coalesce_child_init(server_rec *s);
 
 /** Parent: a child is dead, so its requests wait no longer. */
 void mw_coalesce_bury(pid_t pid);

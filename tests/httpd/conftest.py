@@ -16,7 +16,8 @@ pytest.register_assert_rewrite("harness")
 from harness import Httpd, Origin, settings      # noqa: E402
 
 # mod_http2 refuses to work with prefork
-collect_ignore = ["test_http2.py"] if settings.mpm == "prefork" else []
+collect_ignore = ["test_http2.py", "test_coalesce_http2.py"] \
+    if settings.mpm == "prefork" else []
 
 ALLOWED_SKIPS = settings.source / "tests" / "allowed-skips.txt"
 
