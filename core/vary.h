@@ -138,8 +138,8 @@ apr_status_t mw_vary_encode(const mw_vary_t *record, int checksum,
 apr_status_t mw_vary_decode(const void *bytes, apr_size_t length,
                             apr_pool_t *pool, mw_vary_t **record);
 
-/** The same for bytes of mw_vary_encode() that have not left the server's memory
- *  since; see mw_head_decode_own(). */
+/** The same for bytes of mw_vary_encode() that have not left the server's
+ *  memory since; see mw_head_decode_own(). */
 apr_status_t mw_vary_decode_own(const void *bytes, apr_size_t length,
                                 apr_pool_t *pool, mw_vary_t **record);
 
