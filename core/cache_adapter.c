@@ -43,8 +43,10 @@ int mw_cache_adapter_note_lookup(request_rec *r, int lookup)
         /* mod_cache's filter does not see what comes of a redirect. */
         mw_coalesce_end_unstored(r->prev);
     }
-    if (lookup) {
-        mw_request_state(r)->is_lookup = 1;
+    /* An included page is looked for first, and asked for then. */
+    if (lookup
+        || ap_get_module_config(r->request_config, &cachemw_module) != NULL) {
+        mw_request_state(r)->is_lookup = lookup;
     }
     return DECLINED;
 }
