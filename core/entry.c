@@ -520,6 +520,9 @@ static APR_INLINE int fields_read(mw_head_t *head, const fields_t *fields,
         if (name_len == sizeof("Content-Encoding") - 1) {
             head->may_be_encoded = 1;
         }
+        else if (name_len == sizeof("Age") - 1) {
+            head->may_have_age = 1;
+        }
         apr_table_addn(head->headers, name, value);
         name += name_len + 1;
         value += value_len + 1;
@@ -552,7 +555,7 @@ static APR_INLINE apr_status_t head_decode(const void *bytes, apr_size_t length,
         || (!is_own && !fields_are_clean(&fields))) {
         return APR_EINCOMPLETE;
     }
-    head->may_be_encoded = 0;
+    head->may_be_encoded = head->may_have_age = 0;
     head->headers = apr_table_make(pool, (int)fields.count + FIELDS_TO_COME);
     return fields_read(head, &fields, body_len, is_own) ? APR_SUCCESS
                                                         : APR_EINCOMPLETE;

@@ -71,6 +71,7 @@ typedef struct mw_head_t {
     apr_table_t *headers; /**< the response's header fields; encoding takes
                                   NULL as none, decoding never gives NULL */
     int may_be_encoded;   /**< decoded: 0 if there is no Content-Encoding */
+    int may_have_age;     /**< decoded: 0 if there is no Age */
 } mw_head_t;
 
 /**
