@@ -90,6 +90,18 @@ int mw_fresh_is(const mw_handle_t *handle, request_rec *r)
            && age < head_lifetime(head) && (limit == -1 || age < limit);
 }
 
+int mw_fresh_never(const mw_handle_t *handle, request_rec *r)
+{
+    const mw_head_t *head = &handle->head;
+    const char *field = apr_table_getm(r->pool, head->headers, "Cache-Control");
+    apr_int64_t longer;
+
+    return !(head->control & MW_CONTROL_INVALIDATED)
+           && (head->control & MW_CONTROL_NO_CACHE || head_lifetime(head) <= 0)
+           && !directive_find(field, "stale-while-revalidate", &longer,
+                              r->pool);
+}
+
 int mw_fresh_extend(mw_handle_t *handle, request_rec *r)
 {
     mw_head_t *head = &handle->head;

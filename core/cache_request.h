@@ -140,6 +140,9 @@ apr_status_t mw_lookup_body(mw_handle_t *handle, request_rec *r);
 int mw_fresh_request_is_plain(request_rec *r);
 /** Whether what was found can be answered to such a request. */
 int mw_fresh_is(const mw_handle_t *handle, request_rec *r);
+/** Whether it was not even when it came (max-age=0, no-cache), so that waiting
+ *  for its like is of no use. */
+int mw_fresh_never(const mw_handle_t *handle, request_rec *r);
 /**
  * If what was found is stale and may be used while another request revalidates
  * it (RFC 5861, section 3), make it look fresh to mod_cache, for this request.

@@ -140,15 +140,18 @@ static int request_comes_from(const request_rec *r, const request_rec *first)
     return r != NULL;
 }
 
+static void unstorable_note(mw_state_t *state, const cachemw_key_t *key)
+{
+    const apr_int64_t now = mw_monotonic();
+
+    mw_unstorable_note(state, key, now, now + COALESCE_UNSTORABLE);
+}
+
 /* Known before anybody is woken by the mark. */
 static void turn_tell(const mw_turn_t *turn, mw_fetched_e what)
 {
-    apr_int64_t now;
-
     if (what == MW_FETCHED_UNSTORABLE) {
-        now = mw_monotonic();
-        mw_unstorable_note(turn->state, &turn->key, now,
-                           now + COALESCE_UNSTORABLE);
+        unstorable_note(turn->state, &turn->key);
     }
     else if (what == MW_FETCHED_STORED) {
         mw_unstorable_forget(turn->state, &turn->key);
@@ -390,6 +393,9 @@ apr_status_t mw_coalesce(mw_handle_t *handle, request_rec *r, apr_status_t rv)
         /* The page is stale as soon as it comes, or the store fails. */
         if (rv == APR_SUCCESS ? handle->head.response_time > r->request_time
                               : rv != APR_NOTFOUND) {
+            if (rv == APR_SUCCESS && mw_fresh_never(handle, r)) {
+                unstorable_note(mw_store_state(handle->store), &handle->key);
+            }
             break;
         }
     }

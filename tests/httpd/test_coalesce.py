@@ -843,6 +843,13 @@ def test_page_that_is_always_stale_makes_no_queue(quick_server, origin, path):
     herd.all_right(b"old", timeout=SOON)
 
 
+@pytest.mark.parametrize("control", ["max-age=0", "no-cache"])
+def test_page_that_comes_stale_is_not_queued_for_again(quick_server, origin,
+                                                       path, control):
+    never_queues(quick_server, origin, path(),
+                 Reply(b"x", [("Cache-Control", control)], etag='"v1"'))
+
+
 def test_page_checked_for_one_visitor_alone_makes_no_queue(httpd, origin,
                                                            path):
     """What httpd makes of a cookie tells visitors apart, not the look-up: a
