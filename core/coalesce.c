@@ -14,6 +14,8 @@
 #define COALESCE_LOOP_PREFIX "cachemw-"
 /* How long it is remembered that a page cannot be stored. */
 #define COALESCE_UNSTORABLE APR_INT64_C(10000000)
+/* A look-up and what leads to it take less. */
+#define COALESCE_LATE APR_INT64_C(1000000)
 /* Part of the threads that may wait at once. */
 #define COALESCE_PART 4
 
@@ -119,7 +121,7 @@ void mw_coalesce_bury_in(mw_store_t *store, pid_t pid)
     mw_state_t *state = mw_store_state(store);
 
     if (state != NULL) {
-        mw_marks_release_dead(state, pid);
+        mw_marks_release_dead(state, pid, mw_monotonic());
     }
 }
 
@@ -163,7 +165,7 @@ static void turn_end(mw_turn_t *turn, mw_fetched_e what)
     mw_turn_t **at = &turn->chain->turns;
 
     turn_tell(turn, what);
-    mw_mark_release(turn->state, &turn->key, turn->token);
+    mw_mark_release(turn->state, &turn->key, turn->token, mw_monotonic());
     while (*at != NULL && *at != turn) {
         at = &(*at)->next;
     }
@@ -275,9 +277,10 @@ static void request_mark_loop(request_rec *r, mw_request_t *chain)
     }
 }
 
-/* @return 0 when another one has it */
+/* @return 0 when another one has it
+ * @param ended set: when another one had it */
 static int turn_take(const mw_handle_t *handle, request_rec *r,
-                     mw_request_t *chain, apr_int64_t now)
+                     mw_request_t *chain, apr_int64_t now, apr_int64_t *ended)
 {
     const mw_store_settings_t *settings = mw_store_settings(handle->store);
     mw_turn_t *turn = apr_pcalloc(r->pool, sizeof(*turn));
@@ -285,7 +288,7 @@ static int turn_take(const mw_handle_t *handle, request_rec *r,
     turn->state = mw_store_state(handle->store);
     turn->token = mw_mark_token(getpid());
     if (mw_mark_take(turn->state, &handle->key, turn->token, now,
-                     now + settings->coalesce_timeout)
+                     now + settings->coalesce_timeout, ended)
         != 0) {
         return 0;
     }
@@ -349,9 +352,11 @@ static int is_fresh(const mw_handle_t *handle, request_rec *r, apr_status_t rv)
     return rv == APR_SUCCESS && mw_fresh_is(handle, r);
 }
 
-/* @return non-zero: go on with what was found, or not */
+/* @return non-zero: go on with what was found, or not
+ * @param ended set when the mark was taken: when another one had it */
 static int turn_is_over(mw_handle_t *handle, request_rec *r,
-                        mw_request_t *chain, apr_status_t rv)
+                        mw_request_t *chain, apr_status_t rv,
+                        apr_int64_t *ended)
 {
     mw_state_t *state = mw_store_state(handle->store);
     const apr_int64_t now = mw_monotonic();
@@ -360,11 +365,26 @@ static int turn_is_over(mw_handle_t *handle, request_rec *r,
         return 1;
     }
     if (request_may_lead(r, rv == APR_SUCCESS)
-            ? turn_take(handle, r, chain, now)
+            ? turn_take(handle, r, chain, now, ended)
             : mw_mark_holder(state, &handle->key, now) == 0) {
         return 1;
     }
     return rv == APR_SUCCESS && mw_fresh_extend(handle, r);
+}
+
+/* Another one may have stored the page between the look-up that found none and
+ * the mark's being taken. */
+static apr_status_t turn_look_again(mw_handle_t *handle, request_rec *r,
+                                    apr_status_t rv, apr_int64_t ended)
+{
+    if (ended == 0 || mw_monotonic() - ended > COALESCE_LATE) {
+        return rv;
+    }
+    rv = mw_lookup_again(handle, r);
+    if (is_fresh(handle, r, rv)) {
+        mw_coalesce_end(r, MW_FETCHED_NOTHING);
+    }
+    return rv;
 }
 
 apr_status_t mw_coalesce(mw_handle_t *handle, request_rec *r, apr_status_t rv)
@@ -372,6 +392,7 @@ apr_status_t mw_coalesce(mw_handle_t *handle, request_rec *r, apr_status_t rv)
     const mw_store_settings_t *settings = mw_store_settings(handle->store);
     mw_request_t *chain;
     apr_int64_t until;
+    apr_int64_t ended = 0;
 
     if (waiters == NULL || !settings->coalesce || r->header_only
         || !mw_store_is_usable(handle->store)
@@ -383,12 +404,12 @@ apr_status_t mw_coalesce(mw_handle_t *handle, request_rec *r, apr_status_t rv)
     }
     chain = chain_of(r);
     until = mw_monotonic() + settings->coalesce_timeout;
-    while (!turn_is_over(handle, r, chain, rv)
+    while (!turn_is_over(handle, r, chain, rv, &ended)
            && turn_wait(handle, chain, r, until)) {
         rv = mw_lookup_again(handle, r);
         if (is_fresh(handle, r, rv)) {
             mw_store_count(handle->store, MW_COUNT_COALESCED, 1);
-            break;
+            return rv;
         }
         /* The page is stale as soon as it comes, or the store fails. */
         if (rv == APR_SUCCESS ? handle->head.response_time > r->request_time
@@ -396,8 +417,8 @@ apr_status_t mw_coalesce(mw_handle_t *handle, request_rec *r, apr_status_t rv)
             if (rv == APR_SUCCESS && mw_fresh_never(handle, r)) {
                 unstorable_note(mw_store_state(handle->store), &handle->key);
             }
-            break;
+            return rv;
         }
     }
-    return rv;
+    return turn_look_again(handle, r, rv, ended);
 }

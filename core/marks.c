@@ -20,6 +20,8 @@
  * the owner. Nothing waits for the token, so nothing hangs when it never comes:
  * the claim ends by itself.
  *
+ * A claim that was let go keeps the time of that as its end, without a tag.
+ *
  * Who waits sets the lowest bit first, and sleeps on the claim as it is then:
  * a mark that nobody waits for is released without a system call.
  */
@@ -90,7 +92,7 @@ static void owner_write(mw_mark_t *mark, apr_uint64_t claim, apr_uint64_t owner)
 
 apr_uint64_t mw_mark_take(mw_state_t *state, const cachemw_key_t *key,
                           apr_uint64_t owner, apr_int64_t now,
-                          apr_int64_t expires)
+                          apr_int64_t expires, apr_int64_t *ended)
 {
     mw_mark_t *mark = mark_of(state, key);
     const apr_uint64_t mine = claim_make(owner, expires);
@@ -103,15 +105,19 @@ apr_uint64_t mw_mark_take(mw_state_t *state, const cachemw_key_t *key,
     } while (!__atomic_compare_exchange_n(&mark->claim, &claim, mine, 0,
                                           __ATOMIC_SEQ_CST, __ATOMIC_ACQUIRE));
     owner_write(mark, mine, owner);
+    if (ended != NULL) {
+        *ended = claim_end(claim);
+    }
     return 0;
 }
 
-static void mark_free(mw_mark_t *mark, apr_uint64_t owner)
+static void mark_free(mw_mark_t *mark, apr_uint64_t owner, apr_int64_t now)
 {
+    const apr_uint64_t ended = (apr_uint64_t)now >> TICK_BITS << TIME_SHIFT;
     apr_uint64_t claim = __atomic_load_n(&mark->claim, __ATOMIC_ACQUIRE);
 
     while (claim && owner_read(mark, claim) == owner) {
-        if (__atomic_compare_exchange_n(&mark->claim, &claim, 0, 0,
+        if (__atomic_compare_exchange_n(&mark->claim, &claim, ended, 0,
                                         __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE)) {
             if (claim & WAITED) {
                 mw_futex_wake(&mark->claim);
@@ -122,9 +128,9 @@ static void mark_free(mw_mark_t *mark, apr_uint64_t owner)
 }
 
 void mw_mark_release(mw_state_t *state, const cachemw_key_t *key,
-                     apr_uint64_t owner)
+                     apr_uint64_t owner, apr_int64_t now)
 {
-    mark_free(mark_of(state, key), owner);
+    mark_free(mark_of(state, key), owner, now);
 }
 
 apr_uint64_t mw_mark_token(pid_t pid)
@@ -135,7 +141,7 @@ apr_uint64_t mw_mark_token(pid_t pid)
            | __atomic_add_fetch(&last, 1, __ATOMIC_RELAXED);
 }
 
-void mw_marks_release_dead(mw_state_t *state, pid_t pid)
+void mw_marks_release_dead(mw_state_t *state, pid_t pid, apr_int64_t now)
 {
     int i;
 
@@ -144,7 +150,7 @@ void mw_marks_release_dead(mw_state_t *state, pid_t pid)
             __atomic_load_n(&state->marks[i].owner, __ATOMIC_ACQUIRE);
 
         if (owner >> PID_SHIFT == (apr_uint32_t)pid) {
-            mark_free(&state->marks[i], owner);
+            mark_free(&state->marks[i], owner, now);
         }
     }
 }

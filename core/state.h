@@ -182,18 +182,20 @@ int mw_epoch_is_overtaken(const mw_state_t *state, apr_uint32_t slot,
  *        neither 0 nor MW_MARK_UNNAMED
  * @param now monotonic; @param expires monotonic: a mark at or past it is free,
  *        give or take 32 µs
+ * @param ended NULL, or set when it is taken: when it was let go or ran out
+ *        before, give or take 32 µs; 0: never
  * @return 0 when taken; else the token of who holds it (the caller's own when
  *         that is the caller), or MW_MARK_UNNAMED
  */
 apr_uint64_t mw_mark_take(mw_state_t *state, const cachemw_key_t *key,
                           apr_uint64_t owner, apr_int64_t now,
-                          apr_int64_t expires);
+                          apr_int64_t expires, apr_int64_t *ended);
 /** A new token of this process. */
 apr_uint64_t mw_mark_token(pid_t pid);
 /** Let go and wake who waits; nothing happens when `owner` does not hold it
  *  (any more). */
 void mw_mark_release(mw_state_t *state, const cachemw_key_t *key,
-                     apr_uint64_t owner);
+                     apr_uint64_t owner, apr_int64_t now);
 /** Token of who holds it (or MW_MARK_UNNAMED), 0 when free. */
 apr_uint64_t mw_mark_holder(const mw_state_t *state, const cachemw_key_t *key,
                             apr_int64_t now);
@@ -206,7 +208,7 @@ void mw_mark_wait(mw_state_t *state, const cachemw_key_t *key, apr_int64_t now,
                   apr_int64_t until);
 /** Let go of all that a dead process held. One that died before it could write
  *  its token holds its mark to the end. */
-void mw_marks_release_dead(mw_state_t *state, pid_t pid);
+void mw_marks_release_dead(mw_state_t *state, pid_t pid, apr_int64_t now);
 
 /** @} */
 

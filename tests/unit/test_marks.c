@@ -21,7 +21,7 @@ static apr_uint64_t mark_take(mw_state_t *state, unsigned int number,
 {
     const cachemw_key_t key = key_make(number);
 
-    return mw_mark_take(state, &key, owner, now * TICK, expires * TICK);
+    return mw_mark_take(state, &key, owner, now * TICK, expires * TICK, NULL);
 }
 
 static apr_uint64_t mark_holder(const mw_state_t *state, unsigned int number,
@@ -37,7 +37,7 @@ static void mark_release(mw_state_t *state, unsigned int number,
 {
     const cachemw_key_t key = key_make(number);
 
-    mw_mark_release(state, &key, owner);
+    mw_mark_release(state, &key, owner, 0);
 }
 
 static void test_marks_one_holder(void **state)
@@ -337,7 +337,7 @@ static void mark_sleep_or_release(void *baton, int i)
     while (__atomic_load_n(&all->ready, __ATOMIC_SEQ_CST) < RUNNERS - 1) {
         sched_yield();
     }
-    mw_mark_release(all->state, &key, 111);
+    mw_mark_release(all->state, &key, 111, mw_monotonic());
 }
 
 static sleep_t *sleep_make(mw_state_t *state)
@@ -357,8 +357,8 @@ static void test_marks_release_wakes_threads_and_processes(void **state)
 
     for (round = 0; round < 100; round++) {
         all->ready = all->woken = 0;
-        assert_int_equal(mw_mark_take(*state, &key, 111, mw_monotonic(), LONG),
-                         0);
+        assert_int_equal(
+            mw_mark_take(*state, &key, 111, mw_monotonic(), LONG, NULL), 0);
         if (round % 2) {
             threads_run(RUNNERS, mark_sleep_or_release, all);
         }
@@ -376,13 +376,38 @@ static void test_marks_wait_ends(void **state)
     const apr_int64_t now = mw_monotonic();
 
     mw_mark_wait(*state, &key, now, now + WAIT_LONG);
-    assert_int_equal(mw_mark_take(*state, &key, 111, now, now + 50000), 0);
+    assert_int_equal(mw_mark_take(*state, &key, 111, now, now + 50000, NULL),
+                     0);
     mw_mark_wait(*state, &key, now, now + 1000);
     while (mw_mark_holder(*state, &key, mw_monotonic())) {
         mw_mark_wait(*state, &key, mw_monotonic(), now + WAIT_LONG);
     }
     assert_in_range(mw_monotonic() - now, 50000 - TICK, WAIT_LONG / 2);
-    assert_int_equal(mw_mark_take(*state, &key, 222, mw_monotonic(), LONG), 0);
+    assert_int_equal(
+        mw_mark_take(*state, &key, 222, mw_monotonic(), LONG, NULL), 0);
+}
+
+static void test_marks_tell_when_the_last_one_ended(void **state)
+{
+    const cachemw_key_t key = key_make(1);
+    apr_int64_t ended = -1;
+
+    assert_int_equal(
+        mw_mark_take(*state, &key, 111, 10 * TICK, 50 * TICK, &ended), 0);
+    assert_int_equal(ended, 0);
+    mw_mark_release(*state, &key, 111, 20 * TICK);
+    mw_mark_release(*state, &key, 111, 21 * TICK);
+    assert_int_equal(mw_mark_holder(*state, &key, 20 * TICK), 0);
+    assert_int_equal(
+        mw_mark_take(*state, &key, 222, 30 * TICK, 40 * TICK, &ended), 0);
+    assert_int_equal(ended, 20 * TICK);
+    ended = -1;
+    assert_int_equal(
+        mw_mark_take(*state, &key, 333, 39 * TICK, 90 * TICK, &ended), 222);
+    assert_int_equal(ended, -1);
+    assert_int_equal(
+        mw_mark_take(*state, &key, 333, 60 * TICK, 90 * TICK, &ended), 0);
+    assert_int_equal(ended, 40 * TICK);
 }
 
 /* That somebody waits changes nothing for who holds it. */
@@ -391,13 +416,13 @@ static void test_marks_waited_for_are_the_holders(void **state)
     const cachemw_key_t key = key_make(1);
     const apr_int64_t now = mw_monotonic();
 
-    assert_int_equal(mw_mark_take(*state, &key, 111, now, LONG), 0);
+    assert_int_equal(mw_mark_take(*state, &key, 111, now, LONG, NULL), 0);
     mw_mark_wait(*state, &key, now, now);
     assert_int_equal(mw_mark_holder(*state, &key, now), 111);
-    assert_int_equal(mw_mark_take(*state, &key, 222, now, LONG), 111);
-    mw_mark_release(*state, &key, 222);
+    assert_int_equal(mw_mark_take(*state, &key, 222, now, LONG, NULL), 111);
+    mw_mark_release(*state, &key, 222, now);
     assert_int_equal(mw_mark_holder(*state, &key, now), 111);
-    mw_mark_release(*state, &key, 111);
+    mw_mark_release(*state, &key, 111, now);
     assert_int_equal(mw_mark_holder(*state, &key, now), 0);
 }
 
@@ -414,7 +439,7 @@ static pid_t holder_start(mw_state_t *state)
     for (number = 1; number <= 2; number++) {
         const cachemw_key_t key = key_make(number);
 
-        mw_mark_take(state, &key, mw_mark_token(getpid()), 0, LONG);
+        mw_mark_take(state, &key, mw_mark_token(getpid()), 0, LONG, NULL);
     }
     for (;;) {
         pause();
@@ -435,7 +460,7 @@ static void sleep_or_release_dead(void *baton, int i)
         sched_yield();
     }
     pid = (pid_t)(mw_mark_holder(all->state, &key, 0) >> 32);
-    mw_marks_release_dead(all->state, pid);
+    mw_marks_release_dead(all->state, pid, mw_monotonic());
 }
 
 static void test_marks_of_a_dead_process_are_let_go(void **state)
@@ -443,6 +468,7 @@ static void test_marks_of_a_dead_process_are_let_go(void **state)
     sleep_t *all = sleep_make(*state);
     const apr_uint64_t mine = mw_mark_token(getpid());
     const pid_t pid = holder_start(*state);
+    apr_int64_t now;
 
     assert_int_equal(mark_take(*state, 3, mine, 0, LONG / TICK), 0);
     while (mark_holder(*state, 2, 0) >> 32 != (apr_uint64_t)pid) {
@@ -453,9 +479,10 @@ static void test_marks_of_a_dead_process_are_let_go(void **state)
     assert_int_not_equal(mark_holder(*state, 1, 0), 0);
     processes_run(RUNNERS, sleep_or_release_dead, all);
     assert_int_equal(all->woken, RUNNERS - 1);
-    assert_int_equal(mark_holder(*state, 1, 0), 0);
-    assert_int_equal(mark_holder(*state, 2, 0), 0);
-    assert_int_equal(mark_holder(*state, 3, 0), mine);
+    now = mw_monotonic() / TICK + 1;
+    assert_int_equal(mark_holder(*state, 1, now), 0);
+    assert_int_equal(mark_holder(*state, 2, now), 0);
+    assert_int_equal(mark_holder(*state, 3, now), mine);
 }
 
 static void unstorable_note(mw_state_t *state, unsigned int number,
@@ -533,6 +560,7 @@ int main(void)
         SHARED(test_marks_survive_kills),
         SHARED(test_marks_release_wakes_threads_and_processes),
         SHARED(test_marks_wait_ends),
+        SHARED(test_marks_tell_when_the_last_one_ended),
         SHARED(test_marks_waited_for_are_the_holders),
         SHARED(test_marks_of_a_dead_process_are_let_go),
         SHARED(test_unstorable_for_a_time),
