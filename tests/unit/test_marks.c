@@ -1,5 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
+#ifdef __linux__
+#include <errno.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#endif
 #include <sched.h>
 #include <signal.h>
 #include <sys/wait.h>
@@ -387,6 +394,58 @@ static void test_marks_wait_ends(void **state)
         mw_mark_take(*state, &key, 222, mw_monotonic(), LONG, NULL), 0);
 }
 
+#ifdef __linux__
+/* From here on the kernel knows no futex. @return 0: that cannot be had */
+static int futex_forbid(void)
+{
+    struct sock_filter filter[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_futex, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | ENOSYS),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+    };
+    const struct sock_fprog program = { sizeof(filter) / sizeof(filter[0]),
+                                        filter };
+
+    return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0
+           && prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) == 0;
+}
+
+/* @return how often somebody who waits for 200 ms looks */
+static int waits_without_futex(mw_state_t *state)
+{
+    const cachemw_key_t key = key_make(1);
+    const apr_int64_t until = mw_monotonic() + 200000;
+    int looks = 0;
+
+    if (!futex_forbid()) {
+        return 0;
+    }
+    while (mw_monotonic() < until) {
+        mw_mark_wait(state, &key, mw_monotonic(), until);
+        looks++;
+    }
+    return looks < 250 ? looks : 250;
+}
+
+static void test_marks_are_slept_for_without_a_futex(void **state)
+{
+    const cachemw_key_t key = key_make(1);
+    pid_t pid;
+    int status;
+
+    assert_int_equal(
+        mw_mark_take(*state, &key, 111, mw_monotonic(), LONG, NULL), 0);
+    pid = fork();
+    if (pid == 0) {
+        _exit(waits_without_futex(*state));
+    }
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_true(WIFEXITED(status));
+    assert_in_range(WEXITSTATUS(status), 2, 20);
+}
+#endif
+
 static void test_marks_tell_when_the_last_one_ended(void **state)
 {
     const cachemw_key_t key = key_make(1);
@@ -561,6 +620,9 @@ int main(void)
         SHARED(test_marks_release_wakes_threads_and_processes),
         SHARED(test_marks_wait_ends),
         SHARED(test_marks_tell_when_the_last_one_ended),
+#ifdef __linux__
+        SHARED(test_marks_are_slept_for_without_a_futex),
+#endif
         SHARED(test_marks_waited_for_are_the_holders),
         SHARED(test_marks_of_a_dead_process_are_let_go),
         SHARED(test_unstorable_for_a_time),
