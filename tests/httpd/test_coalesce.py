@@ -712,6 +712,17 @@ def primed(server, origin, page, control="max-age=0"):
     assert server.get(page).body == b"old"
 
 
+def checked_once(server, origin, page, gate, body):
+    """A herd for a stale page: one asks the origin, the others wait for it."""
+    herd = meet(server, page, 20)
+    herd.wait_busy()
+    asked(origin, page, 2)
+    assert origin.count(page) == 2
+    gate.open()
+    herd.all_right(body, timeout=SOON)
+    assert origin.count(page) == 2
+
+
 @pytest.mark.parametrize("change", [False, True], ids=["304", "200"])
 def test_stale_page_is_checked_once(server, origin, path, change):
     page, gate = path(), Gate()
@@ -719,13 +730,7 @@ def test_stale_page_is_checked_once(server, origin, path, change):
     fresh = [("Cache-Control", "max-age=60")]
     origin.on(page, Reply(b"new" if change else b"old", fresh, gate=gate,
                           etag='"v2"' if change else '"v1"'))
-    herd = meet(server, page, 20)
-    herd.wait_busy()
-    asked(origin, page, 2)
-    assert origin.count(page) == 2
-    gate.open()
-    herd.all_right(b"new" if change else b"old", timeout=SOON)
-    assert origin.count(page) == 2
+    checked_once(server, origin, page, gate, b"new" if change else b"old")
     assert origin.last(page).get("If-None-Match") == '"v1"'
 
 
@@ -738,13 +743,7 @@ def test_page_that_expires_later_but_is_stale_is_checked_once(
     origin.on(page, cacheable(b"old", etag='"v1"', headers=fields))
     server.get(page)
     origin.page(page, b"new", etag='"v2"', gate=gate)
-    herd = meet(server, page, 12)
-    herd.wait_busy()
-    asked(origin, page, 2)
-    assert origin.count(page) == 2
-    gate.open()
-    herd.all_right(b"new", timeout=SOON)
-    assert origin.count(page) == 2
+    checked_once(server, origin, page, gate, b"new")
 
 
 def test_stale_page_is_given_meanwhile_where_it_may(server, origin, path):
@@ -784,13 +783,7 @@ def test_stale_page_is_not_given_where_it_may_not(quick_server, origin, path,
     primed(quick_server, origin, page, control)
     threading.Event().wait(age)
     origin.page(page, b"new", etag='"v2"', gate=gate)
-    herd = meet(quick_server, page, 8)
-    herd.wait_busy()
-    asked(origin, page, 2)
-    assert origin.count(page) == 2
-    gate.open()
-    herd.all_right(b"new", timeout=SOON)
-    assert origin.count(page) == 2
+    checked_once(quick_server, origin, page, gate, b"new")
 
 
 def test_stale_page_is_not_given_after_a_change(quick_server, origin, path):
