@@ -125,6 +125,16 @@ apr_status_t mw_index_post_config(mw_index_t *index, apr_int64_t expected,
  */
 apr_status_t mw_index_child_init(mw_index_t *index, apr_pool_t *pchild);
 
+/** Bytes of mw_index_shared(). */
+#define MW_INDEX_SHARED 512
+
+/**
+ * Shared memory beside the index, for what its maker shares between processes:
+ * aligned to 64 bytes, zero in a new index, not NULL after
+ * mw_index_post_config(). The index does not look at it.
+ */
+void *mw_index_shared(mw_index_t *index);
+
 /** @} */
 
 /** @name Looking up @{ */
