@@ -24,36 +24,25 @@ typedef struct found_t {
     apr_uint32_t head_run;
     apr_uint32_t head_len;
     apr_uint32_t head_space;
-    int is_adjacent;       /**< all that is wanted lies in the first run */
     mw_mem_claim_t *claim; /**< the body is pinned */
 } found_t;
 
-/** Copy from a record. Its bytes may be anything, so nothing here trusts. */
-static APR_INLINE void found_fill(const mw_mem_t *mem, apr_uint32_t unit,
-                                  apr_uint64_t serial, apr_size_t key_len,
-                                  int want_body, found_t *found)
+static void found_fill(const mw_mem_t *mem, apr_uint32_t unit,
+                       apr_uint32_t shard, found_t *found)
 {
     const mw_mem_entry_t *entry = mw_mem_entry(mem, unit);
-    apr_uint32_t count = MW_MEM_LOAD(&entry->run.count);
-    apr_uint64_t wanted;
 
-    found->serial = serial;
+    found->serial = entry->serial;
     found->unit = unit;
+    found->shard = shard;
     found->epoch = entry->epoch;
-    found->head_run = MW_MEM_LOAD(&entry->head_run);
+    found->head_run = entry->head_run;
     found->head_len = entry->head_len;
     found->head_space = entry->head_space;
     found->body_len = entry->body_len;
     found->expires = entry->expires;
     found->id = entry->id;
     found->claim = NULL;
-    wanted = want_body ? found->body_len : 0;
-    found->is_adjacent =
-        !found->head_run && wanted <= CACHEMW_PIECE_MAX
-        && found->head_len <= found->head_space
-        && count <= mem->geometry.units - unit
-        && sizeof(*entry) + key_len + found->head_space + wanted
-               <= (apr_uint64_t)count << mem->geometry.unit_shift;
 }
 
 /** A hit writes no more than this, and often not even this. */
@@ -97,9 +86,7 @@ static apr_status_t read_look(mw_mem_t *mem, const cachemw_call_t *call,
         rv = APR_NOTFOUND;
     }
     else if (found) {
-        found_fill(mem, unit, mw_mem_entry(mem, unit)->serial, key->len,
-                   want_body, found);
-        found->shard = shard;
+        found_fill(mem, unit, shard, found);
         found_use(mem, want_body, found);
     }
     mw_shard_unlock(mem, shard);
@@ -110,7 +97,7 @@ static apr_status_t read_look(mw_mem_t *mem, const cachemw_call_t *call,
 }
 
 /** Whether what was copied since the lookup is what was found. */
-static APR_INLINE int found_holds(const mw_mem_t *mem, const found_t *found)
+static int found_holds(const mw_mem_t *mem, const found_t *found)
 {
     __atomic_thread_fence(__ATOMIC_ACQUIRE);
     return MW_MEM_LOAD(&mw_mem_entry(mem, found->unit)->serial) == found->serial
@@ -210,39 +197,6 @@ static apr_status_t read_spill(mw_mem_t *mem, const cachemw_call_t *call,
     return APR_SUCCESS;
 }
 
-/** The usual case: small, and all in one run. */
-static APR_INLINE apr_status_t read_adjacent(const mw_mem_t *mem,
-                                             const cachemw_call_t *call,
-                                             const cachemw_key_t *key,
-                                             const found_t *found,
-                                             cachemw_entry_t *entry)
-{
-    const char *from =
-        mw_mem_unit(mem, found->unit) + sizeof(mw_mem_entry_t) + key->len;
-    apr_size_t n = entry->body ? (apr_size_t)found->body_len : 0;
-    char *head = apr_palloc(call->pool, found->head_len + 1);
-    char *copy = NULL;
-    int holds;
-
-    if (n) {
-        copy = mw_copied_append(entry->body, n);
-        if (!copy) {
-            return APR_ENOMEM;
-        }
-    }
-    MW_CHAIN_UNLOCKED_BEGIN();
-    memcpy(head, from, found->head_len);
-    if (n) {
-        memcpy(copy, from + found->head_space, n);
-    }
-    holds = found_holds(mem, found);
-    MW_CHAIN_UNLOCKED_END();
-    head[found->head_len] = '\0';
-    entry->head = head;
-    entry->head_len = found->head_len;
-    return holds ? APR_SUCCESS : APR_EAGAIN;
-}
-
 /** @return APR_EAGAIN: the entry changed meanwhile */
 static apr_status_t read_found(mw_mem_t *mem, const cachemw_call_t *call,
                                const cachemw_key_t *key, found_t *found,
@@ -252,9 +206,6 @@ static apr_status_t read_found(mw_mem_t *mem, const cachemw_call_t *call,
     mw_mem_claim_t *claim = found->claim;
     apr_status_t rv = APR_EAGAIN;
 
-    if (found->is_adjacent) {
-        return read_adjacent(mem, call, key, found, entry);
-    }
     if (found_skip(mem, &place, key->len)) {
         rv = read_head(mem, call, found, place, entry);
     }
@@ -287,55 +238,15 @@ static void found_tell(const found_t *found, cachemw_entry_t *entry)
     entry->body_len = (apr_off_t)found->body_len;
 }
 
-/**
- * When nothing but a copy is wanted, and all lies in one run, no lock is
- * needed: the entry is what it seems to be if its serial says so in the end.
- * @return anything but APR_SUCCESS: look under the lock
- */
-static apr_status_t read_unlocked(const mw_mem_t *mem,
-                                  const cachemw_call_t *call,
-                                  const cachemw_key_t *key, apr_uint64_t hash,
-                                  cachemw_entry_t *entry)
+static apr_status_t __attribute__((noinline))
+read_locked(mw_mem_t *mem, const cachemw_call_t *call, const cachemw_key_t *key,
+            apr_uint64_t hash, cachemw_entry_t *entry)
 {
-    apr_uint32_t unit;
-    apr_status_t rv = APR_NOTFOUND;
-    found_t found;
-
-    MW_CHAIN_UNLOCKED_BEGIN();
-    unit = mw_shard_peek(mem, hash);
-    if (unit) {
-        const mw_mem_entry_t *record = mw_mem_entry(mem, unit);
-        apr_uint64_t serial =
-            __atomic_load_n(&record->serial, __ATOMIC_ACQUIRE);
-
-        found_fill(mem, unit, serial, key->len, entry->body != NULL, &found);
-        found.shard = mw_mem_shard_of(mem, hash);
-        if (serial && found.is_adjacent && found.expires > call->now
-            && record->key_len == key->len
-            && !memcmp(record + 1, key->data, key->len)
-            && found_holds(mem, &found)) {
-            rv = APR_SUCCESS;
-        }
-    }
-    MW_CHAIN_UNLOCKED_END();
-    if (rv == APR_SUCCESS) {
-        count_use(mem, unit);
-        rv = read_adjacent(mem, call, key, &found, entry);
-        found_tell(&found, entry);
-    }
-    return rv;
-}
-
-apr_status_t mw_mem_get(void *store, const cachemw_call_t *call,
-                        const cachemw_key_t *key, cachemw_entry_t *entry)
-{
-    mw_mem_t *mem = store;
-    apr_uint64_t hash = mw_mem_hash(mem, key);
-    apr_status_t rv = read_unlocked(mem, call, key, hash, entry);
+    apr_status_t rv = APR_EAGAIN;
     found_t found;
     int tries;
 
-    for (tries = 0; tries < READ_TRIES && rv != APR_SUCCESS; tries++) {
+    for (tries = 0; tries < READ_TRIES && rv == APR_EAGAIN; tries++) {
         if (entry->body) {
             apr_brigade_cleanup(entry->body);
         }
@@ -344,14 +255,123 @@ apr_status_t mw_mem_get(void *store, const cachemw_call_t *call,
             rv = read_found(mem, call, key, &found, entry);
             found_tell(&found, entry);
         }
-        if (rv != APR_EAGAIN) {
-            break;
-        }
     }
     if (rv != APR_SUCCESS && entry->body) {
         apr_brigade_cleanup(entry->body);
     }
     return rv == APR_EAGAIN ? APR_NOTFOUND : rv;
+}
+
+/* --- without a lock: what is small, and all in one run -------------------- */
+
+/** Longer hash chains are not looked through without the lock. */
+#define PEEK_STEPS 16
+
+/**
+ * Find what may be the entry, by the hash alone.
+ * @return 0: nothing found, which means nothing
+ */
+static APR_INLINE apr_uint32_t read_peek(const mw_mem_t *mem, apr_uint64_t hash)
+{
+    /* A record may take two units. */
+    apr_uint32_t end = mem->geometry.units - 1;
+    apr_uint32_t unit = __atomic_load_n(
+        &mem->buckets[mw_mem_bucket_of(mem, hash)], __ATOMIC_ACQUIRE);
+    int steps;
+
+    for (steps = 0; unit && unit < end && steps < PEEK_STEPS; steps++) {
+        const mw_mem_entry_t *entry = mw_mem_entry(mem, unit);
+
+        if (MW_MEM_LOAD(&entry->hash) == hash) {
+            return unit;
+        }
+        unit = __atomic_load_n(&entry->hash_next, __ATOMIC_ACQUIRE);
+    }
+    return 0;
+}
+
+/** Whether a number of bytes behind a record lie in its first run. */
+static APR_INLINE int record_has(const mw_mem_t *mem,
+                                 const mw_mem_entry_t *record,
+                                 apr_uint32_t unit, apr_uint64_t bytes)
+{
+    apr_uint32_t count = MW_MEM_LOAD(&record->run.count);
+
+    return count <= mem->geometry.units - unit
+           && sizeof(*record) + bytes <= (apr_uint64_t)count
+                                             << mem->geometry.unit_shift;
+}
+
+/**
+ * Copy an entry if it is small and in one run. All that is read may change, or
+ * never have been a record: nothing is trusted, and it was the entry if serial
+ * and epoch say so in the end.
+ * @return 0: it was not
+ */
+static APR_INLINE int read_record(const mw_mem_t *mem,
+                                  const cachemw_call_t *call,
+                                  const cachemw_key_t *key, apr_uint64_t hash,
+                                  apr_uint32_t unit, cachemw_entry_t *entry)
+{
+    const mw_mem_entry_t *record = mw_mem_entry(mem, unit);
+    const apr_uint64_t serial =
+        __atomic_load_n(&record->serial, __ATOMIC_ACQUIRE);
+    const apr_size_t head_len = record->head_len;
+    const apr_size_t head_space = record->head_space;
+    const apr_size_t body_len = (apr_size_t)record->body_len;
+    const apr_size_t wanted = entry->body ? body_len : 0;
+    const char *from = (const char *)(record + 1);
+    apr_uint32_t epoch;
+    char *copy = NULL;
+    char *head;
+
+    entry->id = record->id;
+    entry->expires = record->expires;
+    entry->body_len = (apr_off_t)body_len;
+    if (!serial || MW_MEM_LOAD(&record->head_run) || entry->expires <= call->now
+        || wanted > CACHEMW_PIECE_MAX || head_len > CACHEMW_HEAD_MAX
+        || head_len > head_space
+        || !record_has(mem, record, unit, key->len + head_space + wanted)
+        || record->key_len != key->len || memcmp(from, key->data, key->len)) {
+        return 0;
+    }
+    from += key->len;
+    head = apr_palloc(call->pool, head_len + 1);
+    memcpy(head, from, head_len);
+    head[head_len] = '\0';
+    entry->head = head;
+    entry->head_len = head_len;
+    if (wanted) {
+        copy = mw_copied_append(entry->body, wanted);
+        if (!copy) {
+            return 0;
+        }
+        memcpy(copy, from + head_space, wanted);
+    }
+    epoch = record->epoch;
+    __atomic_thread_fence(__ATOMIC_ACQUIRE);
+    return MW_MEM_LOAD(&record->serial) == serial
+           && MW_MEM_LOAD(&mem->header->epochs[mw_mem_shard_of(mem, hash)])
+                  == epoch;
+}
+
+apr_status_t mw_mem_get(void *store, const cachemw_call_t *call,
+                        const cachemw_key_t *key, cachemw_entry_t *entry)
+{
+    mw_mem_t *mem = store;
+    apr_uint64_t hash = mw_mem_hash(mem, key);
+    apr_uint32_t unit;
+    int done;
+
+    MW_CHAIN_UNLOCKED_BEGIN();
+    unit = read_peek(mem, hash);
+    done = unit && read_record(mem, call, key, hash, unit, entry);
+    MW_CHAIN_UNLOCKED_END();
+    if (!done) {
+        return read_locked(mem, call, key, hash, entry);
+    }
+    count_use(mem, unit);
+    return APR_SUCCESS;
 }
 
 apr_status_t mw_mem_exists(void *store, const cachemw_call_t *call,

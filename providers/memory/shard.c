@@ -69,28 +69,6 @@ apr_uint32_t mw_shard_find(const mw_mem_t *mem, apr_uint64_t hash,
     return unit;
 }
 
-/** Longer hash chains are not looked through without the lock. */
-#define SHARD_PEEK 16
-
-apr_uint32_t mw_shard_peek(const mw_mem_t *mem, apr_uint64_t hash)
-{
-    /* A record may take two units. */
-    apr_uint32_t end = mem->geometry.units - 1;
-    apr_uint32_t unit = __atomic_load_n(
-        &mem->buckets[mw_mem_bucket_of(mem, hash)], __ATOMIC_ACQUIRE);
-    int steps;
-
-    for (steps = 0; unit && unit < end && steps < SHARD_PEEK; steps++) {
-        const mw_mem_entry_t *entry = mw_mem_entry(mem, unit);
-
-        if (MW_MEM_LOAD(&entry->hash) == hash) {
-            return unit;
-        }
-        unit = __atomic_load_n(&entry->hash_next, __ATOMIC_ACQUIRE);
-    }
-    return 0;
-}
-
 /** A serial that no entry had before. */
 static apr_uint64_t next_serial(mw_mem_t *mem)
 {

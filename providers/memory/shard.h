@@ -25,13 +25,6 @@ apr_uint32_t mw_shard_find(const mw_mem_t *mem, apr_uint64_t hash,
                            const cachemw_key_t *key);
 
 /**
- * Find what may be the entry, by the hash alone and without the lock. What is
- * read there counts only as chain.h says; not finding it means nothing.
- * @return 0: nothing found
- */
-apr_uint32_t mw_shard_peek(const mw_mem_t *mem, apr_uint64_t hash);
-
-/**
  * Link an entry whose record is filled in. Locked; the key has none.
  * @return 0: there are max_entries already
  */
