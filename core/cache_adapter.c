@@ -118,10 +118,14 @@ static int request_is_known_by_key(const request_rec *r, unsigned int fields)
 /* A look-up for a subrequest that only looks is declined: answered, the
  * subrequest would have neither file name nor type, and who asked (mod_dir,
  * mod_autoindex, mod_negotiation) would take the page for missing. */
-static int adapter_may_answer(request_rec *r, unsigned int fields)
+static int adapter_may_answer(const request_rec *r, unsigned int fields)
 {
+    const mw_request_t *state =
+        ap_get_module_config(r->request_config, &cachemw_module);
+
     return r->method_number != M_GET
-           || (!mw_request_state(r)->is_lookup && !request_is_error_document(r)
+           || ((state == NULL || !state->is_lookup)
+               && !request_is_error_document(r)
                && request_is_known_by_key(r, fields));
 }
 

@@ -88,9 +88,36 @@ void mw_request_call(request_rec *r, apr_time_t now, cachemw_call_t *call)
     call->purge_epoch = 0;
 }
 
-/* The handle with the key behind it. */
-static mw_handle_t *handle_alloc(const mw_server_t *server, const char *url_key,
-                                 apr_pool_t *pool)
+/* What the first handle of a request needs is one piece. The key is behind
+ * it. */
+typedef struct first_t {
+    mw_request_t state;
+    mw_handle_t handle;
+} first_t;
+
+static mw_handle_t *handle_alloc(request_rec *r, apr_size_t key_len)
+{
+    mw_request_t *state =
+        ap_get_module_config(r->request_config, &cachemw_module);
+    mw_handle_t *handle;
+    first_t *first;
+
+    if (state == NULL) {
+        first = apr_pcalloc(r->pool, sizeof(*first) + key_len);
+        state = &first->state;
+        handle = &first->handle;
+        ap_set_module_config(r->request_config, &cachemw_module, state);
+    }
+    else {
+        handle = apr_pcalloc(r->pool, sizeof(*handle) + key_len);
+    }
+    handle->next = state->handles;
+    state->handles = handle;
+    return handle;
+}
+
+mw_handle_t *mw_handle_make(request_rec *r, const mw_server_t *server,
+                            const char *url_key)
 {
     apr_size_t url_len = strlen(url_key);
     apr_size_t len = server->name_space_len + 1 + url_len;
@@ -101,30 +128,16 @@ static mw_handle_t *handle_alloc(const mw_server_t *server, const char *url_key,
     if (len > CACHEMW_KEY_MAX - MW_VARY_KEY_EXTRA) {
         return NULL;
     }
-    handle = apr_pcalloc(pool, sizeof(*handle) + len);
+    handle = handle_alloc(r, len);
     data = (char *)(handle + 1);
     memcpy(data, server->name_space, server->name_space_len);
     memcpy(data + server->name_space_len + 1, url_key, url_len);
     handle->plain.data = data;
     handle->plain.len = len;
     handle->key = handle->plain;
-    return handle;
-}
-
-mw_handle_t *mw_handle_make(request_rec *r, const mw_server_t *server,
-                            const char *url_key)
-{
-    mw_request_t *state = mw_request_state(r);
-    mw_handle_t *handle = handle_alloc(server, url_key, r->pool);
-
-    if (handle == NULL) {
-        return NULL;
-    }
     handle->object.key = url_key;
     handle->store = server->store;
     handle->connection = r->connection;
-    handle->next = state->handles;
-    state->handles = handle;
     return handle;
 }
 
