@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
 #include "blocks.h"
-#include "lock.h"
+#include "providers/common/lock.h"
 
 /** Requests from this size on (units) are served from above. */
 #define BLOCKS_LARGE 128u

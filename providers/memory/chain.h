@@ -12,6 +12,7 @@
 #define MW_MEMORY_CHAIN_H
 
 #include "layout.h"
+#include "providers/common/lock.h"
 
 /** A place in a chain: between two bytes. */
 typedef struct mw_place_t {
@@ -54,15 +55,7 @@ int mw_chain_has_key(const mw_mem_t *mem, apr_uint32_t entry,
  * makes harmless.
  * @{
  */
-#if defined(__SANITIZE_THREAD__)
-#define MW_CHAIN_TSAN
-#elif defined(__has_feature)
-#if __has_feature(thread_sanitizer)
-#define MW_CHAIN_TSAN
-#endif
-#endif
-
-#ifdef MW_CHAIN_TSAN
+#ifdef MW_TSAN
 void AnnotateIgnoreReadsBegin(const char *file, int line);
 void AnnotateIgnoreReadsEnd(const char *file, int line);
 #define MW_CHAIN_UNLOCKED_BEGIN() AnnotateIgnoreReadsBegin(__FILE__, __LINE__)

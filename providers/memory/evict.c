@@ -2,6 +2,7 @@
 
 #include "evict.h"
 #include "shard.h"
+#include "providers/common/ghosts.h"
 
 /** Entries that one visit to a shard looks at. */
 #define EVICT_STEPS 64
@@ -9,71 +10,33 @@
 /** An entry used this often in the small queue has proven itself. */
 #define EVICT_PROVEN 2
 
-#define GHOST_WAYS 4
-
 /** What one call of mw_evict_*() did; counted when no lock is held. */
 typedef struct toll_t {
     apr_uint64_t evicted;
     apr_uint64_t expired;
 } toll_t;
 
-static apr_uint32_t *ghost_set(const mw_mem_t *mem, apr_uint64_t hash)
+static mw_ghosts_t ghosts_of(const mw_mem_t *mem, apr_uint32_t shard)
 {
-    return mem->ghosts + mw_mem_shard_of(mem, hash) * (mem->ghost_mask + 1)
-           + ((apr_uint32_t)hash & mem->ghost_mask & ~(GHOST_WAYS - 1u));
-}
+    mw_ghosts_t ghosts = { mem->ghosts + shard * (mem->ghost_mask + 1),
+                           mem->ghost_mask };
 
-/** Upper half: of the hash; lower half: when, in evictions. */
-static apr_uint32_t ghost_print(apr_uint64_t hash)
-{
-    return (apr_uint32_t)(hash >> 28) & 0xffff0000u;
-}
-
-/** The clock is coarser in a larger table, so that 16 bits never go round. */
-static apr_uint32_t ghost_now(const mw_mem_t *mem, apr_uint32_t clock)
-{
-    apr_uint32_t grain = (mem->ghost_mask >> 12) + 1;
-
-    return (clock / grain) & 0xffff;
+    return ghosts;
 }
 
 static void ghost_add(mw_mem_t *mem, mw_mem_shard_t *shard, apr_uint64_t hash)
 {
-    apr_uint32_t *ghost = ghost_set(mem, hash);
-    apr_uint32_t now = ghost_now(mem, ++shard->ghost_clock);
-    apr_uint32_t oldest = 0;
-    apr_uint32_t greatest = 0;
-    apr_uint32_t i;
-
-    for (i = 0; i < GHOST_WAYS; i++) {
-        apr_uint32_t age = ghost[i] ? (now - ghost[i]) & 0xffff : 0x10000;
-
-        if (age > greatest) {
-            greatest = age;
-            oldest = i;
-        }
-    }
-    ghost[oldest] = ghost_print(hash) | now;
+    mw_ghost_add(ghosts_of(mem, mw_mem_shard_of(mem, hash)),
+                 &shard->ghost_clock, hash);
 }
 
-int mw_ghost_take(mw_mem_t *mem, apr_uint64_t hash)
+int mw_evict_was_here(mw_mem_t *mem, apr_uint64_t hash)
 {
     apr_uint32_t index = mw_mem_shard_of(mem, hash);
-    apr_uint32_t *ghost = ghost_set(mem, hash);
-    apr_uint32_t now = ghost_now(mem, mem->shards[index].ghost_clock);
-    apr_uint32_t memory =
-        ghost_now(mem, (apr_uint32_t)MW_MEM_LOAD(&mem->tallies[index].entries));
-    apr_uint32_t i;
 
-    for (i = 0; i < GHOST_WAYS; i++) {
-        if (ghost[i] && !((ghost[i] ^ ghost_print(hash)) & 0xffff0000u)) {
-            apr_uint32_t age = (now - ghost[i]) & 0xffff;
-
-            ghost[i] = 0;
-            return age <= memory;
-        }
-    }
-    return 0;
+    return mw_ghost_take(
+        ghosts_of(mem, index), mem->shards[index].ghost_clock, hash,
+        (apr_uint32_t)MW_MEM_LOAD(&mem->tallies[index].entries));
 }
 
 /** One look at the oldest entry of a queue. Locked. */

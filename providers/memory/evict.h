@@ -31,6 +31,6 @@ int mw_evict_units(mw_mem_t *mem, apr_time_t now, apr_uint64_t units);
 int mw_evict_entries(mw_mem_t *mem, apr_time_t now, apr_uint32_t below);
 
 /** Whether an entry was evicted lately; forgets it. Locked. */
-int mw_ghost_take(mw_mem_t *mem, apr_uint64_t hash);
+int mw_evict_was_here(mw_mem_t *mem, apr_uint64_t hash);
 
 #endif

@@ -72,6 +72,7 @@
 #include "apr_siphash.h"
 
 #include "mod_cachemw.h"
+#include "providers/common/slots.h"
 
 #define MW_MEM_MAGIC APR_UINT64_C(0x6d656d6f72792d31)
 /**
@@ -176,11 +177,6 @@ typedef struct mw_mem_area_t {
     apr_uint32_t collecting; /**< mark what is taken */
 } __attribute__((aligned(128))) mw_mem_area_t;
 
-typedef struct mw_mem_slot_t {
-    pthread_mutex_t alive;
-    apr_uint32_t taken; /**< atomic: worth a look by the sweep */
-} __attribute__((aligned(64))) mw_mem_slot_t;
-
 typedef struct mw_mem_claim_t {
     apr_uint32_t owner; /**< atomic: slot + 1, or MW_MEM_ORPHAN; 0: free */
     apr_uint32_t first; /**< atomic: first run or entry; 0: nothing */
@@ -240,7 +236,7 @@ typedef struct mw_mem_t {
     mw_mem_shard_t *shards;
     mw_mem_tally_t *tallies;
     mw_mem_area_t *areas;
-    mw_mem_slot_t *slots;
+    mw_slot_t *slots;
     mw_mem_claim_t *sets;
     mw_mem_claim_t *pins;
     apr_uint32_t *buckets;
@@ -329,9 +325,6 @@ int mw_mem_is_valid(const mw_mem_t *mem);
 
 /** Make an empty store of a mapped segment of any content. */
 apr_status_t mw_mem_format(mw_mem_t *mem, int is_zero);
-
-/** A robust mutex between processes. */
-apr_status_t mw_mem_mutex_init(pthread_mutex_t *mutex);
 
 /** Ask for a collection: something may have been left by a death. */
 void mw_mem_want_collection(mw_mem_t *mem);

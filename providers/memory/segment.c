@@ -4,6 +4,7 @@
 
 #include "blocks.h"
 #include "layout.h"
+#include "providers/common/lock.h"
 
 #define SEGMENT_ALIGN 128u
 
@@ -62,7 +63,7 @@ static void segment_place(const mw_mem_geometry_t *g,
         [PART_SHARDS] = g->shards * sizeof(mw_mem_shard_t),
         [PART_TALLIES] = g->shards * sizeof(mw_mem_tally_t),
         [PART_AREAS] = g->areas * sizeof(mw_mem_area_t),
-        [PART_SLOTS] = g->slots * sizeof(mw_mem_slot_t),
+        [PART_SLOTS] = g->slots * sizeof(mw_slot_t),
         [PART_SETS] = g->sets * sizeof(mw_mem_claim_t),
         [PART_PINS] = g->pins * sizeof(mw_mem_claim_t),
         [PART_BUCKETS] = (apr_uint64_t)g->buckets * sizeof(apr_uint32_t),
@@ -126,7 +127,7 @@ apr_uint64_t mw_mem_layout(const mw_mem_geometry_t *geometry)
         sizeof(mw_mem_shard_t),
         sizeof(mw_mem_tally_t),
         sizeof(mw_mem_area_t),
-        sizeof(mw_mem_slot_t),
+        sizeof(mw_slot_t),
         sizeof(mw_mem_entry_t),
         sizeof(pthread_mutex_t),
         apr_siphash24(geometry, sizeof(*geometry), key),
@@ -165,7 +166,7 @@ void mw_mem_map(mw_mem_t *mem, void *base)
     mem->shards = (mw_mem_shard_t *)(start + offset[PART_SHARDS]);
     mem->tallies = (mw_mem_tally_t *)(start + offset[PART_TALLIES]);
     mem->areas = (mw_mem_area_t *)(start + offset[PART_AREAS]);
-    mem->slots = (mw_mem_slot_t *)(start + offset[PART_SLOTS]);
+    mem->slots = (mw_slot_t *)(start + offset[PART_SLOTS]);
     mem->sets = (mw_mem_claim_t *)(start + offset[PART_SETS]);
     mem->pins = (mw_mem_claim_t *)(start + offset[PART_PINS]);
     mem->buckets = (apr_uint32_t *)(start + offset[PART_BUCKETS]);
@@ -189,39 +190,20 @@ int mw_mem_is_valid(const mw_mem_t *mem)
            && __atomic_load_n(&header->ready, __ATOMIC_ACQUIRE);
 }
 
-apr_status_t mw_mem_mutex_init(pthread_mutex_t *mutex)
-{
-    pthread_mutexattr_t attr;
-    int rv = pthread_mutexattr_init(&attr);
-
-    if (rv) {
-        return rv;
-    }
-    rv = pthread_mutexattr_setpshared(&attr, PTHREAD_PROCESS_SHARED);
-    if (!rv) {
-        rv = pthread_mutexattr_setrobust(&attr, PTHREAD_MUTEX_ROBUST);
-    }
-    if (!rv) {
-        rv = pthread_mutex_init(mutex, &attr);
-    }
-    pthread_mutexattr_destroy(&attr);
-    return rv;
-}
-
 static apr_status_t segment_init_locks(mw_mem_t *mem)
 {
     const mw_mem_geometry_t *g = &mem->geometry;
-    apr_status_t rv = mw_mem_mutex_init(&mem->header->collection.lock);
+    apr_status_t rv = mw_lock_init(&mem->header->collection.lock);
     apr_uint32_t i;
 
     for (i = 0; rv == APR_SUCCESS && i < g->shards; i++) {
-        rv = mw_mem_mutex_init(&mem->shards[i].lock);
+        rv = mw_lock_init(&mem->shards[i].lock);
     }
     for (i = 0; rv == APR_SUCCESS && i < g->areas; i++) {
-        rv = mw_mem_mutex_init(&mem->areas[i].lock);
+        rv = mw_lock_init(&mem->areas[i].lock);
     }
     for (i = 0; rv == APR_SUCCESS && i < g->slots; i++) {
-        rv = mw_mem_mutex_init(&mem->slots[i].alive);
+        rv = mw_lock_init(&mem->slots[i].alive);
     }
     return rv;
 }

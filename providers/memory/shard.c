@@ -2,8 +2,8 @@
 
 #include "chain.h"
 #include "evict.h"
-#include "lock.h"
 #include "shard.h"
+#include "providers/common/lock.h"
 
 /**
  * The holder of the lock died somewhere in between: nothing in the shard can
@@ -208,7 +208,7 @@ int mw_shard_link(mw_mem_t *mem, apr_uint32_t unit)
     __atomic_store_n(&entry->serial, next_serial(mem), __ATOMIC_RELEASE);
     MW_MEM_STORE(&entry->hash_next, *bucket);
     queue_push(mem, shard,
-               mw_ghost_take(mem, entry->hash) ? MW_MEM_MAIN : MW_MEM_SMALL,
+               mw_evict_was_here(mem, entry->hash) ? MW_MEM_MAIN : MW_MEM_SMALL,
                unit);
     tally_link(tally, entry);
     urge(mem, entry);

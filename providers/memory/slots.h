@@ -2,12 +2,10 @@
 
 /**
  * @file slots.h
- * @brief Who is alive, and what each child has under way.
+ * @brief What each child has under way.
  *
- * A child holds the robust mutex of a slot from child_init to its end; no
- * process id is compared, so none can be mistaken for another. What it stores
- * and what it sends is noted in claims with its slot, so that others can end
- * them when it has died.
+ * What a child stores and what it sends is noted in claims with its slot
+ * (providers/common/slots.h), so that others can end them when it has died.
  */
 #ifndef MW_MEMORY_SLOTS_H
 #define MW_MEMORY_SLOTS_H

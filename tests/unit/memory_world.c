@@ -2,7 +2,7 @@
 
 #include "memory_world.h"
 
-#ifdef MW_CHAIN_TSAN
+#ifdef MW_TSAN
 /* Its search for deadlocks knows 64 locks a thread; slots are more. */
 const char *__tsan_default_options(void);
 

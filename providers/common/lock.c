@@ -2,16 +2,34 @@
 
 #include <time.h>
 
-#include "chain.h"
 #include "lock.h"
 
 /* A clock that nobody sets; the thread sanitizer knows only the other function
  * everywhere. */
-#if defined(__GLIBC_PREREQ) && !defined(MW_CHAIN_TSAN)
+#if defined(__GLIBC_PREREQ) && !defined(MW_TSAN)
 #if __GLIBC_PREREQ(2, 30)
 #define LOCK_CLOCK CLOCK_MONOTONIC
 #endif
 #endif
+
+apr_status_t mw_lock_init(pthread_mutex_t *mutex)
+{
+    pthread_mutexattr_t attr;
+    int rv = pthread_mutexattr_init(&attr);
+
+    if (rv) {
+        return rv;
+    }
+    rv = pthread_mutexattr_setpshared(&attr, PTHREAD_PROCESS_SHARED);
+    if (!rv) {
+        rv = pthread_mutexattr_setrobust(&attr, PTHREAD_MUTEX_ROBUST);
+    }
+    if (!rv) {
+        rv = pthread_mutex_init(mutex, &attr);
+    }
+    pthread_mutexattr_destroy(&attr);
+    return rv;
+}
 
 static int lock_until(pthread_mutex_t *mutex, const struct timespec *until)
 {
@@ -36,7 +54,7 @@ int mw_lock_wait(pthread_mutex_t *mutex, unsigned char *stuck)
     struct timespec until;
     int rv;
 
-    if (MW_MEM_LOAD(stuck)) {
+    if (__atomic_load_n(stuck, __ATOMIC_RELAXED)) {
         return ETIMEDOUT;
     }
     lock_now(&until);
@@ -47,7 +65,7 @@ int mw_lock_wait(pthread_mutex_t *mutex, unsigned char *stuck)
     }
     rv = lock_until(mutex, &until);
     if (rv == ETIMEDOUT) {
-        MW_MEM_STORE(stuck, 1);
+        __atomic_store_n(stuck, 1, __ATOMIC_RELAXED);
     }
     return rv;
 }
