@@ -55,17 +55,8 @@ int mw_fresh_request_is_plain(request_rec *r)
  * waited came before the response that it got. */
 static apr_int64_t head_age(const mw_head_t *head, const request_rec *r)
 {
-    const char *field =
-        head->may_have_age ? apr_table_get(head->headers, "Age") : NULL;
-    apr_time_t age = field != NULL ? apr_time_from_sec(apr_atoi64(field)) : 0;
+    const apr_time_t age = r->request_time - head->born;
 
-    if (age < head->response_time - head->date) {
-        age = head->response_time - head->date;
-    }
-    if (age < 0) {
-        age = 0;
-    }
-    age += r->request_time - head->request_time;
     return age < 0 ? 0 : apr_time_sec(age);
 }
 

@@ -89,12 +89,9 @@ static apr_status_t lookup_decode(mw_handle_t *handle, request_rec *r)
 /* What the response found is encoded with; NULL: nothing. */
 static const char *lookup_encoding(const mw_handle_t *handle, request_rec *r)
 {
-    apr_table_t *headers = handle->head.headers;
-
-    return handle->head.may_be_encoded
-                   && apr_table_get(headers, "Content-Encoding") != NULL
-               ? apr_table_getm(r->pool, headers, "Content-Encoding")
-               : NULL;
+    return handle->head.is_encoded ? apr_table_getm(
+               r->pool, handle->head.headers, "Content-Encoding")
+                                   : NULL;
 }
 
 /* From the record to the variant that this request selects. */

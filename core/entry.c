@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "apr_cstr.h"
+#include "apr_strings.h"
 
 #include "core/crc32c.h"
 #include "core/entry.h"
@@ -20,26 +21,29 @@
  * The payload of a response:
  *
  *     0  status, control, number of fields, length of names, length of the
- *        vary block (4 bytes each)
- *    20  date, expire, request_time, response_time, max_age, max_stale,
- *        min_fresh, s_maxage, vary_serial (8 bytes each)
- *    92  vary block
- *        for each field: length of its name (2 bytes) and value (4 bytes)
+ *        vary block, is_encoded (4 bytes each)
+ *    24  date, expire, request_time, response_time, max_age, max_stale,
+ *        min_fresh, s_maxage, vary_serial, born, Content-Length or -1 (8 bytes
+ *        each)
+ *   112  for each field: where in the head its name and its value are (4 bytes
+ *        each)
+ *        vary block
  *        names, each with a NUL behind it
  *        values, each with a NUL behind it
  *
  * Names and values lie together so that one pass over many bytes at a time
- * tells that there is no NUL but the terminators, and no CR or LF.
+ * tells that there is no NUL but the terminators, and no CR or LF. Where they are
+ * is told apart, so that a hit need not look at them. What a hit
+ * must know of the fields stands before them: is_encoded, born and
+ * Content-Length follow from the rest, and no others are accepted.
  */
-#define FLAG_CHECKSUM 1
+#define MAGIC 0x48574d43u      /* "CMWH" */
+#define FLAG_CHECKSUM 0x10000u /* in the word behind the magic */
 #define CHECKSUM_LEN 4
-#define RESPONSE_FIXED 92
-#define FIELD_FIXED 6
-#define FIELD_NAME_MAX 0xffff
+#define RESPONSE_FIXED 112
+#define FIELD_FIXED 8
 /* mod_cache adds Age to a decoded table, perhaps Warning: no growing then. */
 #define FIELDS_TO_COME 2
-
-static const char magic[4] = { 'C', 'M', 'W', 'H' };
 
 /* --- fields: what may be stored at all ----------------------------------- */
 
@@ -81,31 +85,68 @@ static apr_int64_t length_parse(const char *value)
     return !*p && p > value && p - value <= 18 ? (apr_int64_t)n : -1;
 }
 
-/*
- * Whether a field whose name has the length of one of the two that frame a
- * message agrees with a body of body_len bytes, sent whole. While body_len is
- * -1 a Content-Length sets it, so that a second one must agree.
- */
-static int framing_agrees(const char *name, const char *value,
-                          apr_int64_t *body_len)
-{
-    /* how it is nearly always written */
-    if (!memcmp(name, "Content-Length", sizeof("Content-Length"))
-        || !apr_cstr_casecmp(name, "Content-Length")) {
-        apr_int64_t n = length_parse(value);
+/* What fields say that a hit must know. */
+typedef struct facts_t {
+    apr_int64_t content_length; /* -1: none */
+    apr_time_t age;             /* of the first Age; -1: none */
+    int is_encoded;
+} facts_t;
 
-        if (*body_len == -1) {
-            *body_len = n;
-        }
-        return n >= 0 && n == *body_len;
-    }
-    return apr_cstr_casecmp(name, "Transfer-Encoding") != 0;
+static const facts_t facts_none = { .content_length = -1, .age = -1 };
+
+static int field_is(const char *name, const char *known)
+{
+    /* the first is how it is nearly always written */
+    return !strcmp(name, known) || !apr_cstr_casecmp(name, known);
 }
 
-static int field_is_framing(apr_size_t name_len)
+static apr_time_t age_parse(const char *value)
 {
-    return name_len == sizeof("Content-Length") - 1
-           || name_len == sizeof("Transfer-Encoding") - 1;
+    apr_int64_t seconds = apr_atoi64(value);
+
+    if (seconds < 0) {
+        return 0;
+    }
+    return seconds < apr_time_sec(MW_TIME_MAX) ? apr_time_from_sec(seconds)
+                                               : MW_TIME_MAX;
+}
+
+/* 0 when a field would make a message be framed otherwise than by one
+ * Content-Length. The length of a name tells most of them apart. */
+static int facts_note(facts_t *facts, const char *name, apr_size_t name_len,
+                      const char *value)
+{
+    switch (name_len) {
+    case sizeof("Age") - 1:
+        if (facts->age == -1 && field_is(name, "Age")) {
+            facts->age = age_parse(value);
+        }
+        return 1;
+    case sizeof("Content-Length") - 1:
+        if (field_is(name, "Content-Length")) {
+            apr_int64_t before = facts->content_length;
+
+            facts->content_length = length_parse(value);
+            return facts->content_length >= 0
+                   && (before == -1 || before == facts->content_length);
+        }
+        return 1;
+    case sizeof("Content-Encoding") - 1:
+        facts->is_encoded |= field_is(name, "Content-Encoding");
+        return 1;
+    case sizeof("Transfer-Encoding") - 1:
+        return !field_is(name, "Transfer-Encoding");
+    }
+    return 1;
+}
+
+/* When a response had the age 0: RFC 9111, section 4.2.3. */
+static apr_time_t head_born(const mw_head_t *head, const facts_t *facts)
+{
+    apr_time_t apparent = head->response_time - head->date;
+    apr_time_t age = facts->age > apparent ? facts->age : apparent;
+
+    return head->request_time - (age > 0 ? age : 0);
 }
 
 static int numbers_are_valid(const mw_head_t *head)
@@ -120,6 +161,12 @@ static int numbers_are_valid(const mw_head_t *head)
 
 /* --- the frame ----------------------------------------------------------- */
 
+/* Behind the magic; flags may be added. */
+static apr_uint32_t frame_word(mw_head_kind_e kind)
+{
+    return MW_HEAD_VERSION | (apr_uint32_t)kind << 8;
+}
+
 unsigned char *mw_frame_make(mw_head_kind_e kind, apr_size_t payload,
                              int checksum, apr_pool_t *pool, apr_size_t *length)
 {
@@ -131,41 +178,21 @@ unsigned char *mw_frame_make(mw_head_kind_e kind, apr_size_t payload,
     }
     *length = MW_FRAME_START + payload + tail;
     p = apr_palloc(pool, *length);
-    memcpy(p, magic, sizeof(magic));
-    p[4] = MW_HEAD_VERSION;
-    p[5] = (unsigned char)kind;
-    p[6] = checksum ? FLAG_CHECKSUM : 0;
-    p[7] = 0;
+    mw_wire_put32(p, MAGIC);
+    mw_wire_put32(p + 4, frame_word(kind) | (checksum ? FLAG_CHECKSUM : 0));
     mw_wire_put32(p + 8, (apr_uint32_t)*length);
     return p;
 }
 
 void mw_frame_seal(unsigned char *bytes, apr_size_t length)
 {
-    if (bytes[6] & FLAG_CHECKSUM) {
+    if (mw_wire_get32(bytes + 4) & FLAG_CHECKSUM) {
         length -= CHECKSUM_LEN;
         mw_wire_put32(bytes + length, mw_crc32c(0, bytes, length));
     }
 }
 
-static APR_INLINE mw_head_kind_e frame_kind(const void *bytes,
-                                            apr_size_t length)
-{
-    const unsigned char *p = bytes;
-
-    if (length < MW_FRAME_START + CHECKSUM_LEN || length > CACHEMW_HEAD_MAX
-        || memcmp(p, magic, sizeof(magic)) || p[4] != MW_HEAD_VERSION
-        || (p[6] & ~FLAG_CHECKSUM) || p[7] || mw_wire_get32(p + 8) != length) {
-        return 0;
-    }
-    return p[5] == MW_HEAD_RESPONSE || p[5] == MW_HEAD_VARY ? p[5] : 0;
-}
-
-mw_head_kind_e mw_head_kind(const void *bytes, apr_size_t length)
-{
-    return frame_kind(bytes, length);
-}
-
+/* What a frame holds, its checksum not looked at. */
 static APR_INLINE const unsigned char *frame_open(const void *bytes,
                                                   apr_size_t length,
                                                   mw_head_kind_e kind,
@@ -173,16 +200,14 @@ static APR_INLINE const unsigned char *frame_open(const void *bytes,
 {
     const unsigned char *p = bytes;
 
-    if (frame_kind(bytes, length) != kind) {
+    if (length < MW_FRAME_START + CHECKSUM_LEN || length > CACHEMW_HEAD_MAX
+        || mw_wire_get32(p) != MAGIC
+        || (mw_wire_get32(p + 4) & ~FLAG_CHECKSUM) != frame_word(kind)
+        || mw_wire_get32(p + 8) != length) {
         return NULL;
     }
-    *end = p + length;
-    if (p[6] & FLAG_CHECKSUM) {
-        *end -= CHECKSUM_LEN;
-        if (mw_wire_get32(*end) != mw_crc32c(0, p, *end - p)) {
-            return NULL;
-        }
-    }
+    *end =
+        p + length - (mw_wire_get32(p + 4) & FLAG_CHECKSUM ? CHECKSUM_LEN : 0);
     return p + MW_FRAME_START;
 }
 
@@ -190,7 +215,14 @@ const unsigned char *mw_frame_open(const void *bytes, apr_size_t length,
                                    mw_head_kind_e kind,
                                    const unsigned char **end)
 {
-    return frame_open(bytes, length, kind, end);
+    const unsigned char *start = bytes;
+    const unsigned char *p = frame_open(bytes, length, kind, end);
+
+    /* behind the payload only if there is a checksum */
+    return p && *end < start + length
+                   && mw_wire_get32(*end) != mw_crc32c(0, start, *end - start)
+               ? NULL
+               : p;
 }
 
 /* --- sixteen bytes at a time --------------------------------------------- */
@@ -321,23 +353,18 @@ typedef struct sizes_t {
 } sizes_t;
 
 static apr_status_t fields_measure(const apr_array_header_t *fields,
-                                   sizes_t *sizes)
+                                   sizes_t *sizes, facts_t *facts)
 {
     const apr_table_entry_t *field = (const apr_table_entry_t *)fields->elts;
     const apr_table_entry_t *end = field + fields->nelts;
-    apr_int64_t body_len = -1;
 
+    *facts = facts_none;
     sizes->names = sizes->values = 0;
     for (; field < end; field++) {
         apr_size_t name_len = strlen(field->key);
 
-        if (!name_len
-            || (field_is_framing(name_len)
-                && !framing_agrees(field->key, field->val, &body_len))) {
+        if (!name_len || !facts_note(facts, field->key, name_len, field->val)) {
             return APR_EINVAL;
-        }
-        if (name_len > FIELD_NAME_MAX) {
-            return APR_ENOSPC;
         }
         sizes->names += name_len + 1;
         sizes->values += strlen(field->val) + 1;
@@ -348,47 +375,52 @@ static apr_status_t fields_measure(const apr_array_header_t *fields,
     return APR_SUCCESS;
 }
 
-static void numbers_write(unsigned char *p, const mw_head_t *head)
+static void numbers_write(unsigned char *p, const mw_head_t *head,
+                          const facts_t *facts)
 {
     mw_wire_put32(p, (apr_uint32_t)head->status);
     mw_wire_put32(p + 4, head->control);
     mw_wire_put32(p + 16, (apr_uint32_t)head->vary_block_len);
-    mw_wire_put64(p + 20, (apr_uint64_t)head->date);
-    mw_wire_put64(p + 28, (apr_uint64_t)head->expire);
-    mw_wire_put64(p + 36, (apr_uint64_t)head->request_time);
-    mw_wire_put64(p + 44, (apr_uint64_t)head->response_time);
-    mw_wire_put64(p + 52, (apr_uint64_t)head->max_age);
-    mw_wire_put64(p + 60, (apr_uint64_t)head->max_stale);
-    mw_wire_put64(p + 68, (apr_uint64_t)head->min_fresh);
-    mw_wire_put64(p + 76, (apr_uint64_t)head->s_maxage);
-    mw_wire_put64(p + 84, head->vary_serial);
+    mw_wire_put32(p + 20, (apr_uint32_t)facts->is_encoded);
+    mw_wire_put64(p + 24, (apr_uint64_t)head->date);
+    mw_wire_put64(p + 32, (apr_uint64_t)head->expire);
+    mw_wire_put64(p + 40, (apr_uint64_t)head->request_time);
+    mw_wire_put64(p + 48, (apr_uint64_t)head->response_time);
+    mw_wire_put64(p + 56, (apr_uint64_t)head->max_age);
+    mw_wire_put64(p + 64, (apr_uint64_t)head->max_stale);
+    mw_wire_put64(p + 72, (apr_uint64_t)head->min_fresh);
+    mw_wire_put64(p + 80, (apr_uint64_t)head->s_maxage);
+    mw_wire_put64(p + 88, head->vary_serial);
+    mw_wire_put64(p + 96, (apr_uint64_t)head_born(head, facts));
+    mw_wire_put64(p + 104, (apr_uint64_t)facts->content_length);
 }
 
-/* @return whether their characters are what a field may have */
-static int fields_write(unsigned char *p, const apr_array_header_t *fields,
-                        const sizes_t *sizes)
+/* The fields, with `at` for where they are, strings in the head.
+ * @return whether their characters are what a field may have */
+static int fields_write(unsigned char *head, unsigned char *at,
+                        unsigned char *strings,
+                        const apr_array_header_t *fields, const sizes_t *sizes)
 {
     const apr_table_entry_t *field = (const apr_table_entry_t *)fields->elts;
     const apr_table_entry_t *end = field + fields->nelts;
-    char *names = (char *)p + (apr_size_t)fields->nelts * FIELD_FIXED;
-    char *values = names + sizes->names;
-    char *name = names;
-    char *value = values;
+    unsigned char *name = strings;
+    unsigned char *value = strings + sizes->names;
 
     for (; field < end; field++) {
-        apr_size_t name_len = strlen(field->key);
-        apr_size_t value_len = strlen(field->val);
+        apr_size_t name_size = strlen(field->key) + 1;
+        apr_size_t value_size = strlen(field->val) + 1;
 
-        mw_wire_put16(p, (apr_uint32_t)name_len);
-        mw_wire_put32(p + 2, (apr_uint32_t)value_len);
-        memcpy(name, field->key, name_len + 1);
-        memcpy(value, field->val, value_len + 1);
-        p += FIELD_FIXED;
-        name += name_len + 1;
-        value += value_len + 1;
+        mw_wire_put32(at, (apr_uint32_t)(name - head));
+        mw_wire_put32(at + 4, (apr_uint32_t)(value - head));
+        memcpy(name, field->key, name_size);
+        memcpy(value, field->val, value_size);
+        at += FIELD_FIXED;
+        name += name_size;
+        value += value_size;
     }
-    return names_are_tokens(names, sizes->names, fields->nelts)
-           && values_are_clean(values, sizes->values, fields->nelts);
+    return names_are_tokens((const char *)strings, sizes->names, fields->nelts)
+           && values_are_clean((const char *)strings + sizes->names,
+                               sizes->values, fields->nelts);
 }
 
 apr_status_t mw_head_encode(const mw_head_t *head, int checksum,
@@ -396,8 +428,9 @@ apr_status_t mw_head_encode(const mw_head_t *head, int checksum,
                             apr_size_t *length)
 {
     const apr_array_header_t *fields;
-    unsigned char *frame, *p;
+    unsigned char *frame, *p, *at;
     sizes_t sizes;
+    facts_t facts;
     apr_status_t rv;
 
     if (!numbers_are_valid(head)) {
@@ -405,7 +438,7 @@ apr_status_t mw_head_encode(const mw_head_t *head, int checksum,
     }
     fields = head->headers ? apr_table_elts(head->headers)
                            : apr_array_make(pool, 1, sizeof(apr_table_entry_t));
-    rv = fields_measure(fields, &sizes);
+    rv = fields_measure(fields, &sizes, &facts);
     if (rv != APR_SUCCESS) {
         return rv;
     }
@@ -421,14 +454,15 @@ apr_status_t mw_head_encode(const mw_head_t *head, int checksum,
         return APR_ENOSPC;
     }
     p = frame + MW_FRAME_START;
-    numbers_write(p, head);
+    numbers_write(p, head, &facts);
     mw_wire_put32(p + 8, (apr_uint32_t)fields->nelts);
     mw_wire_put32(p + 12, (apr_uint32_t)sizes.names);
-    p += RESPONSE_FIXED;
+    at = p + RESPONSE_FIXED;
+    p = at + (apr_size_t)fields->nelts * FIELD_FIXED;
     if (head->vary_block_len) {
         memcpy(p, head->vary_block, head->vary_block_len);
     }
-    if (!fields_write(p + head->vary_block_len, fields, &sizes)) {
+    if (!fields_write(frame, at, p + head->vary_block_len, fields, &sizes)) {
         return APR_EINVAL;
     }
     mw_frame_seal(frame, *length);
@@ -438,139 +472,143 @@ apr_status_t mw_head_encode(const mw_head_t *head, int checksum,
 
 /* --- decode -------------------------------------------------------------- */
 
-/* Where the parts of the header fields lie, their sizes verified. */
-typedef struct fields_t {
-    apr_uint32_t count;
-    const unsigned char *lengths;
-    const char *names;
-    const char *values; /* the end of names */
-    const char *end;
-} fields_t;
-
 static void numbers_read(mw_head_t *head, const unsigned char *p)
 {
     head->status = (int)mw_wire_get32(p);
     head->control = mw_wire_get32(p + 4);
-    head->date = (apr_time_t)mw_wire_get64(p + 20);
-    head->expire = (apr_time_t)mw_wire_get64(p + 28);
-    head->request_time = (apr_time_t)mw_wire_get64(p + 36);
-    head->response_time = (apr_time_t)mw_wire_get64(p + 44);
-    head->max_age = (apr_int64_t)mw_wire_get64(p + 52);
-    head->max_stale = (apr_int64_t)mw_wire_get64(p + 60);
-    head->min_fresh = (apr_int64_t)mw_wire_get64(p + 68);
-    head->s_maxage = (apr_int64_t)mw_wire_get64(p + 76);
-    head->vary_serial = mw_wire_get64(p + 84);
+    head->is_encoded = (int)mw_wire_get32(p + 20);
+    head->date = (apr_time_t)mw_wire_get64(p + 24);
+    head->expire = (apr_time_t)mw_wire_get64(p + 32);
+    head->request_time = (apr_time_t)mw_wire_get64(p + 40);
+    head->response_time = (apr_time_t)mw_wire_get64(p + 48);
+    head->max_age = (apr_int64_t)mw_wire_get64(p + 56);
+    head->max_stale = (apr_int64_t)mw_wire_get64(p + 64);
+    head->min_fresh = (apr_int64_t)mw_wire_get64(p + 72);
+    head->s_maxage = (apr_int64_t)mw_wire_get64(p + 80);
+    head->vary_serial = mw_wire_get64(p + 88);
+    head->born = (apr_time_t)mw_wire_get64(p + 96);
+    head->content_length = (apr_int64_t)mw_wire_get64(p + 104);
 }
 
-/* Cut the payload into its parts; 0 when they do not fit. */
-static int parts_find(mw_head_t *head, fields_t *fields, const unsigned char *p,
+/* The vary block; 0 when it or the field table does not fit. */
+static int block_read(mw_head_t *head, const unsigned char *p,
                       const unsigned char *end)
 {
-    apr_uint32_t names_len = mw_wire_get32(p + 12);
-    apr_size_t block_len = mw_wire_get32(p + 16);
-    apr_size_t left = end - p - RESPONSE_FIXED;
+    const apr_uint64_t fields_len =
+        (apr_uint64_t)mw_wire_get32(p + 8) * FIELD_FIXED;
+    const apr_uint32_t block_len = mw_wire_get32(p + 16);
 
-    fields->count = mw_wire_get32(p + 8);
-    if (block_len > left) {
+    if (fields_len + block_len > (apr_uint64_t)(end - p - RESPONSE_FIXED)) {
         return 0;
     }
-    p += RESPONSE_FIXED;
-    head->vary_block = block_len ? (const char *)p : NULL;
+    head->vary_block =
+        block_len ? (const char *)p + RESPONSE_FIXED + fields_len : NULL;
     head->vary_block_len = block_len;
-    p += block_len;
-    left -= block_len;
-    if ((apr_uint64_t)fields->count * FIELD_FIXED > left) {
-        return 0;
-    }
-    fields->lengths = p;
-    p += (apr_size_t)fields->count * FIELD_FIXED;
-    if (names_len > (apr_size_t)(end - p)) {
-        return 0;
-    }
-    fields->names = (const char *)p;
-    fields->values = fields->names + names_len;
-    fields->end = (const char *)end;
     return 1;
 }
 
-/*
- * The fields into the table; 0 when something is wrong with them. Their bytes
- * have been checked, save that each string must end where its length says:
- * those of our own do.
- */
-static APR_INLINE int fields_read(mw_head_t *head, const fields_t *fields,
-                                  apr_int64_t body_len, int is_own)
+/* The n fields of a table; 0 when one is not within the length of the head. */
+static int fields_read(apr_table_t *headers, const char *head,
+                       apr_size_t length, const unsigned char *at,
+                       apr_uint32_t n)
 {
-    const unsigned char *lengths = fields->lengths;
-    const unsigned char *lengths_end = (const unsigned char *)fields->names;
-    const char *name = fields->names, *names_end = fields->values;
-    const char *value = fields->values, *values_end = fields->end;
+    for (; n; n--, at += FIELD_FIXED) {
+        apr_uint32_t name = mw_wire_get32(at);
+        apr_uint32_t value = mw_wire_get32(at + 4);
 
-    for (; lengths < lengths_end; lengths += FIELD_FIXED) {
-        apr_size_t name_len = mw_wire_get16(lengths);
-        apr_size_t value_len = mw_wire_get32(lengths + 2);
-
-        if (name_len >= (apr_size_t)(names_end - name)
-            || value_len >= (apr_size_t)(values_end - value)
-            || (!is_own && (!name_len || name[name_len] || value[value_len]))
-            || (field_is_framing(name_len)
-                && !framing_agrees(name, value, &body_len))) {
+        if (name >= length || value >= length) {
             return 0;
         }
-        if (name_len == sizeof("Content-Encoding") - 1) {
-            head->may_be_encoded = 1;
-        }
-        else if (name_len == sizeof("Age") - 1) {
-            head->may_have_age = 1;
-        }
-        apr_table_addn(head->headers, name, value);
-        name += name_len + 1;
-        value += value_len + 1;
+        apr_table_addn(headers, head + name, head + value);
     }
-    return name == names_end && value == values_end;
-}
-
-/* Whether the characters of fields are what a field may have. */
-static int fields_are_clean(const fields_t *fields)
-{
-    return names_are_tokens(fields->names, fields->values - fields->names,
-                            fields->count)
-           && values_are_clean(fields->values, fields->end - fields->values,
-                               fields->count);
-}
-
-static APR_INLINE apr_status_t head_decode(const void *bytes, apr_size_t length,
-                                           apr_off_t body_len, int is_own,
-                                           apr_pool_t *pool, mw_head_t *head)
-{
-    const unsigned char *p, *end;
-    fields_t fields;
-
-    p = frame_open(bytes, length, MW_HEAD_RESPONSE, &end);
-    if (!p || end - p < RESPONSE_FIXED) {
-        return APR_EINCOMPLETE;
-    }
-    numbers_read(head, p);
-    if (!numbers_are_valid(head) || !parts_find(head, &fields, p, end)
-        || (!is_own && !fields_are_clean(&fields))) {
-        return APR_EINCOMPLETE;
-    }
-    head->may_be_encoded = head->may_have_age = 0;
-    head->headers = apr_table_make(pool, (int)fields.count + FIELDS_TO_COME);
-    return fields_read(head, &fields, body_len, is_own) ? APR_SUCCESS
-                                                        : APR_EINCOMPLETE;
-}
-
-apr_status_t mw_head_decode(const void *bytes, apr_size_t length,
-                            apr_off_t body_len, apr_pool_t *pool,
-                            mw_head_t *head)
-{
-    return head_decode(bytes, length, body_len, 0, pool, head);
+    return 1;
 }
 
 apr_status_t mw_head_decode_own(const void *bytes, apr_size_t length,
                                 apr_off_t body_len, apr_pool_t *pool,
                                 mw_head_t *head)
 {
-    return head_decode(bytes, length, body_len, 1, pool, head);
+    const unsigned char *p, *end;
+    apr_uint32_t n;
+
+    p = frame_open(bytes, length, MW_HEAD_RESPONSE, &end);
+    if (!p || end - p < RESPONSE_FIXED || !block_read(head, p, end)) {
+        return APR_EINCOMPLETE;
+    }
+    numbers_read(head, p);
+    n = mw_wire_get32(p + 8);
+    /* where the head ends with a NUL, so does every string that begins in it */
+    if ((n && end[-1])
+        || (head->content_length != -1 && head->content_length != body_len
+            && body_len != -1)) {
+        return APR_EINCOMPLETE;
+    }
+    head->headers = apr_table_make(pool, (int)n + FIELDS_TO_COME);
+    return fields_read(head->headers, bytes, end - (const unsigned char *)bytes,
+                       p + RESPONSE_FIXED, n)
+               ? APR_SUCCESS
+               : APR_EINCOMPLETE;
+}
+
+/* Whether the fields read are strings that follow each other from `name` and
+ * from `value` on, up to the end; what they say is noted. */
+static int fields_are_whole(const apr_table_t *headers, const char *name,
+                            const char *value, const char *end, facts_t *facts)
+{
+    const apr_array_header_t *fields = apr_table_elts(headers);
+    const apr_table_entry_t *field = (const apr_table_entry_t *)fields->elts;
+    const char *names_end = value;
+    int i;
+
+    for (i = 0; i < fields->nelts; i++, field++) {
+        apr_size_t name_len;
+
+        if (field->key != name || field->val != value) {
+            return 0;
+        }
+        name_len = strlen(name);
+        if (!name_len || !facts_note(facts, name, name_len, value)) {
+            return 0;
+        }
+        name += name_len + 1;
+        value += strlen(value) + 1;
+    }
+    return name == names_end && value == end;
+}
+
+/* Whether mw_head_encode() would have made the head that was read of this. */
+static int head_is_sound(const mw_head_t *head, const unsigned char *p,
+                         const unsigned char *end)
+{
+    const apr_size_t n = mw_wire_get32(p + 8);
+    const apr_size_t names_len = mw_wire_get32(p + 12);
+    const char *names = (const char *)p + RESPONSE_FIXED + n * FIELD_FIXED
+                        + head->vary_block_len;
+    const char *values_end = (const char *)end;
+    facts_t facts = facts_none;
+
+    return names_len <= (apr_size_t)(values_end - names)
+           && numbers_are_valid(head) && names_are_tokens(names, names_len, n)
+           && values_are_clean(names + names_len,
+                               values_end - names - names_len, n)
+           && fields_are_whole(head->headers, names, names + names_len,
+                               values_end, &facts)
+           && head->is_encoded == facts.is_encoded
+           && head->born == head_born(head, &facts)
+           && head->content_length == facts.content_length;
+}
+
+apr_status_t mw_head_decode(const void *bytes, apr_size_t length,
+                            apr_off_t body_len, apr_pool_t *pool,
+                            mw_head_t *head)
+{
+    const unsigned char *p, *end;
+
+    p = mw_frame_open(bytes, length, MW_HEAD_RESPONSE, &end);
+    return p
+                   && mw_head_decode_own(bytes, length, body_len, pool, head)
+                          == APR_SUCCESS
+                   && head_is_sound(head, p, end)
+               ? APR_SUCCESS
+               : APR_EINCOMPLETE;
 }

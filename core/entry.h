@@ -17,7 +17,7 @@
 #include "apr_tables.h"
 #include "mod_cachemw.h"
 
-#define MW_HEAD_VERSION 2
+#define MW_HEAD_VERSION 3
 
 typedef enum mw_head_kind_e {
     MW_HEAD_RESPONSE = 1, /**< a response; the entry has its body */
@@ -47,6 +47,9 @@ typedef enum mw_head_kind_e {
 #define MW_CONTROL_ALL 0x3ffffu
 /** @} */
 
+/** Where every head has its kind, in one byte. */
+#define MW_FRAME_KIND 5
+
 /** The latest time in a head. */
 #define MW_TIME_MAX (APR_INT64_C(1) << 62)
 
@@ -70,8 +73,10 @@ typedef struct mw_head_t {
     apr_size_t vary_block_len;
     apr_table_t *headers; /**< the response's header fields; encoding takes
                                   NULL as none, decoding never gives NULL */
-    int may_be_encoded;   /**< decoded: 0 if there is no Content-Encoding */
-    int may_have_age;     /**< decoded: 0 if there is no Age */
+    apr_int64_t content_length; /**< decoded: of the field; -1: there is none */
+    int is_encoded;  /**< decoded: whether there is a Content-Encoding */
+    apr_time_t born; /**< decoded: when its age was 0 (RFC 9111, section
+                            4.2.3); may be negative */
 } mw_head_t;
 
 /**
@@ -82,14 +87,20 @@ typedef struct mw_head_t {
  *         of range; a field whose name is no token (RFC 9110, section 5.6.2)
  *         or whose value has CR or LF; Transfer-Encoding; a Content-Length
  *         that is no number of 1 to 18 digits, or several that differ. APR_ENOSPC above
- *         CACHEMW_HEAD_MAX or with a field name of 64 KB
+ *         CACHEMW_HEAD_MAX
  */
 apr_status_t mw_head_encode(const mw_head_t *head, int checksum,
                             apr_pool_t *pool, const void **bytes,
                             apr_size_t *length);
 
-/** What kind of head this is; 0 when it is none (magic, version, length). */
-mw_head_kind_e mw_head_kind(const void *bytes, apr_size_t length);
+/** What kind of head this is if it is one, which decoding tells. */
+static APR_INLINE mw_head_kind_e mw_head_kind(const void *bytes,
+                                              apr_size_t length)
+{
+    return length > MW_FRAME_KIND
+               ? (mw_head_kind_e)((const unsigned char *)bytes)[MW_FRAME_KIND]
+               : 0;
+}
 
 /**
  * Decode a response's head. Strings of `head` and of its header table point
@@ -105,8 +116,9 @@ apr_status_t mw_head_decode(const void *bytes, apr_size_t length,
 
 /**
  * The same for bytes of mw_head_encode() that have not left the server's memory
- * since. It has refused characters that no field may have and ended each string,
- * which is not looked for again; lengths and framing are verified as ever.
+ * since. It has refused characters that no field may have and noted what the
+ * fields say of age, body and coding: that is not looked for again. Other bytes
+ * are harmless, for no string goes beyond them, but not all are refused.
  */
 apr_status_t mw_head_decode_own(const void *bytes, apr_size_t length,
                                 apr_off_t body_len, apr_pool_t *pool,

@@ -24,8 +24,10 @@
 #define AT_COUNT 20
 #define AT_NAMES_LEN 24
 #define AT_BLOCK_LEN 28
-#define AT_DATE 32
-#define AT_BLOCK 104
+#define AT_DATE 36
+#define AT_BORN 108
+#define AT_FIELDS 124
+#define FIELD_FIXED 8
 
 static int pool_make(void **state)
 {
@@ -130,8 +132,15 @@ static void heads_equal(const mw_head_t *a, const mw_head_t *b)
     tables_equal(a->headers, b->headers);
 }
 
+static int string_end(void *baton, const char *name, const char *value)
+{
+    (void)baton;
+    return strlen(name) + strlen(value) < 2 * CACHEMW_HEAD_MAX;
+}
+
 /*
- * Decode bytes that need not be a head. What is accepted must encode to the
+ * Decode bytes that need not be a head; what is meant for our own ones must not
+ * look beyond others, either. What is accepted must encode to the
  * very same bytes.
  */
 static int bytes_accepted(const unsigned char *bytes, apr_size_t length,
@@ -142,6 +151,10 @@ static int bytes_accepted(const unsigned char *bytes, apr_size_t length,
     apr_status_t rv;
 
     apr_pool_create(&sub, pool);
+    if (mw_head_decode_own(bytes, length, body_len, sub, &head)
+        == APR_SUCCESS) {
+        apr_table_do(string_end, &head, head.headers, NULL);
+    }
     rv = mw_head_decode(bytes, length, body_len, sub, &head);
     if (rv == APR_SUCCESS) {
         const void *again;
@@ -398,19 +411,99 @@ static void test_entry_head_max_is_exact(void **state)
 static void test_entry_encode_says_what_is_too_long(void **state)
 {
     mw_head_t *head = head_plain(*state);
-    char *name = apr_palloc(*state, 65537);
+    char *name = apr_palloc(*state, CACHEMW_HEAD_MAX + 1);
     const void *bytes;
     apr_size_t length;
 
-    memset(name, 'n', 65536);
-    name[65536] = 0;
+    memset(name, 'n', CACHEMW_HEAD_MAX);
+    name[CACHEMW_HEAD_MAX] = 0;
     assert_int_equal(encode_one(name, "v", *state), APR_ENOSPC);
-    name[65535] = 0;
+    name[65536] = 0;
     assert_int_equal(encode_one(name, "v", *state), APR_SUCCESS);
     head->vary_block = name;
     head->vary_block_len = (apr_size_t)-1;
     assert_int_equal(mw_head_encode(head, 0, *state, &bytes, &length),
                      APR_ENOSPC);
+}
+
+/* --- what fields say ----------------------------------------------------- */
+
+static mw_head_t said_by(const char *name, const char *value, apr_pool_t *pool)
+{
+    mw_head_t *head = head_plain(pool), own, decoded;
+    const void *bytes;
+    apr_size_t length;
+
+    head->date = 70;
+    head->request_time = 100;
+    head->response_time = 110;
+    apr_table_addn(head->headers, "Server", "s");
+    apr_table_addn(head->headers, name, value);
+    apr_table_addn(head->headers, name, value);
+    apr_table_addn(head->headers, "Link", "l");
+    assert_int_equal(mw_head_encode(head, 0, pool, &bytes, &length),
+                     APR_SUCCESS);
+    assert_int_equal(mw_head_decode(bytes, length, -1, pool, &decoded),
+                     APR_SUCCESS);
+    assert_int_equal(mw_head_decode_own(bytes, length, -1, pool, &own),
+                     APR_SUCCESS);
+    heads_equal(&decoded, &own);
+    assert_int_equal(decoded.born, own.born);
+    assert_int_equal(decoded.content_length, own.content_length);
+    assert_int_equal(decoded.is_encoded, own.is_encoded);
+    return own;
+}
+
+/* RFC 9111, section 4.2.3: the later of what Age and what Date say. */
+static void test_entry_born_when_its_age_was_0(void **state)
+{
+    static const struct {
+        const char *name, *value;
+        apr_time_t born;
+    } ages[] = {
+        { "X", "1", 60 },
+        { "Age", "0", 60 },
+        { "Age", "-1", 60 },
+        { "Age", "x", 60 },
+        { "Ag_", "1", 60 },
+        { "Age", "1", 100 - 1000000 },
+        { "aGE", "1", 100 - 1000000 },
+        { "Age", "1, 2", 100 - 1000000 },
+        { "Age", "9223372036854775807", 100 - MW_TIME_MAX },
+        { "Age", "99999999999999999999999999", 100 - MW_TIME_MAX },
+    };
+    mw_head_t *head = head_plain(*state);
+    apr_size_t length, i;
+    unsigned char *bytes;
+
+    for (i = 0; i < sizeof(ages) / sizeof(ages[0]); i++) {
+        assert_int_equal(said_by(ages[i].name, ages[i].value, *state).born,
+                         ages[i].born);
+    }
+    /* of two the first, like apr_table_get() */
+    apr_table_addn(head->headers, "Age", "1");
+    apr_table_addn(head->headers, "Age", "2");
+    head->date = 7; /* after the response: no age */
+    bytes = head_bytes(head, 0, &length, *state);
+    assert_int_equal(mw_head_decode(bytes, length, -1, *state, head),
+                     APR_SUCCESS);
+    assert_int_equal(head->born, -1000000);
+    free(bytes);
+}
+
+static void test_entry_notes_framing_and_coding(void **state)
+{
+    static const char *const names[] = { "Content-Length",   "CONTENT-length",
+                                         "Content-Encoding", "content-encodinG",
+                                         "Content.Encoding", "Content_Length" };
+    apr_size_t i;
+
+    for (i = 0; i < 6; i++) {
+        mw_head_t said = said_by(names[i], "012", *state);
+
+        assert_int_equal(said.content_length, i < 2 ? 12 : -1);
+        assert_int_equal(said.is_encoded, i == 2 || i == 3);
+    }
 }
 
 /* --- damage -------------------------------------------------------------- */
@@ -552,7 +645,7 @@ static void test_entry_decodes_tokens_only(void **state)
         memset(text, 'n', name_len);
         apr_table_setn(head->headers, text, "v");
         bytes = head_bytes(head, 0, &length, *state);
-        start = AT_BLOCK + 6;
+        start = AT_FIELDS + FIELD_FIXED;
         for (i = start; i < start + name_len; i++) {
             for (c = 0; c < 256; c++) {
                 bytes[i] = (unsigned char)c;
@@ -568,8 +661,9 @@ static void test_entry_decodes_tokens_only(void **state)
 /* Lengths and counts that do not fit each other, some of them huge. */
 static void test_entry_refuses_contradicting_lengths(void **state)
 {
-    static const apr_size_t at[] = { 8, AT_COUNT, AT_NAMES_LEN, AT_BLOCK_LEN,
-                                     AT_BLOCK + 9 + 2 };
+    static const apr_size_t at[] = {
+        8, AT_COUNT, AT_NAMES_LEN, AT_BLOCK_LEN, AT_FIELDS, AT_FIELDS + 4
+    };
     static const apr_uint32_t values[] = { 0,          1,          2,
                                            5,          7,          0x7fffffff,
                                            0x80000000, 0xfffffffe, 0xffffffff,
@@ -596,43 +690,54 @@ static void test_entry_refuses_contradicting_lengths(void **state)
     free(bytes);
 }
 
-/* As many terminators as there must be, but not where they must be. */
+/* As many terminators as there must be, but not where they must be, or strings
+ * that begin elsewhere. */
 static void test_entry_refuses_moved_terminators(void **state)
 {
     static const struct {
         const char *names;
-        int name_lens[2];
+        int names_at[2];
         const char *values;
-        int value_lens[2];
+        int values_at[2];
         int names_len;
     } moved[] = {
-        { "abc\0d\0", { 3, 1 }, "vwx\0y\0", { 3, 1 }, 6 }, /* as it was */
-        { "ab\0cd\0", { 3, 1 }, "vwx\0y\0", { 3, 1 }, 6 },
-        { "abcd\0\0", { 3, 1 }, "vwx\0y\0", { 3, 1 }, 6 },
-        { "\0abcd\0", { 0, 4 }, "vwx\0y\0", { 3, 1 }, 6 },
-        { "abcd\0\0", { 4, 0 }, "vwx\0y\0", { 3, 1 }, 6 },
-        { "abc\0d\0", { 3, 1 }, "vw\0xy\0", { 3, 1 }, 6 },
-        { "abc\0d\0", { 3, 1 }, "vw\0x\0y", { 2, 1 }, 6 },
-        { "ab\0d\0v", { 2, 1 }, "vwx\0y\0", { 3, 1 }, 6 },
-        { "abc\0d\0", { 3, 1 }, "vwx\0y\0", { 2, 1 }, 7 },
-        { "abc\0d\0", { 3, 1 }, "vwx\0y\0", { 3, 0 }, 6 },
+        { "abc\0d\0", { 0, 4 }, "vwx\0y\0", { 6, 10 }, 6 }, /* as it was */
+        { "ab\0cd\0", { 0, 4 }, "vwx\0y\0", { 6, 10 }, 6 },
+        { "abcd\0\0", { 0, 4 }, "vwx\0y\0", { 6, 10 }, 6 },
+        { "\0abcd\0", { 0, 1 }, "vwx\0y\0", { 6, 10 }, 6 },
+        { "abcd\0\0", { 0, 5 }, "vwx\0y\0", { 6, 10 }, 6 },
+        { "abc\0d\0", { 0, 4 }, "vw\0xy\0", { 6, 10 }, 6 },
+        { "abc\0d\0", { 0, 4 }, "vw\0x\0y", { 6, 9 }, 6 },
+        { "ab\0d\0v", { 0, 3 }, "vwx\0y\0", { 6, 10 }, 6 },
+        { "abc\0d\0", { 0, 4 }, "vwx\0y\0", { 6, 9 }, 7 },
+        { "abc\0d\0", { 0, 4 }, "vwx\0y\0", { 6, 11 }, 6 },
+        { "abc\0d\0", { 0, 0 }, "vwx\0y\0", { 6, 10 }, 6 },
+        { "abc\0d\0", { 0, 4 }, "vwx\0y\0", { 6, 6 }, 6 },
+        { "abc\0d\0", { 4, 0 }, "vwx\0y\0", { 6, 10 }, 6 },
+        { "abc\0d\0", { 6, 10 }, "vwx\0y\0", { 0, 4 }, 6 },
+        { "abc\0d\0", { 0, 4 }, "vwx\0y\0", { 6, 10 }, 0 },
+        { "abc\0d\0", { 0, 4 }, "vwx\0y\0", { 6, 10 }, 4 },
     };
     mw_head_t *head = head_plain(*state);
     apr_size_t length, i;
     unsigned char *bytes, *p;
+    int j;
 
     apr_table_addn(head->headers, "abc", "vwx");
     apr_table_addn(head->headers, "d", "y");
     bytes = head_bytes(head, 0, &length, *state);
-    p = bytes + AT_BLOCK;
+    p = bytes + AT_FIELDS;
     for (i = 0; i < sizeof(moved) / sizeof(moved[0]); i++) {
         mw_wire_put32(bytes + AT_NAMES_LEN, moved[i].names_len);
-        mw_wire_put16(p, moved[i].name_lens[0]);
-        mw_wire_put32(p + 2, moved[i].value_lens[0]);
-        mw_wire_put16(p + 6, moved[i].name_lens[1]);
-        mw_wire_put32(p + 8, moved[i].value_lens[1]);
-        memcpy(p + 12, moved[i].names, 6);
-        memcpy(p + 18, moved[i].values, 6);
+        for (j = 0; j < 2; j++) {
+            const apr_uint32_t strings = AT_FIELDS + 2 * FIELD_FIXED;
+
+            mw_wire_put32(p + FIELD_FIXED * j, strings + moved[i].names_at[j]);
+            mw_wire_put32(p + FIELD_FIXED * j + 4,
+                          strings + moved[i].values_at[j]);
+        }
+        memcpy(p + 2 * FIELD_FIXED, moved[i].names, 6);
+        memcpy(p + 2 * FIELD_FIXED + 6, moved[i].values, 6);
         assert_int_equal(bytes_accepted(bytes, length, -1, *state), i == 0);
     }
     free(bytes);
@@ -674,14 +779,21 @@ static void test_entry_decode_refuses_numbers_out_of_range(void **state)
     }
     mw_wire_put32(bytes + AT_CONTROL, 0);
     for (i = 0; i < 4; i++) {
+        static const apr_int64_t born[] = { 0, 0, MW_TIME_MAX, -MW_TIME_MAX };
+
         mw_wire_put64(bytes + AT_DATE + 8 * i, MW_TIME_MAX);
+        mw_wire_put64(bytes + AT_BORN, (apr_uint64_t)born[i]);
         assert_true(bytes_accepted(bytes, length, -1, *state));
+        mw_wire_put64(bytes + AT_BORN, (apr_uint64_t)born[i] ^ 1);
+        assert_false(bytes_accepted(bytes, length, -1, *state));
         mw_wire_put64(bytes + AT_DATE + 8 * i, MW_TIME_MAX + 1);
         assert_false(bytes_accepted(bytes, length, -1, *state));
         mw_wire_put64(bytes + AT_DATE + 8 * i, (apr_uint64_t)-1);
         assert_false(bytes_accepted(bytes, length, -1, *state));
         mw_wire_put64(bytes + AT_DATE + 8 * i, 0);
     }
+    mw_wire_put64(bytes + AT_BORN, 0);
+    assert_true(bytes_accepted(bytes, length, -1, *state));
     free(bytes);
 }
 
@@ -736,37 +848,32 @@ static void test_entry_decode_refuses_transfer_encoding(void **state)
     apr_table_addn(head->headers, "Transfer.Encoding", "chunked");
     bytes = head_bytes(head, 0, &length, *state);
     assert_true(bytes_accepted(bytes, length, -1, *state));
-    bytes[AT_BLOCK + 6 + 8] = '-';
+    bytes[AT_FIELDS + FIELD_FIXED + 8] = '-';
     assert_false(bytes_accepted(bytes, length, -1, *state));
     free(bytes);
 }
 
 /* --- the frame ----------------------------------------------------------- */
 
-static void test_entry_kind_of_anything(void **state)
+static void test_entry_decodes_its_kind_only(void **state)
 {
     apr_size_t length, i;
-    unsigned char *bytes = head_bytes(head_plain(*state), 1, &length, *state);
+    unsigned char *bytes = head_bytes(head_plain(*state), 0, &length, *state);
 
-    assert_int_equal(mw_head_kind(bytes, length), MW_HEAD_RESPONSE);
-    assert_int_equal(mw_head_kind(bytes, length - 1), 0);
     assert_int_equal(mw_head_kind(bytes, 0), 0);
-    bytes[5] = MW_HEAD_VARY;
-    assert_int_equal(mw_head_kind(bytes, length), MW_HEAD_VARY);
-    assert_false(bytes_accepted(bytes, length, -1, *state));
     for (i = 0; i < 256; i++) {
         bytes[5] = (unsigned char)i;
-        assert_int_equal(mw_head_kind(bytes, length), i == 1 || i == 2 ? i : 0);
+        assert_int_equal(mw_head_kind(bytes, length), i);
+        assert_int_equal(bytes_accepted(bytes, length, -1, *state),
+                         i == MW_HEAD_RESPONSE);
     }
     bytes[5] = MW_HEAD_RESPONSE;
     for (i = 0; i < 12; i++) {
-        if (i == 5) {
-            continue;
-        }
         bytes[i] ^= 0x40;
-        assert_int_equal(mw_head_kind(bytes, length), 0);
+        assert_false(bytes_accepted(bytes, length, -1, *state));
         bytes[i] ^= 0x40;
     }
+    assert_true(bytes_accepted(bytes, length, -1, *state));
     free(bytes);
 }
 
@@ -786,14 +893,15 @@ static void test_entry_checksum_covers_all(void **state)
 static void test_entry_format_is_frozen(void **state)
 {
     static const unsigned char bytes[] =
-        "CMWH\x02\x01\x01\0\x84\0\0\0"
-        "\xcc\0\0\0\x05\0\0\0\x01\0\0\0\x02\0\0\0\x02\0\0\0"
+        "CMWH\x03\x01\x01\0\x84\0\0\0"
+        "\xcc\0\0\0\x05\0\0\0\x01\0\0\0\x02\0\0\0\x02\0\0\0\0\0\0\0"
         "\x01\0\0\0\0\0\0\0\x02\0\0\0\0\0\0\0\x03\0\0\0\0\0\0\0"
         "\x04\0\0\0\0\0\0\0\xff\xff\xff\xff\xff\xff\xff\xff"
         "\x06\0\0\0\0\0\0\0\x07\0\0\0\0\0\0\0\x08\0\0\0\0\0\0\0"
-        "\x09\0\0\0\0\0\0\x10"
+        "\x09\0\0\0\0\0\0\x10\0\0\0\0\0\0\0\0"
+        "\xff\xff\xff\xff\xff\xff\xff\xff"
+        "\x86\0\0\0\x88\0\0\0"
         "BK"
-        "\x01\0\x0b\0\0\0"
         "N\0"
         "value bytes\0";
     unsigned char copy[sizeof(bytes) - 1 + CHECKSUM_LEN];
@@ -817,6 +925,8 @@ static void test_entry_format_is_frozen(void **state)
     assert_int_equal(head.min_fresh, 7);
     assert_int_equal(head.s_maxage, 8);
     assert_int_equal(head.vary_serial, APR_UINT64_C(0x1000000000000009));
+    assert_int_equal(head.born, 0);
+    assert_int_equal(head.content_length, -1);
     assert_int_equal(head.vary_block_len, 2);
     assert_memory_equal(head.vary_block, "BK", 2);
     assert_string_equal(apr_table_get(head.headers, "n"), "value bytes");
@@ -838,6 +948,8 @@ int main(void)
         TEST(test_entry_encode_refuses_numbers_out_of_range),
         TEST(test_entry_head_max_is_exact),
         TEST(test_entry_encode_says_what_is_too_long),
+        TEST(test_entry_born_when_its_age_was_0),
+        TEST(test_entry_notes_framing_and_coding),
         TEST(test_entry_refuses_every_truncation),
         TEST(test_entry_refuses_what_follows),
         TEST(test_entry_checksum_finds_every_changed_byte),
@@ -850,7 +962,7 @@ int main(void)
         TEST(test_entry_decode_refuses_numbers_out_of_range),
         TEST(test_entry_content_length_is_the_bodys),
         TEST(test_entry_decode_refuses_transfer_encoding),
-        TEST(test_entry_kind_of_anything),
+        TEST(test_entry_decodes_its_kind_only),
         TEST(test_entry_checksum_covers_all),
         TEST(test_entry_format_is_frozen),
     };
