@@ -31,9 +31,9 @@ static void register_hooks(apr_pool_t *p)
     ap_hook_check_config(mw_config_check, NULL, NULL, APR_HOOK_MIDDLE);
     ap_hook_test_config(mw_config_test, NULL, NULL, APR_HOOK_MIDDLE);
     ap_hook_post_config(mw_config_post, NULL, NULL, APR_HOOK_MIDDLE);
-    /* Before mod_watchdog starts the thread that sweeps. */
-    ap_hook_child_init(mw_config_child_init, NULL, NULL, APR_HOOK_FIRST);
+    ap_hook_child_init(mw_config_child_init, NULL, NULL, APR_HOOK_MIDDLE);
     ap_hook_child_status(mw_config_child_status, NULL, NULL, APR_HOOK_MIDDLE);
+    ap_hook_monitor(mw_config_monitor, NULL, NULL, APR_HOOK_MIDDLE);
     ap_hook_quick_handler(mw_cache_adapter_note_lookup, NULL, cache,
                           APR_HOOK_FIRST);
     ap_hook_quick_handler(mw_cache_adapter_note_store, cache, NULL,

@@ -14,10 +14,9 @@
 #include "coalesce.h"
 #include "config.h"
 #include "enables.h"
-#include "random.h"
 #include "servers.h"
 #include "stores.h"
-#include "watchdog.h"
+#include "sweeper.h"
 #include "words.h"
 
 APLOG_USE_MODULE(cachemw);
@@ -32,6 +31,7 @@ typedef void cache_hook_status_fn(cache_HOOK_cache_status_t *function,
 
 /* Of the configuration that is being read or runs. */
 static mw_stores_t *config_stores;
+static mw_sweeper_t *config_sweeper;
 
 static mw_place_t config_place(const cmd_parms *cmd)
 {
@@ -236,6 +236,7 @@ static apr_status_t config_forget(void *unused)
 {
     (void)unused;
     config_stores = NULL;
+    config_sweeper = NULL;
     return APR_SUCCESS;
 }
 
@@ -318,13 +319,13 @@ int mw_config_post(apr_pool_t *pconf, apr_pool_t *plog, apr_pool_t *ptemp,
     }
     mw_stores_create(config_stores, s->process);
     mw_servers_drop_failed(s);
-    mw_watchdog_register(pconf, s);
+    config_sweeper = mw_sweeper_make(config_stores, pconf);
+    mw_sweeper_tend(config_sweeper);
     return OK;
 }
 
 void mw_config_child_init(apr_pool_t *pchild, server_rec *s)
 {
-    mw_random_child_init();
     mw_stores_child_init(config_stores, pchild);
     mw_coalesce_child_init(s);
 }
@@ -342,6 +343,13 @@ void mw_config_child_status(server_rec *s, pid_t pid, ap_generation_t gen,
         mw_stores_each(config_stores, config_bury_in, &pid);
         mw_coalesce_bury(pid);
     }
+}
+
+int mw_config_monitor(apr_pool_t *p, server_rec *s)
+{
+    (void)p, (void)s;
+    mw_sweeper_tend(config_sweeper);
+    return OK;
 }
 
 void mw_config_test(apr_pool_t *pconf, server_rec *s)

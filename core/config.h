@@ -43,6 +43,7 @@ int mw_config_post(apr_pool_t *pconf, apr_pool_t *plog, apr_pool_t *ptemp,
 void mw_config_child_init(apr_pool_t *pchild, server_rec *s);
 void mw_config_child_status(server_rec *s, pid_t pid, ap_generation_t gen,
                             int slot, mpm_child_status status);
+int mw_config_monitor(apr_pool_t *p, server_rec *s);
 /** With -D DUMP_CACHEMW_OPTIONS: print the options of every provider. */
 void mw_config_test(apr_pool_t *pconf, server_rec *s);
 

@@ -248,6 +248,11 @@ int mw_store_wants_checksum(const mw_store_t *store)
     return !(store->table.flags & CACHEMW_IN_MEMORY);
 }
 
+int mw_store_can_sweep(const mw_store_t *store)
+{
+    return store->can_sweep;
+}
+
 int mw_store_gives_whole_bodies(const mw_store_t *store)
 {
     return store->whole_bodies;

@@ -209,6 +209,8 @@ apr_status_t mw_store_sweep(mw_store_t *store, const cachemw_call_t *call,
 apr_status_t mw_store_stats(mw_store_t *store, const cachemw_call_t *call,
                             cachemw_stats_t *stats);
 
+/** Non-zero: the provider has a sweep. */
+int mw_store_can_sweep(const mw_store_t *store);
 /** Non-zero: get always gives whole bodies (the provider has no read). */
 int mw_store_gives_whole_bodies(const mw_store_t *store);
 

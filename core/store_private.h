@@ -80,6 +80,7 @@ typedef struct mw_composed_t {
 struct mw_store_t {
     unsigned int guards;      /**< MW_GUARD_…; of this process */
     int whole_bodies;         /**< the provider has no read */
+    int can_sweep;            /**< the provider has a sweep */
     void *self;               /**< what open() returned */
     mw_state_t *state;        /**< NULL before post_config */
     cachemw_provider_t table; /**< every slot that calls use is there */

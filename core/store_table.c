@@ -118,6 +118,7 @@ static void table_compose(mw_store_t *store)
     mw_composed_t *composed = &store->composed;
 
     store->whole_bodies = !table->read;
+    store->can_sweep = !!table->sweep;
     composed->way = table->set_begin ? &mw_set_streamed : &mw_set_spooled;
     composed->set = table->set ? mw_set_by_slot : mw_set_by_streaming;
     composed->set_head = table->set_head ? mw_amend_by_slot : mw_amend_by_set;

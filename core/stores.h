@@ -110,6 +110,7 @@ void mw_stores_warn_unused(const mw_stores_t *stores);
 /** post_config: create what the used stores share between children. */
 void mw_stores_create(mw_stores_t *stores, process_rec *process);
 
+/** In each process that uses them, before its threads: a child, the sweeper. */
 void mw_stores_child_init(mw_stores_t *stores, apr_pool_t *pchild);
 
 typedef void mw_stores_each_fn(void *baton, mw_store_t *store);

@@ -9,6 +9,7 @@
 #include "unixd.h"
 
 #include "coalesce.h"
+#include "random.h"
 #include "stores_private.h"
 
 APLOG_USE_MODULE(cachemw);
@@ -313,6 +314,7 @@ void mw_stores_child_init(mw_stores_t *stores, apr_pool_t *pchild)
     mw_definition_t **opened = (mw_definition_t **)stores->opened->elts;
     int i;
 
+    mw_random_child_init();
     for (i = 0; i < stores->opened->nelts; i++) {
         if (opened[i]->is_used) {
             mw_store_child_init(opened[i]->store, pchild);

@@ -57,7 +57,8 @@
  *                   their ownership. No connections. Not under `httpd -t`.
  *     (fork)
  *     child_init    child, after the change of user and chroot:
- *                   connections, threads.
+ *                   connections, threads. Also in the process that sweeps,
+ *                   which is a child that serves nothing.
  *     calls         child, any thread; also concurrently in other children.
  *     (child exit)  whatever a child acquired is released by cleanups that the
  *                   provider registers on the child's pool when it acquires
@@ -82,13 +83,13 @@
  * ## Threads and processes
  *
  * Every slot but open, post_config, child_init and close is called on any
- * thread of any child, concurrently, unless CACHEMW_SERIALIZE is set. Even the
- * prefork MPM has a second thread (mod_watchdog's) that calls sweep. Buckets
- * that a slot returned may be read, split and destroyed by other threads than
- * the calling one, but never by two at once; CACHEMW_SERIALIZE does not cover
- * that. A pool is not thread-safe: during calls allocate from the call's pool,
- * never from pconf or pchild. Between two calls a provider
- * holds no lock, statement or checked-out connection on behalf of a request.
+ * thread of any child, concurrently, unless CACHEMW_SERIALIZE is set; only
+ * sweep has a process of its own. Buckets that a slot returned may be read,
+ * split and destroyed by other threads than the calling one, but never by two
+ * at once; CACHEMW_SERIALIZE does not cover that. A pool is not thread-safe:
+ * during calls allocate from the call's pool, never from pconf or pchild.
+ * Between two calls a provider holds no lock, statement or checked-out
+ * connection on behalf of a request.
  *
  * ## What slots return
  *

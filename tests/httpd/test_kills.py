@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Children killed at any instant, under load: no page is wrong, nobody waits
-for ever, no space is lost.
+"""Children killed at any instant, and the sweeper, under load: no page is wrong,
+nobody waits for ever, no space is lost.
 
 A part of the victims is stopped first, at random instants, until one is met
 that holds a lock of the store; then it is killed. To have that often the index
@@ -149,6 +149,7 @@ def kill_in_a_storm(httpd, origin, path, kills, held):
         killer = Killer(server, "kills")
         storm.visitors(server.ports[0], 3, 6)
         time.sleep(1)
+        killer.one(server.sweepers(), 3)
         while killer.killed < kills or killer.in_shard < held:
             assert killer.killed < 3 * kills, "too few with a lock held"
             killer.round(kills)

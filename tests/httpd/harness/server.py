@@ -122,6 +122,13 @@ def processes_of(group):
     return found
 
 
+def sweeps(pid):
+    try:
+        return Path(f"/proc/{pid}/comm").read_text() == "cachemw-sweeper\n"
+    except OSError:
+        return False
+
+
 def load_lines(modules):
     lines = [f'LoadModule mpm_{settings.mpm}_module '
              f'"{settings.moddir}/mod_mpm_{settings.mpm}.so"']
@@ -299,7 +306,11 @@ class Httpd:
 
     def children(self):
         """pids of the processes that serve requests"""
-        return [p for p in processes_of(self.pid) if p != self.pid]
+        return [p for p in processes_of(self.pid)
+                if p != self.pid and not sweeps(p)]
+
+    def sweepers(self):
+        return [p for p in processes_of(self.pid) if sweeps(p)]
 
     def stop(self):
         """Stop and wait; whatever is left over afterwards is a failure."""

@@ -78,6 +78,16 @@ typedef struct faulty_t {
 
 /* --- faults --------------------------------------------------------------- */
 
+/* A signal with a handler does not end it. */
+static void wait_out(apr_interval_time_t wait)
+{
+    const apr_time_t end = apr_time_now() + wait;
+
+    for (; wait > 0; wait = end - apr_time_now()) {
+        apr_sleep(wait);
+    }
+}
+
 /* Wait, and find out what the fault makes of the call: anything but
  * APR_SUCCESS is to be returned. */
 static apr_status_t faulty_enter(const faulty_t *faulty, const char *slot,
@@ -91,13 +101,13 @@ static apr_status_t faulty_enter(const faulty_t *faulty, const char *slot,
     case FAULT_ERROR:
         return fault->status;
     case FAULT_DELAY:
-        apr_sleep(wait);
+        wait_out(wait);
         return APR_SUCCESS;
     case FAULT_TIMEOUT:
         if (wait < 0 && call) {
             wait = faulty->services->remaining(faulty->services, call);
         }
-        apr_sleep(wait < 0 ? TIMEOUT_DEFAULT : wait);
+        wait_out(wait < 0 ? TIMEOUT_DEFAULT : wait);
         return APR_TIMEUP;
     default:
         return APR_SUCCESS;
