@@ -143,6 +143,7 @@ def test_stop_ends_it(server):
     pid, group = settled(server), server.pid
     server.stop()
     assert processes_of(group) == [] and not Path(f"/proc/{pid}").exists()
+    assert "which swept the stores" not in server.log()
 
 
 def test_graceful_stop_ends_it(server):
@@ -173,6 +174,7 @@ def test_restart_replaces_it(server, origin, path, how):
         assert not seen & set(server.sweepers())
         seen.add(one(server))
     assert len(seen) == 4
+    assert "which swept the stores" not in server.log()
     wait_for(lambda: server.children(), "children")
     assert server.get(page).cache == "HIT"
 
