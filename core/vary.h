@@ -68,9 +68,9 @@ mw_asked_t mw_vary_asked(const apr_table_t *request);
  * number of its occurrences and each value, all length-prefixed: different
  * lists of fields and values never give one block. Normalised means:
  *
- * - Accept-Encoding: those of br, gzip and zstd with q > 0; if there are none,
- *   those of compress and deflate; then "!identity" if the request refuses
- *   identity. x-gzip is gzip, x-compress is compress. Other codings do not
+ * - Accept-Encoding: a bit for each of br, gzip and zstd with q > 0; if there
+ *   are none, of compress and deflate; and one if the request refuses identity.
+ *   They are a number of four bytes, without a length. x-gzip is gzip, x-compress is compress. Other codings do not
  *   count: whoever makes up names would otherwise push out the variants that
  *   people use. What may be sent is for mw_vary_acceptable() to say.
  * - Accept, Accept-Charset, Accept-Language: lower case outside of quotes,

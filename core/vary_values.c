@@ -152,8 +152,8 @@ apr_array_header_t *mw_vary_fields(const apr_table_t *headers, int *star,
 
 /* --- Accept-Encoding ----------------------------------------------------- */
 
-/* The codings that make variants, and what else counts; in the order of the
- * block. */
+/* The codings that make variants, and what else counts. Blocks that are stored
+ * have these bits. */
 enum {
     BR = 1 << 0,
     GZIP = 1 << 1,
@@ -296,17 +296,41 @@ static APR_INLINE int coding_next(const char **cursor, coding_t *coding)
     }
 }
 
-static void asked_read(mw_asked_t *asked, const char *value)
+/* What browsers send, so that it need not be read each time. */
+static const struct {
+    const char *value;
+    int named;
+} usual[] = { { "gzip, deflate, br, zstd", GZIP | DEFLATE | BR | ZSTD },
+              { "gzip, deflate, br", GZIP | DEFLATE | BR },
+              { "gzip, deflate", GZIP | DEFLATE },
+              { "gzip", GZIP } };
+#define USUAL (sizeof(usual) / sizeof(usual[0]))
+
+static void __attribute__((noinline))
+asked_parse(mw_asked_t *asked, const char *value)
 {
     coding_t coding;
 
-    asked->has_codings = 1;
     while (coding_next(&value, &coding)) {
         int bit = coding_bit(coding.name);
 
         asked->named |= bit;
         asked->refused |= coding.refused ? bit : 0;
     }
+}
+
+static void asked_read(mw_asked_t *asked, const char *value)
+{
+    apr_size_t i;
+
+    asked->has_codings = 1;
+    for (i = 0; i < USUAL; i++) {
+        if (!strcmp(value, usual[i].value)) {
+            asked->named |= usual[i].named;
+            return;
+        }
+    }
+    asked_parse(asked, value);
 }
 
 mw_asked_t mw_vary_asked(const apr_table_t *request)
@@ -412,32 +436,29 @@ buffer_grow(buffer_t *buffer, apr_size_t n)
     buffer->data = data;
 }
 
-/* Make room for n more bytes. */
-static APR_INLINE void buffer_reserve(buffer_t *buffer, apr_size_t n)
+/* n more bytes, to be written. */
+static APR_INLINE unsigned char *buffer_extend(buffer_t *buffer, apr_size_t n)
 {
     if (buffer->room - buffer->len < n) {
         buffer_grow(buffer, n);
     }
+    buffer->len += n;
+    return buffer->data + buffer->len - n;
 }
 
 static void buffer_add(buffer_t *buffer, const char *bytes, apr_size_t n)
 {
-    buffer_reserve(buffer, n);
-    memcpy(buffer->data + buffer->len, bytes, n);
-    buffer->len += n;
+    memcpy(buffer_extend(buffer, n), bytes, n);
 }
 
 static void buffer_add_char(buffer_t *buffer, char c)
 {
-    buffer_reserve(buffer, 1);
-    buffer->data[buffer->len++] = (unsigned char)c;
+    *buffer_extend(buffer, 1) = (unsigned char)c;
 }
 
 static void buffer_add_number(buffer_t *buffer, apr_size_t n)
 {
-    buffer_reserve(buffer, 4);
-    mw_wire_put32(buffer->data + buffer->len, (apr_uint32_t)n);
-    buffer->len += 4;
+    mw_wire_put32(buffer_extend(buffer, 4), (apr_uint32_t)n);
 }
 
 /* Open a string whose length is not known yet; returns where it begins. */
@@ -519,26 +540,14 @@ static void lists_add(buffer_t *buffer, const apr_array_header_t *values)
     buffer_close(buffer, start);
 }
 
-static void codings_add(buffer_t *buffer, const mw_asked_t *asked)
+/* What of an Accept-Encoding selects the variant. */
+static int codings_wanted(const mw_asked_t *asked)
 {
     int wanted = asked->named & ~asked->refused;
     int identity = asked->named & IDENTITY ? IDENTITY : STAR;
-    apr_size_t start = buffer_open(buffer);
-    apr_size_t i;
 
     wanted &= wanted & COMMON ? COMMON : RARE;
-    for (i = 0; wanted; i++) {
-        if (wanted & known[i].bit) {
-            wanted &= ~known[i].bit;
-            buffer_separate(buffer, start);
-            buffer_add(buffer, known[i].name, known[i].length);
-        }
-    }
-    if (asked->refused & identity) {
-        buffer_separate(buffer, start);
-        buffer_add(buffer, "!identity", sizeof("!identity") - 1);
-    }
-    buffer_close(buffer, start);
+    return wanted | (asked->refused & identity ? IDENTITY : 0);
 }
 
 static int name_is(const char *name, apr_size_t length, const char *other,
@@ -577,15 +586,16 @@ static void field_add(buffer_t *buffer, const char *name,
 {
     apr_size_t length = strlen(name);
     apr_array_header_t *values;
+    unsigned char *p;
 
-    buffer_add_number(buffer, length);
-    buffer_add(buffer, name, length);
+    p = buffer_extend(buffer, 4 + length);
+    mw_wire_put32(p, (apr_uint32_t)length);
+    memcpy(p + 4, name, length);
     if (name_is(name, length, "accept-encoding",
                 sizeof("accept-encoding") - 1)) {
-        buffer_add_number(buffer, asked->has_codings);
-        if (asked->has_codings) {
-            codings_add(buffer, asked);
-        }
+        p = buffer_extend(buffer, 8);
+        mw_wire_put32(p, (apr_uint32_t)asked->has_codings);
+        mw_wire_put32(p + 4, (apr_uint32_t)codings_wanted(asked));
         return;
     }
     values = apr_array_make(buffer->pool, 2, sizeof(char *));

@@ -65,6 +65,23 @@ static apr_array_header_t *fields_make(const char *vary, apr_pool_t *pool)
     return mw_vary_fields(headers, &star, pool);
 }
 
+/* The number that stands for an Accept-Encoding. */
+static const char *codings_text(apr_uint32_t codings, apr_pool_t *pool)
+{
+    static const char *const names[] = { "br",       "gzip",    "zstd",
+                                         "compress", "deflate", "!identity" };
+    const char *text = "";
+    int i;
+
+    for (i = 0; i < 6; i++) {
+        if (codings & 1u << i) {
+            text = apr_pstrcat(pool, text, *text ? "," : "", names[i], NULL);
+        }
+    }
+    assert_int_equal(codings >> 6, 0);
+    return text;
+}
+
 /* The block of a request, printable: "name=value&value;". */
 static const char *block_text(const char *vary, const char *lines,
                               apr_pool_t *pool)
@@ -79,11 +96,19 @@ static const char *block_text(const char *vary, const char *lines,
     end = p + length;
     while (p < end) {
         apr_uint32_t n = mw_wire_get32(p), i;
+        int is_codings;
 
+        is_codings = n == 15 && !memcmp(p + 4, "accept-encoding", 15);
         text = apr_psprintf(pool, "%s%.*s", text, (int)n, p + 4);
         p += 4 + n;
         n = mw_wire_get32(p);
         p += 4;
+        if (is_codings) {
+            text = apr_pstrcat(pool, text, n ? "=" : "",
+                               codings_text(mw_wire_get32(p), pool), NULL);
+            p += 4;
+            n = 0;
+        }
         for (i = 0; i < n; i++) {
             apr_uint32_t size = mw_wire_get32(p);
 
@@ -540,6 +565,44 @@ static void test_vary_acceptable_identity(void **state)
     assert_true(acceptable("Accept-Encoding:identity;q=0", "", pool) == 0);
 }
 
+/* What browsers send is known as a whole; with a space in front of it it is
+ * read, and must say the same. */
+static void test_vary_usual_encodings_are_what_they_say(void **state)
+{
+    static const char *const usual[] = { "gzip, deflate, br, zstd",
+                                         "gzip, deflate, br", "gzip, deflate",
+                                         "gzip" };
+    static const char *const codings[] = { "br",       "gzip",    "zstd",
+                                           "compress", "deflate", "identity",
+                                           "other",    NULL };
+    apr_pool_t *pool = *state;
+    int i, j;
+
+    for (i = 0; i < 4; i++) {
+        const char *known =
+            apr_pstrcat(pool, "Accept-Encoding:", usual[i], NULL);
+        const char *read =
+            apr_pstrcat(pool, "Accept-Encoding: ", usual[i], NULL);
+
+        assert_string_equal(block_text("accept-encoding", known, pool),
+                            block_text("accept-encoding", read, pool));
+        for (j = 0; j < 8; j++) {
+            assert_int_equal(acceptable(known, codings[j], pool),
+                             acceptable(read, codings[j], pool));
+        }
+        /* one of two, the other refuses what it names */
+        assert_string_equal(
+            block_text(
+                "accept-encoding",
+                apr_pstrcat(pool, known, "\naccept-encoding:gzip;q=0", NULL),
+                pool),
+            block_text(
+                "accept-encoding",
+                apr_pstrcat(pool, read, "\naccept-encoding:gzip;q=0", NULL),
+                pool));
+    }
+}
+
 /* --- digests and keys ---------------------------------------------------- */
 
 static void test_vary_digest_depends_on_the_epoch(void **state)
@@ -956,6 +1019,7 @@ int main(void)
         TEST(test_vary_acceptable_several_codings),
         TEST(test_vary_acceptable_star),
         TEST(test_vary_acceptable_identity),
+        TEST(test_vary_usual_encodings_are_what_they_say),
         TEST(test_vary_digest_depends_on_the_epoch),
         TEST(test_vary_key_of_a_variant),
         TEST(test_vary_oldest_variant_is_dropped),
