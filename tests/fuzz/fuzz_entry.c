@@ -167,14 +167,22 @@ static void block_check(const char *block, apr_size_t length, int fields)
     const unsigned char *p = (const unsigned char *)block, *end = p + length;
 
     for (; fields; fields--) {
+        const char name[] = "accept-encoding";
         apr_uint32_t n;
+        int is_codings;
 
         MUST(end - p >= 4);
         n = mw_wire_get32(p);
         p += 4;
         MUST(n > 0 && end - p >= (ptrdiff_t)n + 4);
+        is_codings = n == sizeof(name) - 1 && !memcmp(p, name, n);
         p += n;
         n = mw_wire_get32(p);
+        if (is_codings) {
+            MUST(n <= 1 && end - p >= 8);
+            p += 8;
+            continue;
+        }
         for (p += 4; n; n--) {
             apr_uint32_t size;
 
