@@ -62,6 +62,8 @@ typedef struct mw_index_config_t {
     apr_uint64_t max_bytes;   /**< on the disk, at least 64 blocks */
     apr_uint64_t max_entries; /**< 0: as many as the memory holds */
     int dir_levels;           /**< 0 to 2 levels of 256 directories */
+    apr_uint64_t salt;        /**< of the place and the format of the files:
+                                with another one the index is a new one */
 } mw_index_config_t;
 
 /** What the index has done with the files; `baton` as given to create. */
@@ -120,7 +122,7 @@ apr_status_t mw_index_post_config(mw_index_t *index, apr_int64_t expected,
 
 /**
  * Each process, before anything below. The calling thread must live as long as
- * pchild. When more processes live than there are slots (1024), this one
+ * pchild. When more processes live than there are slots (64 to 1024), this one
  * reserves nothing: APR_SUCCESS, but mw_index_reserve() is refused.
  */
 apr_status_t mw_index_child_init(mw_index_t *index, apr_pool_t *pchild);
@@ -216,8 +218,8 @@ typedef apr_status_t mw_index_work_fn(void *baton, const mw_digest_t *digest,
  *        and the file itself counts from now on. Otherwise it is as it was: the
  *        caller unlinks the temporary file, then releases it. NULL: the file
  *        does not grow
- * @return what `work` returned; APR_TIMEUP (no lock) or APR_ENOSPC (no entry):
- *         `work` was not called
+ * @return what `work` returned; APR_TIMEUP: there was no lock, and `work` was
+ *         not called; APR_ENOSPC: there was no entry, and the file is gone
  */
 apr_status_t mw_index_change(mw_index_t *index, const mw_digest_t *digest,
                              mw_index_room_t *room, mw_index_work_fn *work,

@@ -1,0 +1,102 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/**
+ * @file index_world.h
+ * @brief What the tests of the file provider's index share: a disk without a
+ *        disk.
+ *
+ * The disk is in memory that processes share. Files have numbers, and a file
+ * changes by one store, as it does by a rename. Temporary files count until
+ * they are unlinked.
+ */
+#ifndef TESTS_INDEX_WORLD_H
+#define TESTS_INDEX_WORLD_H
+
+#include "providers/file/index_layout.h"
+#include "tests/unit/shared.h"
+
+#define EPOCH APR_INT64_C(1700000000000000)
+#define SECOND APR_USEC_PER_SEC
+#define BLOCK MW_INDEX_BLOCK
+#define TEMPS 1024
+
+typedef struct temp_t {
+    apr_uint32_t is_used; /* atomic */
+    apr_uint64_t blocks;  /* atomic */
+    char name[MW_INDEX_TEMP_NAME];
+} temp_t;
+
+typedef struct disk_t {
+    apr_uint32_t count; /* files have numbers below */
+    apr_uint32_t listed;
+    apr_status_t unlink_fails; /* what to answer; 0: do it */
+    apr_status_t probe_fails;
+    apr_status_t list_fails;
+    apr_uint64_t probes; /* atomic */
+    apr_uint64_t unlinks;
+    temp_t temps[TEMPS];
+    apr_uint64_t files[]; /* atomic: expiry in seconds, and blocks below */
+} disk_t;
+
+typedef struct world_t {
+    apr_pool_t *pool;
+    apr_pool_t *pchild;
+    cachemw_services_t services;
+    apr_uint64_t *counts; /* shared by processes */
+    disk_t *disk;
+    mw_index_config_t config;
+    mw_index_t *index;
+    void *base; /* the segment; NULL: none yet */
+    apr_size_t size;
+    apr_uint64_t layout;
+    apr_time_t now;
+    apr_uint64_t patience; /* how often a sweep may look at the clock */
+} world_t;
+
+/** A disk with room for so many files. */
+world_t *world_make(mw_index_config_t config, apr_uint32_t files);
+
+/** Open with the configuration that is in the world; with a child. */
+void world_open(world_t *w, apr_int64_t expected);
+
+/** The child goes, and the parent forgets the index; the segment stays. */
+void world_close(world_t *w);
+
+/** As after a stop: the segment is gone, the disk is as it is. */
+void world_restart(world_t *w, apr_int64_t expected);
+
+void world_end(world_t *w);
+
+mw_digest_t digest_of(const world_t *w, apr_uint32_t number);
+
+/** A file as somebody else may put it there. */
+void disk_put(world_t *w, apr_uint32_t number, apr_uint64_t blocks,
+              apr_time_t expires);
+
+/** @return 0: there is none */
+apr_uint64_t disk_blocks(const world_t *w, apr_uint32_t number);
+
+/** All that is there, temporary files included. */
+apr_uint64_t disk_used(const world_t *w);
+
+/** Of files alone. */
+apr_uint64_t disk_entries(const world_t *w);
+
+/** What a set does, all of it. */
+apr_status_t world_put(world_t *w, apr_uint32_t number, apr_uint64_t blocks,
+                       apr_time_t expires);
+
+/** What a get does. @return whether there is a file */
+int world_get(world_t *w, apr_uint32_t number);
+
+apr_status_t world_remove(world_t *w, apr_uint32_t number);
+
+/** Sweep until there is nothing more to do. */
+void world_sweep(world_t *w);
+
+/** Index and disk agree in everything, and nobody has anything reserved. */
+void world_assert_exact(world_t *w);
+
+cachemw_stats_t world_stats(world_t *w);
+
+#endif
