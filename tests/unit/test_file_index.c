@@ -2,7 +2,7 @@
 
 /* The index of the file provider: it knows what is there, and how much. */
 
-#include "index_world.h"
+#include "index_depot.h"
 
 #define HOUR (3600 * SECOND)
 
@@ -12,13 +12,13 @@ static const mw_index_config_t small = { .memory = 1 << 20,
 
 static void test_what_was_put_is_found_until_it_is_removed(void **state)
 {
-    world_t *w = world_make(small, 256);
+    depot_t *w = depot_make(small, 256);
     mw_digest_t digest = digest_of(w, 7);
     mw_index_facts_t facts;
 
     (void)state;
-    world_sweep(w);
-    assert_int_equal(world_put(w, 7, 3, w->now + HOUR), APR_SUCCESS);
+    depot_sweep(w);
+    assert_int_equal(depot_put(w, 7, 3, w->now + HOUR), APR_SUCCESS);
     assert_int_equal(mw_index_find(w->index, &digest, w->now, &facts),
                      MW_INDEX_PRESENT);
     assert_int_equal(facts.size, 3 * BLOCK);
@@ -26,19 +26,19 @@ static void test_what_was_put_is_found_until_it_is_removed(void **state)
     digest = digest_of(w, 8);
     assert_int_equal(mw_index_find(w->index, &digest, w->now, &facts),
                      MW_INDEX_ABSENT);
-    assert_int_equal(world_put(w, 7, 5, w->now + 2 * HOUR), APR_SUCCESS);
-    world_assert_exact(w);
-    assert_int_equal(world_stats(w).entries, 1);
-    assert_int_equal(world_stats(w).bytes, 5 * BLOCK);
-    assert_int_equal(world_remove(w, 7), APR_SUCCESS);
-    assert_int_equal(world_get(w, 7), 0);
-    world_assert_exact(w);
-    world_end(w);
+    assert_int_equal(depot_put(w, 7, 5, w->now + 2 * HOUR), APR_SUCCESS);
+    depot_assert_exact(w);
+    assert_int_equal(depot_stats(w).entries, 1);
+    assert_int_equal(depot_stats(w).bytes, 5 * BLOCK);
+    assert_int_equal(depot_remove(w, 7), APR_SUCCESS);
+    assert_int_equal(depot_get(w, 7), 0);
+    depot_assert_exact(w);
+    depot_end(w);
 }
 
 static void test_expiry_is_rounded_up_to_seconds(void **state)
 {
-    world_t *w = world_make(small, 256);
+    depot_t *w = depot_make(small, 256);
     mw_digest_t digest = digest_of(w, 1);
     mw_index_facts_t facts;
 
@@ -49,50 +49,50 @@ static void test_expiry_is_rounded_up_to_seconds(void **state)
     assert_int_equal(mw_index_seconds(SECOND + 1), 2);
     assert_int_equal(mw_index_seconds(APR_INT64_MAX), MW_INDEX_NEVER);
     assert_int_equal(mw_index_is_over(MW_INDEX_NEVER, APR_INT64_MAX), 0);
-    world_sweep(w);
-    world_put(w, 1, 1, w->now + 10 * SECOND);
+    depot_sweep(w);
+    depot_put(w, 1, 1, w->now + 10 * SECOND);
     w->now += 10 * SECOND - 1;
     assert_int_equal(mw_index_find(w->index, &digest, w->now, &facts),
                      MW_INDEX_PRESENT);
     w->now += 1;
     assert_int_equal(mw_index_find(w->index, &digest, w->now, &facts),
                      MW_INDEX_ABSENT);
-    world_end(w);
+    depot_end(w);
 }
 
 static void test_what_expired_goes_by_the_sweep(void **state)
 {
-    world_t *w = world_make(small, 1000);
+    depot_t *w = depot_make(small, 1000);
     apr_uint32_t i;
 
     (void)state;
     for (i = 0; i < 1000; i++) {
         assert_int_equal(
-            world_put(w, i, 1, w->now + (i < 600 ? 10 : 1000) * SECOND), 0);
+            depot_put(w, i, 1, w->now + (i < 600 ? 10 : 1000) * SECOND), 0);
     }
-    world_sweep(w);
+    depot_sweep(w);
     assert_int_equal(disk_entries(w), 1000);
     w->now += 10 * SECOND;
-    assert_int_equal(world_stats(w).expired, 600);
-    world_sweep(w);
-    assert_int_equal(world_stats(w).expired, 0);
+    assert_int_equal(depot_stats(w).expired, 600);
+    depot_sweep(w);
+    assert_int_equal(depot_stats(w).expired, 0);
     assert_int_equal(disk_entries(w), 400);
     assert_int_equal(w->counts[CACHEMW_COUNT_EXPIRED], 600);
-    world_assert_exact(w);
-    world_end(w);
+    depot_assert_exact(w);
+    depot_end(w);
 }
 
 static void test_a_sweep_ends_when_its_time_is_over(void **state)
 {
-    world_t *w = world_make(small, 1000);
+    depot_t *w = depot_make(small, 1000);
     cachemw_call_t call = { .deadline = 1 };
     int more = 0;
     apr_uint32_t i;
 
     (void)state;
-    world_sweep(w);
+    depot_sweep(w);
     for (i = 0; i < 1000; i++) {
-        world_put(w, i, 1, w->now + SECOND);
+        depot_put(w, i, 1, w->now + SECOND);
     }
     w->now += SECOND;
     call.now = w->now;
@@ -100,24 +100,24 @@ static void test_a_sweep_ends_when_its_time_is_over(void **state)
     mw_index_sweep(w->index, &call, &more);
     assert_true(more);
     assert_in_range(disk_entries(w), 1000 - 4 * 64, 999);
-    world_sweep(w);
+    depot_sweep(w);
     assert_int_equal(disk_entries(w), 0);
-    world_assert_exact(w);
-    world_end(w);
+    depot_assert_exact(w);
+    depot_end(w);
 }
 
 /** Random calls against what they ought to have come to. */
 static void test_everything_agrees_after_every_call(void **state)
 {
     enum { FILES = 700, CALLS = 200000 };
-    world_t *w = world_make(small, FILES);
+    depot_t *w = depot_make(small, FILES);
     apr_uint64_t *model = calloc(FILES, sizeof(*model));
     apr_uint32_t seed = 1;
     apr_uint64_t evicted = 0;
     int i;
 
     (void)state;
-    world_sweep(w);
+    depot_sweep(w);
     for (i = 0; i < CALLS; i++) {
         apr_uint32_t n = random_next(&seed) % FILES;
         apr_uint32_t what = random_next(&seed) % 100;
@@ -126,7 +126,7 @@ static void test_everything_agrees_after_every_call(void **state)
             apr_uint64_t blocks = 1 + random_next(&seed) % 5;
 
             assert_int_equal(
-                world_put(w, n, blocks,
+                depot_put(w, n, blocks,
                           w->now + (1 + random_next(&seed) % 5000) * SECOND),
                 APR_SUCCESS);
             model[n] = w->disk->files[n];
@@ -137,7 +137,7 @@ static void test_everything_agrees_after_every_call(void **state)
                 model[n]
                 && apr_time_from_sec((apr_time_t)(model[n] >> 32)) > w->now;
 
-            if (world_get(w, n) != is_there) {
+            if (depot_get(w, n) != is_there) {
                 /* The only reason is room. */
                 assert_int_equal(is_there, 1);
                 assert_int_equal(disk_blocks(w, n), 0);
@@ -146,12 +146,12 @@ static void test_everything_agrees_after_every_call(void **state)
             }
         }
         else if (what < 90) {
-            assert_int_equal(world_remove(w, n), APR_SUCCESS);
+            assert_int_equal(depot_remove(w, n), APR_SUCCESS);
             model[n] = 0;
         }
         else if (what < 95) {
             disk_put(w, n, 0, 0);
-            world_get(w, n);
+            depot_get(w, n);
             model[n] = 0;
         }
         else {
@@ -159,41 +159,41 @@ static void test_everything_agrees_after_every_call(void **state)
         }
         assert_true(disk_used(w) <= w->index->max_blocks);
         if (i % 1000 == 0) {
-            world_sweep(w);
-            world_get(w, n);
-            world_assert_exact(w);
+            depot_sweep(w);
+            depot_get(w, n);
+            depot_assert_exact(w);
         }
     }
     assert_true(evicted > 100);
     assert_true(w->counts[CACHEMW_COUNT_EVICTED] >= evicted);
     free(model);
-    world_end(w);
+    depot_end(w);
 }
 
 static void test_caps_hold_for_bytes_and_for_entries(void **state)
 {
     mw_index_config_t few = small;
-    world_t *w;
+    depot_t *w;
     apr_uint32_t i;
 
     (void)state;
     few.max_entries = 100;
-    w = world_make(few, 3000);
+    w = depot_make(few, 3000);
     for (i = 0; i < 3000; i++) {
-        assert_int_equal(world_put(w, i, 1, w->now + HOUR), 0);
+        assert_int_equal(depot_put(w, i, 1, w->now + HOUR), 0);
         assert_true(disk_entries(w) <= 100);
     }
     assert_int_equal(disk_entries(w), 100);
     for (i = 0; i < 100; i++) {
-        assert_int_equal(world_put(w, i, 100, w->now + HOUR), 0);
+        assert_int_equal(depot_put(w, i, 100, w->now + HOUR), 0);
         assert_true(disk_used(w) <= 1024);
     }
-    assert_int_equal(world_put(w, 0, 1025, w->now + HOUR), APR_ENOSPC);
-    assert_int_equal(world_put(w, 1, 1024, w->now + HOUR), APR_SUCCESS);
+    assert_int_equal(depot_put(w, 0, 1025, w->now + HOUR), APR_ENOSPC);
+    assert_int_equal(depot_put(w, 1, 1024, w->now + HOUR), APR_SUCCESS);
     assert_int_equal(disk_entries(w), 1);
-    world_sweep(w);
-    world_assert_exact(w);
-    world_end(w);
+    depot_sweep(w);
+    depot_assert_exact(w);
+    depot_end(w);
 }
 
 static void test_lower_caps_are_reached_by_the_sweep(void **state)
@@ -201,50 +201,50 @@ static void test_lower_caps_are_reached_by_the_sweep(void **state)
     mw_index_config_t many = { .memory = 4 << 20,
                                .max_bytes = 256 << 20,
                                .dir_levels = 1 };
-    world_t *w = world_make(many, 50000);
+    depot_t *w = depot_make(many, 50000);
     apr_uint32_t i;
     void *base = w->base;
 
     (void)state;
     for (i = 0; i < 50000; i++) {
-        assert_int_equal(world_put(w, i, 1, w->now + HOUR), 0);
+        assert_int_equal(depot_put(w, i, 1, w->now + HOUR), 0);
     }
-    world_close(w);
+    depot_close(w);
     w->config.max_bytes = 160 << 20;
-    world_open(w, -1);
+    depot_open(w, -1);
     assert_ptr_equal(w->base, base);
     for (i = 0; i < 100; i++) {
-        world_sweep(w);
+        depot_sweep(w);
     }
     assert_in_range(disk_used(w), 40000, 160 << 8);
-    world_assert_exact(w);
-    world_end(w);
+    depot_assert_exact(w);
+    depot_end(w);
 }
 
 static void test_what_cannot_be_unlinked_still_counts(void **state)
 {
-    world_t *w = world_make(small, 2000);
+    depot_t *w = depot_make(small, 2000);
     apr_uint32_t i;
 
     (void)state;
-    world_sweep(w);
+    depot_sweep(w);
     for (i = 0; i < 1024; i++) {
-        world_put(w, i, 1, w->now + HOUR);
+        depot_put(w, i, 1, w->now + HOUR);
     }
     w->disk->unlink_fails = APR_EACCES;
     for (i = 1024; i < 1100; i++) {
-        assert_int_equal(world_put(w, i, 1, w->now + HOUR), APR_ENOSPC);
+        assert_int_equal(depot_put(w, i, 1, w->now + HOUR), APR_ENOSPC);
     }
     w->now += HOUR;
-    world_sweep(w);
+    depot_sweep(w);
     assert_int_equal(disk_used(w), 1024);
     assert_int_equal(MW_INDEX_BLOCKS(mw_index_used(w->index)), 1024);
     w->disk->unlink_fails = 0;
-    world_sweep(w);
+    depot_sweep(w);
     assert_int_equal(disk_used(w), 0);
-    assert_int_equal(world_put(w, 1, 1, w->now + HOUR), APR_SUCCESS);
-    world_assert_exact(w);
-    world_end(w);
+    assert_int_equal(depot_put(w, 1, 1, w->now + HOUR), APR_SUCCESS);
+    depot_assert_exact(w);
+    depot_end(w);
 }
 
 static apr_status_t work_fails(void *baton, const mw_digest_t *digest,
@@ -257,26 +257,26 @@ static apr_status_t work_fails(void *baton, const mw_digest_t *digest,
 
 static void test_after_work_that_failed_the_disk_is_asked(void **state)
 {
-    world_t *w = world_make(small, 256);
+    depot_t *w = depot_make(small, 256);
     mw_digest_t digest = digest_of(w, 3);
 
     (void)state;
-    world_sweep(w);
+    depot_sweep(w);
     assert_int_equal(
         mw_index_change(w->index, &digest, NULL, work_fails, w, w->now),
         APR_EGENERAL);
-    world_assert_exact(w);
+    depot_assert_exact(w);
     /* Until it answers nothing changes there. */
     w->disk->probe_fails = APR_EGENERAL;
     digest = digest_of(w, 4);
     mw_index_change(w->index, &digest, NULL, work_fails, w, w->now);
-    assert_int_equal(world_put(w, 4, 1, w->now + HOUR), APR_TIMEUP);
+    assert_int_equal(depot_put(w, 4, 1, w->now + HOUR), APR_TIMEUP);
     w->disk->probe_fails = 0;
-    world_sweep(w);
-    world_assert_exact(w);
-    assert_int_equal(world_put(w, 4, 1, w->now + HOUR), APR_SUCCESS);
-    world_assert_exact(w);
-    world_end(w);
+    depot_sweep(w);
+    depot_assert_exact(w);
+    assert_int_equal(depot_put(w, 4, 1, w->now + HOUR), APR_SUCCESS);
+    depot_assert_exact(w);
+    depot_end(w);
 }
 
 static void test_a_full_shard_evicts_its_own(void **state)
@@ -284,42 +284,42 @@ static void test_a_full_shard_evicts_its_own(void **state)
     mw_index_config_t tiny = { .memory = 128 << 10,
                                .max_bytes = 1 << 30,
                                .dir_levels = 0 };
-    world_t *w = world_make(tiny, 20000);
+    depot_t *w = depot_make(tiny, 20000);
     apr_uint32_t i;
 
     (void)state;
     for (i = 0; i < 20000; i++) {
-        assert_int_equal(world_put(w, i, 1, w->now + HOUR), 0);
+        assert_int_equal(depot_put(w, i, 1, w->now + HOUR), 0);
     }
-    assert_true(disk_entries(w) <= (apr_uint64_t)world_stats(w).entries_max);
+    assert_true(disk_entries(w) <= (apr_uint64_t)depot_stats(w).entries_max);
     assert_true(disk_entries(w)
-                > (apr_uint64_t)world_stats(w).entries_max * 9 / 10);
-    world_sweep(w);
-    world_assert_exact(w);
-    world_end(w);
+                > (apr_uint64_t)depot_stats(w).entries_max * 9 / 10);
+    depot_sweep(w);
+    depot_assert_exact(w);
+    depot_end(w);
 }
 
 static void test_clear_hides_at_once_and_removes_by_the_sweep(void **state)
 {
-    world_t *w = world_make(small, 500);
+    depot_t *w = depot_make(small, 500);
     apr_uint32_t i;
 
     (void)state;
-    world_sweep(w);
+    depot_sweep(w);
     for (i = 0; i < 400; i++) {
-        world_put(w, i, 1, w->now + HOUR);
+        depot_put(w, i, 1, w->now + HOUR);
     }
     mw_index_clear(w->index);
     for (i = 0; i < 400; i++) {
-        assert_int_equal(world_get(w, i), 0);
+        assert_int_equal(depot_get(w, i), 0);
     }
     for (i = 300; i < 500; i++) {
-        assert_int_equal(world_put(w, i, 1, w->now + HOUR), APR_SUCCESS);
+        assert_int_equal(depot_put(w, i, 1, w->now + HOUR), APR_SUCCESS);
     }
-    world_sweep(w);
+    depot_sweep(w);
     assert_int_equal(disk_entries(w), 200);
-    world_assert_exact(w);
-    world_end(w);
+    depot_assert_exact(w);
+    depot_end(w);
 }
 
 static apr_status_t walk_mark(void *baton, const mw_digest_t *digest)
@@ -338,14 +338,14 @@ static apr_status_t walk_stop(void *baton, const mw_digest_t *digest)
 
 static void test_walk_tells_of_each_entry_once(void **state)
 {
-    world_t *w = world_make(small, 1000);
+    depot_t *w = depot_make(small, 1000);
     unsigned char seen[1000] = { 0 };
     int calls = 0;
     apr_uint32_t i;
 
     (void)state;
     for (i = 0; i < 900; i++) {
-        world_put(w, i, 1, w->now + (i % 3 ? 10 : 20) * SECOND);
+        depot_put(w, i, 1, w->now + (i % 3 ? 10 : 20) * SECOND);
     }
     w->now += 10 * SECOND;
     assert_int_equal(mw_index_walk(w->index, w->now, walk_mark, seen), 0);
@@ -355,38 +355,38 @@ static void test_walk_tells_of_each_entry_once(void **state)
     assert_int_equal(mw_index_walk(w->index, w->now, walk_stop, &calls),
                      APR_EGENERAL);
     assert_int_equal(calls, 3);
-    world_end(w);
+    depot_end(w);
 }
 
 static void scan_with(int levels)
 {
     mw_index_config_t config = small;
-    world_t *w;
+    depot_t *w;
     mw_digest_t digest;
     mw_index_facts_t facts;
     apr_uint32_t i;
 
     config.dir_levels = levels;
-    w = world_make(config, 1000);
+    w = depot_make(config, 1000);
     for (i = 0; i < 900; i++) {
         disk_put(w, i, 1, w->now + (i % 3 ? HOUR : -HOUR));
     }
-    world_restart(w, -1);
+    depot_restart(w, -1);
     digest = digest_of(w, 999);
     assert_int_equal(mw_index_find(w->index, &digest, w->now, &facts),
                      MW_INDEX_UNKNOWN);
     /* Served, and known, before the scan comes there. */
-    assert_int_equal(world_get(w, 899), 1);
+    assert_int_equal(depot_get(w, 899), 1);
     digest = digest_of(w, 899);
     assert_int_equal(mw_index_find(w->index, &digest, w->now, &facts),
                      MW_INDEX_PRESENT);
-    world_sweep(w);
+    depot_sweep(w);
     digest = digest_of(w, 999);
     assert_int_equal(mw_index_find(w->index, &digest, w->now, &facts),
                      MW_INDEX_ABSENT);
     assert_int_equal(disk_entries(w), 600);
-    world_assert_exact(w);
-    world_end(w);
+    depot_assert_exact(w);
+    depot_end(w);
 }
 
 static void test_a_scan_finds_what_is_there(void **state)
@@ -399,7 +399,7 @@ static void test_a_scan_finds_what_is_there(void **state)
 
 static void test_a_scan_takes_steps_and_serves_meanwhile(void **state)
 {
-    world_t *w = world_make(small, 1000);
+    depot_t *w = depot_make(small, 1000);
     cachemw_call_t call = { .now = w->now, .deadline = 1 };
     int more = 1;
     int steps = 0;
@@ -409,116 +409,116 @@ static void test_a_scan_takes_steps_and_serves_meanwhile(void **state)
     for (i = 0; i < 1000; i++) {
         disk_put(w, i, 1, w->now + HOUR);
     }
-    world_restart(w, -1);
+    depot_restart(w, -1);
     while (more) {
         assert_true(++steps < 1000);
         w->patience = 4;
         assert_int_equal(mw_index_sweep(w->index, &call, &more), 0);
         assert_true(disk_used(w) <= 1024);
-        world_put(w, random_next(&i) % 1000, 2, w->now + HOUR);
+        depot_put(w, random_next(&i) % 1000, 2, w->now + HOUR);
         assert_true(disk_used(w) <= 1024);
     }
     assert_true(steps > 50);
-    world_sweep(w);
-    world_assert_exact(w);
-    world_end(w);
+    depot_sweep(w);
+    depot_assert_exact(w);
+    depot_end(w);
 }
 
 static void test_nothing_is_written_that_may_be_too_much(void **state)
 {
-    world_t *w = world_make(small, 2000);
+    depot_t *w = depot_make(small, 2000);
     apr_uint32_t i;
 
     (void)state;
     for (i = 0; i < 1024; i++) {
         disk_put(w, i, 1, w->now + HOUR);
     }
-    world_restart(w, -1);
-    assert_int_equal(world_put(w, 1500, 1, w->now + HOUR), APR_ENOSPC);
-    world_sweep(w);
-    assert_int_equal(world_put(w, 1500, 1, w->now + HOUR), APR_SUCCESS);
+    depot_restart(w, -1);
+    assert_int_equal(depot_put(w, 1500, 1, w->now + HOUR), APR_ENOSPC);
+    depot_sweep(w);
+    assert_int_equal(depot_put(w, 1500, 1, w->now + HOUR), APR_SUCCESS);
     assert_int_equal(disk_used(w), 1024);
     /* Who knows better may write at once. */
-    world_restart(w, 512 * BLOCK);
-    assert_int_equal(world_put(w, 1501, 1, w->now + HOUR), APR_SUCCESS);
-    world_end(w);
+    depot_restart(w, 512 * BLOCK);
+    assert_int_equal(depot_put(w, 1501, 1, w->now + HOUR), APR_SUCCESS);
+    depot_end(w);
 }
 
 static void test_a_scan_gets_below_the_caps(void **state)
 {
-    world_t *w = world_make(small, 5000);
+    depot_t *w = depot_make(small, 5000);
     apr_uint32_t i;
 
     (void)state;
     for (i = 0; i < 5000; i++) {
         disk_put(w, i, 1, w->now + HOUR);
     }
-    world_restart(w, -1);
-    world_sweep(w);
+    depot_restart(w, -1);
+    depot_sweep(w);
     assert_in_range(disk_used(w), 1000, 1024);
-    world_assert_exact(w);
-    world_end(w);
+    depot_assert_exact(w);
+    depot_end(w);
 }
 
 static void test_what_cannot_be_listed_holds_nothing_up(void **state)
 {
-    world_t *w = world_make(small, 256);
+    depot_t *w = depot_make(small, 256);
     int i;
 
     (void)state;
-    world_restart(w, -1);
+    depot_restart(w, -1);
     w->disk->list_fails = APR_EACCES;
     for (i = 0; i < 256 * 8 + 8; i++) {
-        world_sweep(w);
+        depot_sweep(w);
     }
     assert_int_equal(w->index->header->scan.is_active, 0);
-    assert_int_equal(world_put(w, 5, 1, w->now + HOUR), APR_SUCCESS);
-    world_assert_exact(w);
-    world_end(w);
+    assert_int_equal(depot_put(w, 5, 1, w->now + HOUR), APR_SUCCESS);
+    depot_assert_exact(w);
+    depot_end(w);
 }
 
 static void test_a_rescan_finds_what_others_put_there(void **state)
 {
-    world_t *w = world_make(small, 256);
+    depot_t *w = depot_make(small, 256);
 
     (void)state;
-    world_sweep(w);
-    world_put(w, 1, 1, w->now + HOUR);
+    depot_sweep(w);
+    depot_put(w, 1, 1, w->now + HOUR);
     disk_put(w, 2, 1, w->now + HOUR);
-    world_sweep(w);
-    assert_int_equal(world_get(w, 2), 0);
+    depot_sweep(w);
+    assert_int_equal(depot_get(w, 2), 0);
     mw_index_rescan(w->index);
-    assert_int_equal(world_get(w, 2), 0);
-    world_sweep(w);
-    assert_int_equal(world_get(w, 2), 1);
-    world_assert_exact(w);
-    world_end(w);
+    assert_int_equal(depot_get(w, 2), 0);
+    depot_sweep(w);
+    assert_int_equal(depot_get(w, 2), 1);
+    depot_assert_exact(w);
+    depot_end(w);
 }
 
 static void test_a_kept_segment_is_used_again(void **state)
 {
-    world_t *w = world_make(small, 256);
+    depot_t *w = depot_make(small, 256);
     apr_uint64_t probes;
 
     (void)state;
-    world_sweep(w);
-    world_put(w, 9, 1, w->now + HOUR);
+    depot_sweep(w);
+    depot_put(w, 9, 1, w->now + HOUR);
     probes = w->disk->probes;
-    world_close(w);
-    world_open(w, -1);
-    assert_int_equal(world_get(w, 9), 1);
-    world_sweep(w);
+    depot_close(w);
+    depot_open(w, -1);
+    assert_int_equal(depot_get(w, 9), 1);
+    depot_sweep(w);
     assert_int_equal(w->disk->probes, probes);
-    world_close(w);
+    depot_close(w);
     w->config.salt++;
-    world_open(w, -1);
+    depot_open(w, -1);
     assert_int_equal(MW_INDEX_ENTRIES(mw_index_sum(w->index, 0)), 0);
-    world_end(w);
+    depot_end(w);
 }
 
 static void test_what_does_not_fit_is_refused(void **state)
 {
-    world_t *w = world_make(small, 1);
+    depot_t *w = depot_make(small, 1);
     mw_index_config_t config = small;
     mw_index_t *index;
     const char *error = NULL;
@@ -536,7 +536,7 @@ static void test_what_does_not_fit_is_refused(void **state)
                                      w->pool, &error),
                      APR_EINVAL);
     assert_non_null(error);
-    world_end(w);
+    depot_end(w);
 }
 
 static int group_begin(void **state)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
 /**
- * @file index_world.h
+ * @file index_depot.h
  * @brief What the tests of the file provider's index share: a disk without a
  *        disk.
  *
@@ -9,8 +9,8 @@
  * changes by one store, as it does by a rename. Temporary files count until
  * they are unlinked.
  */
-#ifndef TESTS_INDEX_WORLD_H
-#define TESTS_INDEX_WORLD_H
+#ifndef TESTS_INDEX_DEPOT_H
+#define TESTS_INDEX_DEPOT_H
 
 #include "providers/file/index_layout.h"
 #include "tests/unit/shared.h"
@@ -38,7 +38,7 @@ typedef struct disk_t {
     apr_uint64_t files[]; /* atomic: expiry in seconds, and blocks below */
 } disk_t;
 
-typedef struct world_t {
+typedef struct depot_t {
     apr_pool_t *pool;
     apr_pool_t *pchild;
     cachemw_services_t services;
@@ -51,52 +51,52 @@ typedef struct world_t {
     apr_uint64_t layout;
     apr_time_t now;
     apr_uint64_t patience; /* how often a sweep may look at the clock */
-} world_t;
+} depot_t;
 
 /** A disk with room for so many files. */
-world_t *world_make(mw_index_config_t config, apr_uint32_t files);
+depot_t *depot_make(mw_index_config_t config, apr_uint32_t files);
 
-/** Open with the configuration that is in the world; with a child. */
-void world_open(world_t *w, apr_int64_t expected);
+/** Open with the configuration that is in the depot; with a child. */
+void depot_open(depot_t *w, apr_int64_t expected);
 
 /** The child goes, and the parent forgets the index; the segment stays. */
-void world_close(world_t *w);
+void depot_close(depot_t *w);
 
 /** As after a stop: the segment is gone, the disk is as it is. */
-void world_restart(world_t *w, apr_int64_t expected);
+void depot_restart(depot_t *w, apr_int64_t expected);
 
-void world_end(world_t *w);
+void depot_end(depot_t *w);
 
-mw_digest_t digest_of(const world_t *w, apr_uint32_t number);
+mw_digest_t digest_of(const depot_t *w, apr_uint32_t number);
 
 /** A file as somebody else may put it there. */
-void disk_put(world_t *w, apr_uint32_t number, apr_uint64_t blocks,
+void disk_put(depot_t *w, apr_uint32_t number, apr_uint64_t blocks,
               apr_time_t expires);
 
 /** @return 0: there is none */
-apr_uint64_t disk_blocks(const world_t *w, apr_uint32_t number);
+apr_uint64_t disk_blocks(const depot_t *w, apr_uint32_t number);
 
 /** All that is there, temporary files included. */
-apr_uint64_t disk_used(const world_t *w);
+apr_uint64_t disk_used(const depot_t *w);
 
 /** Of files alone. */
-apr_uint64_t disk_entries(const world_t *w);
+apr_uint64_t disk_entries(const depot_t *w);
 
 /** What a set does, all of it. */
-apr_status_t world_put(world_t *w, apr_uint32_t number, apr_uint64_t blocks,
+apr_status_t depot_put(depot_t *w, apr_uint32_t number, apr_uint64_t blocks,
                        apr_time_t expires);
 
 /** What a get does. @return whether there is a file */
-int world_get(world_t *w, apr_uint32_t number);
+int depot_get(depot_t *w, apr_uint32_t number);
 
-apr_status_t world_remove(world_t *w, apr_uint32_t number);
+apr_status_t depot_remove(depot_t *w, apr_uint32_t number);
 
 /** Sweep until there is nothing more to do. */
-void world_sweep(world_t *w);
+void depot_sweep(depot_t *w);
 
 /** Index and disk agree in everything, and nobody has anything reserved. */
-void world_assert_exact(world_t *w);
+void depot_assert_exact(depot_t *w);
 
-cachemw_stats_t world_stats(world_t *w);
+cachemw_stats_t depot_stats(depot_t *w);
 
 #endif

@@ -5,7 +5,7 @@
 
 #include "apr_general.h"
 
-#include "index_world.h"
+#include "index_depot.h"
 
 #ifdef MW_TSAN
 /* Its search for deadlocks knows 64 locks a thread; slots are more. */
@@ -25,7 +25,7 @@ static apr_uint64_t mixed(apr_uint64_t x)
 }
 
 /** The number is in the first bytes, so that directories can be listed. */
-mw_digest_t digest_of(const world_t *w, apr_uint32_t number)
+mw_digest_t digest_of(const depot_t *w, apr_uint32_t number)
 {
     apr_uint64_t other = mixed(number);
     mw_digest_t digest;
@@ -71,7 +71,7 @@ static void facts_fill(mw_index_facts_t *facts, apr_uint64_t file)
 static apr_status_t disk_probe(void *baton, const mw_digest_t *digest,
                                mw_index_facts_t *facts)
 {
-    disk_t *disk = ((world_t *)baton)->disk;
+    disk_t *disk = ((depot_t *)baton)->disk;
 
     __atomic_fetch_add(&disk->probes, 1, __ATOMIC_RELAXED);
     facts_fill(facts, file_read(disk, number_of(digest)));
@@ -80,7 +80,7 @@ static apr_status_t disk_probe(void *baton, const mw_digest_t *digest,
 
 static apr_status_t disk_unlink(void *baton, const mw_digest_t *digest)
 {
-    disk_t *disk = ((world_t *)baton)->disk;
+    disk_t *disk = ((depot_t *)baton)->disk;
 
     if (disk->unlink_fails) {
         return disk->unlink_fails;
@@ -99,7 +99,7 @@ static void temp_end(temp_t *temp)
 static apr_status_t disk_unlink_temps(void *baton, const char *prefix,
                                       int others)
 {
-    disk_t *disk = ((world_t *)baton)->disk;
+    disk_t *disk = ((depot_t *)baton)->disk;
     int i;
 
     for (i = 0; i < TEMPS; i++) {
@@ -120,7 +120,7 @@ typedef struct listing_t {
 
 static apr_status_t disk_list(void *baton, apr_uint32_t dir, void **listing)
 {
-    world_t *w = baton;
+    depot_t *w = baton;
     listing_t *one;
 
     if (w->disk->list_fails) {
@@ -136,7 +136,7 @@ static apr_status_t disk_list(void *baton, apr_uint32_t dir, void **listing)
 
 static apr_status_t disk_next(void *baton, void *listing, mw_digest_t *digest)
 {
-    world_t *w = baton;
+    depot_t *w = baton;
     listing_t *one = listing;
 
     while (one->next < w->disk->count) {
@@ -166,10 +166,10 @@ static const mw_index_files_t disk_files = {
     .close = disk_close,
 };
 
-static world_t *world_of(const cachemw_services_t *services)
+static depot_t *depot_of(const cachemw_services_t *services)
 {
-    return (world_t *)((char *)(apr_uintptr_t)services
-                       - offsetof(world_t, services));
+    return (depot_t *)((char *)(apr_uintptr_t)services
+                       - offsetof(depot_t, services));
 }
 
 static void service_log(const cachemw_services_t *services,
@@ -185,13 +185,13 @@ static void service_log(const cachemw_services_t *services,
 static void service_count(const cachemw_services_t *services,
                           cachemw_count_e what, apr_uint64_t n)
 {
-    __atomic_fetch_add(&world_of(services)->counts[what], n, __ATOMIC_RELAXED);
+    __atomic_fetch_add(&depot_of(services)->counts[what], n, __ATOMIC_RELAXED);
 }
 
 static apr_interval_time_t service_remaining(const cachemw_services_t *services,
                                              const cachemw_call_t *call)
 {
-    world_t *w = world_of(services);
+    depot_t *w = depot_of(services);
 
     if (!call->deadline) {
         return -1;
@@ -210,7 +210,7 @@ static apr_status_t service_segment(const cachemw_services_t *services,
                                     apr_size_t size, apr_uint64_t layout,
                                     void **base, int *is_new)
 {
-    world_t *w = world_of(services);
+    depot_t *w = depot_of(services);
 
     *is_new = !w->base || w->size != size || w->layout != layout;
     if (*is_new) {
@@ -225,7 +225,7 @@ static apr_status_t service_segment(const cachemw_services_t *services,
     return APR_SUCCESS;
 }
 
-void world_open(world_t *w, apr_int64_t expected)
+void depot_open(depot_t *w, apr_int64_t expected)
 {
     const char *error = NULL;
     int is_new;
@@ -240,24 +240,24 @@ void world_open(world_t *w, apr_int64_t expected)
     assert_int_equal(mw_index_child_init(w->index, w->pchild), 0);
 }
 
-void world_close(world_t *w)
+void depot_close(depot_t *w)
 {
     apr_pool_destroy(w->pchild);
     w->index = NULL;
 }
 
-void world_restart(world_t *w, apr_int64_t expected)
+void depot_restart(depot_t *w, apr_int64_t expected)
 {
-    world_close(w);
+    depot_close(w);
     munmap(w->base, w->size);
     w->base = NULL;
-    world_open(w, expected);
+    depot_open(w, expected);
 }
 
-world_t *world_make(mw_index_config_t config, apr_uint32_t files)
+depot_t *depot_make(mw_index_config_t config, apr_uint32_t files)
 {
     apr_pool_t *pool;
-    world_t *w;
+    depot_t *w;
 
     apr_pool_create(&pool, NULL);
     w = apr_pcalloc(pool, sizeof(*w));
@@ -274,31 +274,31 @@ world_t *world_make(mw_index_config_t config, apr_uint32_t files)
     w->services.remaining = service_remaining;
     w->services.random = service_random;
     w->services.segment = service_segment;
-    world_open(w, 0);
+    depot_open(w, 0);
     return w;
 }
 
-void world_end(world_t *w)
+void depot_end(depot_t *w)
 {
-    world_close(w);
+    depot_close(w);
     munmap(w->base, w->size);
     munmap(w->counts, 4096);
     munmap(w->disk, sizeof(disk_t) + w->disk->count * sizeof(apr_uint64_t));
     apr_pool_destroy(w->pool);
 }
 
-void disk_put(world_t *w, apr_uint32_t number, apr_uint64_t blocks,
+void disk_put(depot_t *w, apr_uint32_t number, apr_uint64_t blocks,
               apr_time_t expires)
 {
     file_write(w->disk, number, blocks, expires);
 }
 
-apr_uint64_t disk_blocks(const world_t *w, apr_uint32_t number)
+apr_uint64_t disk_blocks(const depot_t *w, apr_uint32_t number)
 {
     return file_read(w->disk, number) & 0xffffffff;
 }
 
-apr_uint64_t disk_used(const world_t *w)
+apr_uint64_t disk_used(const depot_t *w)
 {
     apr_uint64_t used = 0;
     apr_uint32_t i;
@@ -312,7 +312,7 @@ apr_uint64_t disk_used(const world_t *w)
     return used;
 }
 
-apr_uint64_t disk_entries(const world_t *w)
+apr_uint64_t disk_entries(const depot_t *w)
 {
     apr_uint64_t entries = 0;
     apr_uint32_t i;
@@ -323,7 +323,7 @@ apr_uint64_t disk_entries(const world_t *w)
     return entries;
 }
 
-static temp_t *temp_make(world_t *w)
+static temp_t *temp_make(depot_t *w)
 {
     char name[MW_INDEX_TEMP_NAME];
     int i;
@@ -344,7 +344,7 @@ static temp_t *temp_make(world_t *w)
 }
 
 typedef struct put_t {
-    world_t *w;
+    depot_t *w;
     temp_t *temp;
     apr_uint64_t blocks;
     apr_time_t expires;
@@ -364,7 +364,7 @@ static apr_status_t put_rename(void *baton, const mw_digest_t *digest,
     return APR_SUCCESS;
 }
 
-apr_status_t world_put(world_t *w, apr_uint32_t number, apr_uint64_t blocks,
+apr_status_t depot_put(depot_t *w, apr_uint32_t number, apr_uint64_t blocks,
                        apr_time_t expires)
 {
     mw_digest_t digest = digest_of(w, number);
@@ -395,7 +395,7 @@ apr_status_t world_put(world_t *w, apr_uint32_t number, apr_uint64_t blocks,
     return rv;
 }
 
-int world_get(world_t *w, apr_uint32_t number)
+int depot_get(depot_t *w, apr_uint32_t number)
 {
     mw_digest_t digest = digest_of(w, number);
     mw_index_facts_t facts;
@@ -415,21 +415,21 @@ int world_get(world_t *w, apr_uint32_t number)
 static apr_status_t remove_unlink(void *baton, const mw_digest_t *digest,
                                   mw_index_facts_t *facts)
 {
-    world_t *w = baton;
+    depot_t *w = baton;
 
     file_write(w->disk, number_of(digest), 0, 0);
     facts->exists = 0;
     return APR_SUCCESS;
 }
 
-apr_status_t world_remove(world_t *w, apr_uint32_t number)
+apr_status_t depot_remove(depot_t *w, apr_uint32_t number)
 {
     mw_digest_t digest = digest_of(w, number);
 
     return mw_index_change(w->index, &digest, NULL, remove_unlink, w, w->now);
 }
 
-void world_sweep(world_t *w)
+void depot_sweep(depot_t *w)
 {
     cachemw_call_t call;
     int more = 1;
@@ -443,7 +443,7 @@ void world_sweep(world_t *w)
     }
 }
 
-void world_assert_exact(world_t *w)
+void depot_assert_exact(depot_t *w)
 {
     apr_uint64_t held = mw_index_sum(w->index, MW_INDEX_SMALL)
                         + mw_index_sum(w->index, MW_INDEX_MAIN);
@@ -469,7 +469,7 @@ void world_assert_exact(world_t *w)
     assert_int_equal(disk_used(w), MW_INDEX_BLOCKS(there));
 }
 
-cachemw_stats_t world_stats(world_t *w)
+cachemw_stats_t depot_stats(depot_t *w)
 {
     cachemw_stats_t stats;
 
