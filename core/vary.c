@@ -284,31 +284,22 @@ static void array_around(apr_array_header_t *array, const void *elts, int n,
     array->elts = (char *)elts;
 }
 
-/* The fields, which fill the bytes up to end exactly; 0: they do not. Those of
- * our own are what fields may be. */
-static APR_INLINE int names_read(const char **names, apr_uint32_t count,
-                                 const char *p, const char *end, int is_own)
+/* The fields, which fill the bytes up to end exactly; 0: they do not. */
+static int names_read(const char **names, apr_uint32_t count, const char *p,
+                      const char *end)
 {
-    const char *last = NULL;
-
     if (p == end || end[-1]) {
         return 0;
     }
     for (; count && p < end; count--) {
-        apr_size_t length = is_own ? strlen(p) : field_length(p, last);
-
-        if (!length) {
-            return 0;
-        }
-        *names++ = last = p;
-        p += length + 1;
+        *names++ = p;
+        p += strlen(p) + 1;
     }
     return !count && p == end;
 }
 
-static APR_INLINE apr_status_t vary_decode(const void *bytes, apr_size_t length,
-                                           int is_own, apr_pool_t *pool,
-                                           mw_vary_t **record)
+apr_status_t mw_vary_decode_own(const void *bytes, apr_size_t length,
+                                apr_pool_t *pool, mw_vary_t **record)
 {
     const unsigned char *p, *end;
     apr_uint32_t fields, variants;
@@ -337,9 +328,7 @@ static APR_INLINE apr_status_t vary_decode(const void *bytes, apr_size_t length,
     array_around(&made->variants, end, (int)variants, sizeof(mw_digest_t),
                  pool);
     array_around(&made->fields, made->names, (int)fields, sizeof(char *), pool);
-    if (!names_read(made->names, fields, (const char *)p, (const char *)end,
-                    is_own)
-        || !numbers_are_valid(&made->record)) {
+    if (!names_read(made->names, fields, (const char *)p, (const char *)end)) {
         return APR_EINCOMPLETE;
     }
     *record = &made->record;
@@ -349,11 +338,11 @@ static APR_INLINE apr_status_t vary_decode(const void *bytes, apr_size_t length,
 apr_status_t mw_vary_decode(const void *bytes, apr_size_t length,
                             apr_pool_t *pool, mw_vary_t **record)
 {
-    return vary_decode(bytes, length, 0, pool, record);
-}
+    apr_size_t size;
 
-apr_status_t mw_vary_decode_own(const void *bytes, apr_size_t length,
-                                apr_pool_t *pool, mw_vary_t **record)
-{
-    return vary_decode(bytes, length, 1, pool, record);
+    return mw_vary_decode_own(bytes, length, pool, record) == APR_SUCCESS
+                   && numbers_are_valid(*record)
+                   && fields_measure((*record)->fields, &size) == APR_SUCCESS
+               ? APR_SUCCESS
+               : APR_EINCOMPLETE;
 }
