@@ -37,16 +37,23 @@ static mw_store_t *adapter_store(const mw_server_t *server)
                : NULL;
 }
 
-int mw_cache_adapter_note_lookup(request_rec *r, int lookup)
+/* Apart, so that requests which are no lookup save no registers for it. */
+static void __attribute__((noinline))
+request_note_lookup(request_rec *r, int lookup)
 {
     if (r->prev != NULL) {
         /* mod_cache's filter does not see what comes of a redirect. */
         mw_coalesce_end_unstored(r->prev);
     }
+    mw_request_state(r)->is_lookup = lookup;
+}
+
+int mw_cache_adapter_note_lookup(request_rec *r, int lookup)
+{
     /* An included page is looked for first, and asked for then. */
-    if (lookup
+    if (lookup || r->prev != NULL
         || ap_get_module_config(r->request_config, &cachemw_module) != NULL) {
-        mw_request_state(r)->is_lookup = lookup;
+        request_note_lookup(r, lookup);
     }
     return DECLINED;
 }
@@ -171,7 +178,8 @@ static mw_handle_t *handle_of(cache_handle_t *h)
 static apr_status_t adapter_recall_headers(cache_handle_t *h, request_rec *r)
 {
     mw_handle_t *handle = handle_of(h);
-    apr_status_t rv = mw_lookup_body(handle, r);
+    apr_status_t rv =
+        handle->entry.body != NULL ? APR_SUCCESS : mw_lookup_body(handle, r);
 
     if (rv != APR_SUCCESS) {
         h->cache_obj = NULL;

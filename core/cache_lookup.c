@@ -223,12 +223,13 @@ static int lookup_needs_no_body(const mw_handle_t *handle, request_rec *r)
     return ap_condition_if_modified_since(r, headers) >= AP_CONDITION_WEAK;
 }
 
-apr_status_t mw_lookup_body(mw_handle_t *handle, request_rec *r)
+apr_status_t __attribute__((noinline))
+mw_lookup_body(mw_handle_t *handle, request_rec *r)
 {
     cachemw_id_t id = handle->entry.id;
     apr_status_t rv;
 
-    if (handle->entry.body != NULL || lookup_needs_no_body(handle, r)) {
+    if (lookup_needs_no_body(handle, r)) {
         return APR_SUCCESS;
     }
     rv = lookup_get(handle, r, &handle->key, 1);

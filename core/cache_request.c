@@ -131,6 +131,7 @@ mw_handle_t *mw_handle_make(request_rec *r, const mw_server_t *server,
     handle = handle_alloc(r, len);
     data = (char *)(handle + 1);
     memcpy(data, server->name_space, server->name_space_len);
+    data[server->name_space_len] = '\0';
     memcpy(data + server->name_space_len + 1, url_key, url_len);
     handle->plain.data = data;
     handle->plain.len = len;

@@ -128,7 +128,8 @@ apr_status_t mw_lookup_again(mw_handle_t *handle, request_rec *r);
 apr_status_t mw_lookup_any(mw_handle_t *handle, request_rec *r);
 /** Read the Vary record, if there is one, without its variants. */
 apr_status_t mw_lookup_record(mw_handle_t *handle, request_rec *r);
-/** Make sure that the body's first piece is in hand if it may be wanted. */
+/** The body was not looked up: make sure that its first piece is in hand if it
+ *  may be wanted. */
 apr_status_t mw_lookup_body(mw_handle_t *handle, request_rec *r);
 
 /** @} */
