@@ -4,7 +4,7 @@
 
 #include "layout.h"
 
-/** Longer keys go through SipHash. */
+/** Longer keys, and those below 16 bytes, go through SipHash. */
 #define HASH_SHORT 256
 
 /**
@@ -43,19 +43,14 @@ static apr_uint64_t fold(wide_t sum)
     return x ^ x >> 32;
 }
 
-static apr_uint64_t hash_short(const apr_uint64_t *secret, const char *data,
-                               apr_size_t len)
+/** 16 bytes at least. */
+static APR_INLINE apr_uint64_t hash_short(const apr_uint64_t *secret,
+                                          const char *data, apr_size_t len)
 {
     wide_t sum = (wide_t)(len + secret[0]) * secret[1];
     apr_size_t at;
 
     secret += 2;
-    if (len < 16) {
-        char pair[16] = { 0 };
-
-        memcpy(pair, data, len);
-        return fold(sum + product(pair, secret));
-    }
     for (at = 0; at + 16 <= len; at += 16, secret += 2) {
         sum += product(data + at, secret);
     }
@@ -69,7 +64,7 @@ apr_uint64_t mw_mem_hash(const mw_mem_t *mem, const cachemw_key_t *key)
     const mw_mem_header_t *header = mem->header;
 
 #ifdef __SIZEOF_INT128__
-    if (key->len <= HASH_SHORT) {
+    if (key->len >= 16 && key->len <= HASH_SHORT) {
         return hash_short(header->secret, key->data, key->len);
     }
 #endif

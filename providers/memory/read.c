@@ -336,11 +336,6 @@ static APR_INLINE int read_record(const mw_mem_t *mem,
         return 0;
     }
     from += key->len;
-    head = apr_palloc(call->pool, head_len + 1);
-    memcpy(head, from, head_len);
-    head[head_len] = '\0';
-    entry->head = head;
-    entry->head_len = head_len;
     if (wanted) {
         copy = mw_copied_append(entry->body, wanted);
         if (!copy) {
@@ -348,6 +343,11 @@ static APR_INLINE int read_record(const mw_mem_t *mem,
         }
         memcpy(copy, from + head_space, wanted);
     }
+    head = apr_palloc(call->pool, head_len + 1);
+    memcpy(head, from, head_len);
+    head[head_len] = '\0';
+    entry->head = head;
+    entry->head_len = head_len;
     epoch = record->epoch;
     __atomic_thread_fence(__ATOMIC_ACQUIRE);
     return MW_MEM_LOAD(&record->serial) == serial
