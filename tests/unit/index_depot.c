@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
+#include <signal.h>
 #include <stdio.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include "apr_general.h"
 
@@ -68,11 +70,20 @@ static void facts_fill(mw_index_facts_t *facts, apr_uint64_t file)
     facts->expires = apr_time_from_sec((apr_time_t)(file >> 32));
 }
 
+/** Before and after whatever changes the disk or looks at it. */
+static void disk_step(disk_t *disk)
+{
+    if (disk->dies_at && --disk->dies_at == 0) {
+        raise(SIGKILL);
+    }
+}
+
 static apr_status_t disk_probe(void *baton, const mw_digest_t *digest,
                                mw_index_facts_t *facts)
 {
     disk_t *disk = ((depot_t *)baton)->disk;
 
+    disk_step(disk);
     __atomic_fetch_add(&disk->probes, 1, __ATOMIC_RELAXED);
     facts_fill(facts, file_read(disk, number_of(digest)));
     return disk->probe_fails;
@@ -85,8 +96,10 @@ static apr_status_t disk_unlink(void *baton, const mw_digest_t *digest)
     if (disk->unlink_fails) {
         return disk->unlink_fails;
     }
+    disk_step(disk);
     __atomic_fetch_add(&disk->unlinks, 1, __ATOMIC_RELAXED);
     file_write(disk, number_of(digest), 0, 0);
+    disk_step(disk);
     return APR_SUCCESS;
 }
 
@@ -107,6 +120,7 @@ static apr_status_t disk_unlink_temps(void *baton, const char *prefix,
 
         if (__atomic_load_n(&temp->is_used, __ATOMIC_SEQ_CST) == 2
             && (strncmp(temp->name, prefix, strlen(prefix)) != 0) == others) {
+            disk_step(disk);
             temp_end(temp);
         }
     }
@@ -143,6 +157,7 @@ static apr_status_t disk_next(void *baton, void *listing, mw_digest_t *digest)
         apr_uint32_t number = one->next;
 
         one->next += one->step;
+        disk_step(w->disk);
         if (file_read(w->disk, number)) {
             *digest = digest_of(w, number);
             return APR_SUCCESS;
@@ -357,10 +372,12 @@ static apr_status_t put_rename(void *baton, const mw_digest_t *digest,
     put_t *put = baton;
     apr_uint32_t number = number_of(digest);
 
+    disk_step(put->w->disk);
     __atomic_store_n(&put->temp->blocks, 0, __ATOMIC_SEQ_CST);
     file_write(put->w->disk, number, put->blocks, put->expires);
     facts_fill(facts, file_read(put->w->disk, number));
     __atomic_store_n(&put->temp->is_used, 0, __ATOMIC_SEQ_CST);
+    disk_step(put->w->disk);
     return APR_SUCCESS;
 }
 
@@ -382,6 +399,7 @@ apr_status_t depot_put(depot_t *w, apr_uint32_t number, apr_uint64_t blocks,
         return APR_ENOMEM;
     }
     __atomic_store_n(&put.temp->blocks, (blocks + 1) / 2, __ATOMIC_SEQ_CST);
+    disk_step(w->disk);
     rv = mw_index_reserve(w->index, &room, blocks * BLOCK, w->now);
     if (rv == APR_SUCCESS) {
         __atomic_store_n(&put.temp->blocks, blocks, __ATOMIC_SEQ_CST);
@@ -417,8 +435,10 @@ static apr_status_t remove_unlink(void *baton, const mw_digest_t *digest,
 {
     depot_t *w = baton;
 
+    disk_step(w->disk);
     file_write(w->disk, number_of(digest), 0, 0);
     facts->exists = 0;
+    disk_step(w->disk);
     return APR_SUCCESS;
 }
 
@@ -427,6 +447,53 @@ apr_status_t depot_remove(depot_t *w, apr_uint32_t number)
     mw_digest_t digest = digest_of(w, number);
 
     return mw_index_change(w->index, &digest, NULL, remove_unlink, w, w->now);
+}
+
+void depot_child(depot_t *w)
+{
+    apr_pool_t *pchild;
+
+    apr_pool_create(&pchild, NULL);
+    if (mw_index_child_init(w->index, pchild) != APR_SUCCESS) {
+        _exit(2);
+    }
+}
+
+static void hammer_sweep(depot_t *w)
+{
+    cachemw_call_t call;
+    int more;
+
+    memset(&call, 0, sizeof(call));
+    call.now = w->now;
+    mw_index_sweep(w->index, &call, &more);
+}
+
+void depot_hammer(depot_t *w, apr_uint32_t *seed)
+{
+    apr_uint32_t n = random_next(seed) % w->disk->count;
+    apr_uint32_t what = random_next(seed) % 1000;
+
+    if (what < 600) {
+        apr_uint32_t blocks = 1 + random_next(seed) % 8;
+
+        depot_put(w, n, blocks, w->now + 3600 * SECOND);
+    }
+    else if (what < 900) {
+        depot_get(w, n);
+    }
+    else if (what < 970) {
+        depot_remove(w, n);
+    }
+    else if (what < 997) {
+        hammer_sweep(w);
+    }
+    else if (what < 999) {
+        mw_index_rescan(w->index);
+    }
+    else {
+        mw_index_clear(w->index);
+    }
 }
 
 void depot_sweep(depot_t *w)

@@ -32,7 +32,8 @@ typedef struct disk_t {
     apr_status_t unlink_fails; /* what to answer; 0: do it */
     apr_status_t probe_fails;
     apr_status_t list_fails;
-    apr_uint64_t probes; /* atomic */
+    apr_uint32_t dies_at; /* the calling process, at so many steps from now */
+    apr_uint64_t probes;  /* atomic */
     apr_uint64_t unlinks;
     temp_t temps[TEMPS];
     apr_uint64_t files[]; /* atomic: expiry in seconds, and blocks below */
@@ -90,6 +91,12 @@ apr_status_t depot_put(depot_t *w, apr_uint32_t number, apr_uint64_t blocks,
 int depot_get(depot_t *w, apr_uint32_t number);
 
 apr_status_t depot_remove(depot_t *w, apr_uint32_t number);
+
+/** Make this process one of the index's, after a fork. */
+void depot_child(depot_t *w);
+
+/** One call of any kind, with files of 1 to 8 blocks. */
+void depot_hammer(depot_t *w, apr_uint32_t *seed);
 
 /** Sweep until there is nothing more to do. */
 void depot_sweep(depot_t *w);
