@@ -12,8 +12,11 @@
 APLOG_USE_MODULE(cachemw);
 
 /* Providers of ours that are announced, but not here yet. */
-static const char *const stores_planned[] = { "file", "sqlite",    "redis",
-                                              "http", "multitier", NULL };
+static const char *const stores_planned[] = { "file", "redis", "http",
+                                              "multitier", NULL };
+
+/* Those that are in modules of their own. */
+static const char *const stores_modules[] = { "sqlite", NULL };
 
 void mw_place_error(const mw_place_t *place, const char *format, ...)
 {
@@ -82,15 +85,25 @@ const char *mw_stores_list_names(const mw_stores_t *stores)
     return list ? list : "none";
 }
 
+static int stores_has_name(const char *const *names, const char *name)
+{
+    while (*names && strcmp(name, *names) != 0) {
+        names++;
+    }
+    return *names != NULL;
+}
+
 /* "; redis is not part …" where one of ours is meant. */
 static const char *stores_why_unknown(const char *name, apr_pool_t *pool)
 {
-    int i;
-
-    for (i = 0; stores_planned[i]; i++) {
-        if (!strcmp(name, stores_planned[i])) {
-            return apr_psprintf(pool, "; %s is not part of this version", name);
-        }
+    if (stores_has_name(stores_planned, name)) {
+        return apr_psprintf(pool, "; %s is not part of this version", name);
+    }
+    if (stores_has_name(stores_modules, name)) {
+        return apr_psprintf(pool,
+                            "; %s needs: LoadModule cachemw_%s_module "
+                            "modules/mod_cachemw_%s.so",
+                            name, name, name);
     }
     return "";
 }

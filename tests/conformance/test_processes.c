@@ -271,6 +271,7 @@ static void hold_act(ct_t *c, int index, void *baton)
         cachemw_entry_t entry;
 
         item.version += (apr_uint32_t)index * 100;
+        item.id.bytes[0] = (unsigned char)index; /* each set has its own */
         ct_status(c, ct_try_store(c, &item), APR_SUCCESS,
                   "set after %d children died that held bodies", index);
         memset(&entry, 0, sizeof(entry));

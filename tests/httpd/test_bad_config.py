@@ -101,9 +101,10 @@ TABLE = [
      ["CachemwProvider edge", "providers: ", "memory"]),
     ("redis, which is planned", "CachemwStore shared redis url=x <-",
      ["CachemwStore shared", "redis is not part of this version"]),
-    ("sqlite, which is planned",
+    ("sqlite, whose module is not loaded",
      "CachemwProvider sqlite db_path=wiki.db <-",
-     ["CachemwProvider sqlite", "sqlite is not part of this version"]),
+     ["CachemwProvider sqlite", "sqlite needs: LoadModule "
+      "cachemw_sqlite_module modules/mod_cachemw_sqlite.so"]),
     ("http, which is planned", "CachemwProvider http <-",
      ["CachemwProvider http", "http is not part of this version"]),
     ("file, which is planned", "CachemwStore pages file <-",

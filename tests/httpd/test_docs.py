@@ -11,14 +11,14 @@ from harness import Httpd, configtest, settings
 from harness.server import MODULES
 
 LISTEN = "ServerName x\nListen 127.0.0.1:@PORT@\n"
+MODULES_OF_OURS = ["cachemw", "cachemw_sqlite"]
 PAGE = settings.source / "docs" / "directives.md"
 
 
 @pytest.fixture(scope="module")
 def dump():
     """{section: [(name, type, default, range), …]} as the module prints it"""
-    server = Httpd("ServerName x\nListen 127.0.0.1:@PORT@\n",
-                   extra=["cachemw"])
+    server = Httpd(LISTEN, extra=MODULES_OF_OURS)
     try:
         done = subprocess.run(
             server.command + ["-t", "-D", "DUMP_CACHEMW_OPTIONS"],
@@ -125,7 +125,8 @@ def test_examples_are_accepted(name, least):
         extra = "\n".join(v for k, v in named.items() if k not in own)
         extra += "".join(f"\nCachemwStore {x} memory" for x in
                          used - own - set(named) - {"memory"})
-        rc, said = configtest(f"{LISTEN}{extra}\n{text}", extra=["cachemw"])
+        rc, said = configtest(f"{LISTEN}{extra}\n{text}",
+                              extra=MODULES_OF_OURS)
         assert rc == 0, f"{text}\n{said}"
         for line in re.findall(r"^CachemwStore.*", text, re.M):
             named[line.split()[1]] = line

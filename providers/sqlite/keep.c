@@ -1,0 +1,285 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+#include <string.h>
+
+#include "apr_strings.h"
+
+#include "keep.h"
+#include "pool.h"
+#include "room.h"
+#include "statements.h"
+
+/* Entries of one step of a sweep, and bodies. */
+#define SWEEP_ENTRIES 32
+/* A sweep waits for no one: it comes again. */
+#define SWEEP_WAIT 1000
+/* What stays free in the file, as part of max_bytes. */
+#define SWEEP_FREE 4
+
+/* --- keys ----------------------------------------------------------------- */
+
+typedef struct listed_t {
+    cachemw_key_t key;
+    cachemw_entry_t entry;
+} listed_t;
+
+enum { LIST_MAX = 64 }; /* the LIMIT of MW_SQL_LIST */
+
+/* Columns of MW_SQL_LIST. */
+enum { LIST_NUMBER, LIST_KEY, LIST_ID, LIST_EXPIRES, LIST_BODY_LEN };
+
+static void list_note(sqlite3_stmt *statement, listed_t *to, apr_pool_t *pool)
+{
+    const void *key = sqlite3_column_blob(statement, LIST_KEY);
+
+    memset(to, 0, sizeof(*to));
+    to->key.len = (apr_size_t)sqlite3_column_bytes(statement, LIST_KEY);
+    to->key.data = key ? apr_pmemdup(pool, key, to->key.len) : "";
+    if (sqlite3_column_bytes(statement, LIST_ID) == (int)sizeof(to->entry.id)) {
+        memcpy(&to->entry.id, sqlite3_column_blob(statement, LIST_ID),
+               sizeof(to->entry.id));
+    }
+    to->entry.expires = sqlite3_column_int64(statement, LIST_EXPIRES);
+    to->entry.body_len = sqlite3_column_int64(statement, LIST_BODY_LEN);
+}
+
+/* The next entries behind *last. */
+static apr_status_t list_fetch(mw_sql_t *store, const cachemw_call_t *call,
+                               apr_pool_t *pool, apr_int64_t *last,
+                               listed_t *list, int *n)
+{
+    sqlite3_stmt *statement;
+    mw_sql_conn_t *conn;
+    apr_status_t rv =
+        mw_sql_take(store, mw_sql_patience(store, call), 0, &conn);
+    int rc;
+
+    *n = 0;
+    if (rv != APR_SUCCESS) {
+        return rv;
+    }
+    statement = mw_sql_statement(store, conn, MW_SQL_LIST);
+    sqlite3_bind_int64(statement, 1, *last);
+    sqlite3_bind_int64(statement, 2, call->now);
+    while ((rc = mw_sql_fetch(conn, statement)) == SQLITE_ROW
+           && *n < LIST_MAX) {
+        *last = sqlite3_column_int64(statement, LIST_NUMBER);
+        list_note(statement, &list[(*n)++], pool);
+    }
+    sqlite3_reset(statement);
+    rv = rc == SQLITE_ROW || rc == SQLITE_NOTFOUND ? APR_SUCCESS
+                                                   : mw_sql_status(conn, rc);
+    mw_sql_give(store, conn);
+    return rv;
+}
+
+/* Nothing is held while `each` runs, which may take long. */
+apr_status_t mw_sql_keys(void *self, const cachemw_call_t *call,
+                         const char *pattern, cachemw_keys_fn *each,
+                         void *baton)
+{
+    mw_sql_t *store = self;
+    listed_t list[LIST_MAX];
+    apr_int64_t last = 0;
+    apr_pool_t *pool;
+    apr_status_t rv;
+    int i, n;
+
+    (void)pattern; /* core filters */
+    rv = apr_pool_create(&pool, call->pool);
+    if (rv != APR_SUCCESS) {
+        return rv;
+    }
+    do {
+        apr_pool_clear(pool);
+        rv = list_fetch(store, call, pool, &last, list, &n);
+        for (i = 0; rv == APR_SUCCESS && i < n; i++) {
+            rv = each(baton, &list[i].key, &list[i].entry);
+        }
+    } while (rv == APR_SUCCESS && n == LIST_MAX);
+    apr_pool_destroy(pool);
+    return rv;
+}
+
+/* --- sweep ---------------------------------------------------------------- */
+
+/* Limits that were lowered, too. */
+static int sweep_excess(mw_sql_t *store, mw_sql_conn_t *conn,
+                        const cachemw_call_t *call, int *more)
+{
+    apr_int64_t entries = 0, used = 0;
+    int dropped = 0;
+    int rc = mw_sql_number(conn, mw_sql_statement(store, conn, MW_SQL_STATE),
+                           &entries);
+
+    if (rc == SQLITE_OK) {
+        rc = mw_sql_room_used(store, conn, &used);
+    }
+    if (rc == SQLITE_OK
+        && (entries > store->max_entries || used > store->max_bytes)) {
+        rc = mw_sql_drop_found(store, conn, call, MW_SQL_OLDEST, 0,
+                               SWEEP_ENTRIES, &dropped);
+        conn->evicted += (apr_uint64_t)dropped;
+        *more |= dropped > 0;
+    }
+    return rc;
+}
+
+/* Pages that nobody needs go back to the file system, but for some that will
+ * be needed soon. */
+static int sweep_vacuum(const mw_sql_t *store, mw_sql_conn_t *conn, int *more)
+{
+    apr_int64_t unused = 0;
+    int rc = mw_sql_number(
+        conn, mw_sql_statement(store, conn, MW_SQL_PAGES_FREE), &unused);
+
+    if (rc == SQLITE_OK
+        && unused * conn->page_size > store->max_bytes / SWEEP_FREE) {
+        rc = mw_sql_do(store, conn, MW_SQL_VACUUM);
+        *more = 1;
+    }
+    return rc;
+}
+
+static int sweep_work(mw_sql_t *store, mw_sql_conn_t *conn,
+                      const cachemw_call_t *call, void *baton)
+{
+    int *more = baton;
+    int dropped = 0;
+    int rc = mw_sql_drop_found(store, conn, call, MW_SQL_EXPIRED, call->now,
+                               SWEEP_ENTRIES, &dropped);
+
+    *more = dropped == SWEEP_ENTRIES;
+    conn->expired += (apr_uint64_t)dropped;
+    if (rc == SQLITE_OK) {
+        rc = mw_sql_drop_loose(store, conn, call->now, SWEEP_ENTRIES, &dropped);
+        *more |= dropped == SWEEP_ENTRIES;
+    }
+    if (rc == SQLITE_OK) {
+        rc = sweep_excess(store, conn, call, more);
+    }
+    return rc == SQLITE_OK ? sweep_vacuum(store, conn, more) : rc;
+}
+
+/* What is in the log goes into the database; the log begins again at its
+ * front with the next store, and is cut off when it had grown. Fails while
+ * others read what is only there; it comes again. */
+static apr_status_t sweep_checkpoint(mw_sql_t *store)
+{
+    mw_sql_conn_t *conn;
+    apr_status_t rv = mw_sql_take(store, SWEEP_WAIT, 0, &conn);
+    int rc;
+
+    if (rv != APR_SUCCESS) {
+        return rv;
+    }
+    rc = sqlite3_wal_checkpoint_v2(conn->db, NULL, SQLITE_CHECKPOINT_PASSIVE,
+                                   NULL, NULL);
+    rv = mw_sql_status(conn, rc);
+    mw_sql_give(store, conn);
+    return rv;
+}
+
+apr_status_t mw_sql_sweep(void *self, const cachemw_call_t *call, int *more)
+{
+    mw_sql_t *store = self;
+    const cachemw_services_t *services = store->services;
+    apr_status_t rv;
+
+    do {
+        *more = 0;
+        rv = mw_sql_transact(store, call, SWEEP_WAIT, sweep_work, more);
+    } while (rv == APR_SUCCESS && *more
+             && services->remaining(services, call) > SWEEP_WAIT);
+    if (rv == APR_SUCCESS && !*more) {
+        rv = sweep_checkpoint(store);
+    }
+    /* others are writing: it comes again */
+    return APR_STATUS_IS_TIMEUP(rv) || rv == APR_NOTFOUND ? APR_SUCCESS : rv;
+}
+
+/* --- stats ---------------------------------------------------------------- */
+
+typedef struct figures_t {
+    apr_int64_t entries, bytes, expired, used, pages, loose;
+} figures_t;
+
+/* Columns of MW_SQL_STATE. */
+enum { STATE_ENTRIES, STATE_BYTES };
+
+static int figures_state(const mw_sql_t *store, mw_sql_conn_t *conn,
+                         figures_t *figures)
+{
+    sqlite3_stmt *statement = mw_sql_statement(store, conn, MW_SQL_STATE);
+    int rc = mw_sql_fetch(conn, statement);
+
+    if (rc == SQLITE_ROW) {
+        figures->entries = sqlite3_column_int64(statement, STATE_ENTRIES);
+        figures->bytes = sqlite3_column_int64(statement, STATE_BYTES);
+        rc = SQLITE_OK;
+    }
+    sqlite3_reset(statement);
+    return rc == SQLITE_NOTFOUND ? SQLITE_CORRUPT : rc;
+}
+
+static int figures_read(const mw_sql_t *store, mw_sql_conn_t *conn,
+                        const cachemw_call_t *call, figures_t *figures)
+{
+    sqlite3_stmt *statement =
+        mw_sql_statement(store, conn, MW_SQL_EXPIRED_COUNT);
+    int rc;
+
+    memset(figures, 0, sizeof(*figures));
+    sqlite3_bind_int64(statement, 1, call->now);
+    rc = mw_sql_number(conn, statement, &figures->expired);
+    if (rc == SQLITE_OK) {
+        rc = figures_state(store, conn, figures);
+    }
+    if (rc == SQLITE_OK) {
+        rc = mw_sql_room_loose(store, conn, call, &figures->loose);
+    }
+    if (rc == SQLITE_OK) {
+        rc = mw_sql_number(conn, mw_sql_statement(store, conn, MW_SQL_PAGES),
+                           &figures->pages);
+    }
+    return rc == SQLITE_OK ? mw_sql_room_used(store, conn, &figures->used) : rc;
+}
+
+static void figures_tell(const mw_sql_t *store, const figures_t *figures,
+                         apr_int64_t page_size, cachemw_stats_t *stats)
+{
+    stats->entries = figures->entries;
+    stats->entries_max = store->max_entries;
+    stats->expired = figures->expired;
+    stats->bytes = figures->bytes;
+    stats->bytes_max = store->max_bytes;
+    if (stats->extra) {
+        stats->extra(stats->baton, "active_entries",
+                     figures->entries - figures->expired);
+        stats->extra(stats->baton, "database_bytes",
+                     figures->pages * page_size);
+        stats->extra(stats->baton, "database_bytes_free",
+                     figures->pages * page_size - figures->used);
+        stats->extra(stats->baton, "loose_bytes", figures->loose);
+    }
+}
+
+apr_status_t mw_sql_stats(void *self, const cachemw_call_t *call,
+                          cachemw_stats_t *stats)
+{
+    mw_sql_t *store = self;
+    figures_t figures;
+    mw_sql_conn_t *conn;
+    apr_status_t rv =
+        mw_sql_take(store, mw_sql_patience(store, call), 0, &conn);
+
+    if (rv != APR_SUCCESS) {
+        return rv;
+    }
+    rv = mw_sql_status(conn, figures_read(store, conn, call, &figures));
+    if (rv == APR_SUCCESS) {
+        figures_tell(store, &figures, conn->page_size, stats);
+    }
+    mw_sql_give(store, conn);
+    return rv;
+}

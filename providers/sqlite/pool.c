@@ -1,0 +1,417 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "files.h"
+#include "pool.h"
+#include "room.h"
+#include "schema.h"
+#include "statements.h"
+
+/* How often the file is looked at: has it been deleted or set aside? */
+#define LOOK_INTERVAL 1000000
+/* After a failure to open. */
+#define RETRY_INTERVAL 1000000
+/* How often a transaction is tried that finds the database full. */
+#define FULL_TRIES 6
+
+apr_int64_t mw_sql_clock(void)
+{
+    struct timespec ts;
+
+    clock_gettime(CLOCK_MONOTONIC, &ts);
+    return (apr_int64_t)ts.tv_sec * 1000000 + ts.tv_nsec / 1000;
+}
+
+static apr_status_t status_of_system(mw_sql_conn_t *conn, apr_status_t other)
+{
+    int error = conn->db ? sqlite3_system_errno(conn->db) : 0;
+
+    return error ? error : other;
+}
+
+apr_status_t mw_sql_status(mw_sql_conn_t *conn, int rc)
+{
+    switch (rc & 0xff) {
+    case SQLITE_OK:
+        return APR_SUCCESS;
+    case SQLITE_NOTFOUND:
+        return APR_NOTFOUND;
+    case SQLITE_BUSY:
+    case SQLITE_LOCKED:
+        return APR_TIMEUP;
+    case SQLITE_FULL:
+    case SQLITE_TOOBIG:
+        return APR_ENOSPC;
+    }
+    conn->is_bad = 1;
+    switch (rc & 0xff) {
+    case SQLITE_CORRUPT:
+        conn->damage = "the database is damaged";
+        return APR_EGENERAL;
+    case SQLITE_NOTADB:
+        conn->damage = "it is not a database";
+        return APR_EGENERAL;
+    case SQLITE_NOMEM:
+        return APR_ENOMEM;
+    case SQLITE_READONLY:
+        return status_of_system(conn, EROFS);
+    case SQLITE_PERM:
+    case SQLITE_CANTOPEN:
+        return status_of_system(conn, APR_EACCES);
+    case SQLITE_IOERR:
+        return status_of_system(conn, EIO);
+    default:
+        return APR_EGENERAL;
+    }
+}
+
+/* --- one connection ------------------------------------------------------- */
+
+static void conn_close(mw_sql_conn_t *conn)
+{
+    int i;
+
+    for (i = 0; i < MW_SQL_STATEMENTS; i++) {
+        sqlite3_finalize(conn->statements[i]);
+    }
+    sqlite3_close_v2(conn->db);
+    free(conn);
+}
+
+static void conns_close(mw_sql_conn_t *conn)
+{
+    mw_sql_conn_t *next;
+
+    for (; conn; conn = next) {
+        next = conn->next;
+        conn_close(conn);
+    }
+}
+
+static apr_status_t conn_open(mw_sql_t *store, apr_int64_t until,
+                              mw_sql_conn_t **result)
+{
+    mw_sql_conn_t *conn = calloc(1, sizeof(*conn));
+    apr_status_t rv;
+
+    if (!conn) {
+        return APR_ENOMEM;
+    }
+    conn->until = until;
+    rv = mw_sql_schema_open(store, conn);
+    if (rv == APR_SUCCESS) {
+        *result = conn;
+        return rv;
+    }
+    /* closed before its file is renamed: it may hold locks */
+    if (conn->damage) {
+        mw_sql_file_t file = conn->file;
+        const char *damage = conn->damage;
+
+        conn_close(conn);
+        mw_sql_files_set_aside(store, &file, damage, until);
+        return APR_EGENERAL;
+    }
+    conn_close(conn);
+    return rv;
+}
+
+/* --- the pool ------------------------------------------------------------- */
+
+static int cond_wait(pthread_cond_t *cond, pthread_mutex_t *mutex,
+                     apr_int64_t until)
+{
+    struct timespec ts = { .tv_sec = until / 1000000,
+                           .tv_nsec = until % 1000000 * 1000 };
+
+    return pthread_cond_timedwait(cond, mutex, &ts) == 0;
+}
+
+/* Those in use are closed when they are given back, if this process still
+ * lives then. */
+static apr_status_t pool_end(void *baton)
+{
+    mw_sql_t *store = baton;
+    mw_sql_pool_t *pool = &store->pool;
+    mw_sql_conn_t *conn;
+
+    pthread_mutex_lock(&pool->mutex);
+    pool->is_open = 0;
+    conn = pool->idle;
+    pool->idle = NULL;
+    pthread_cond_broadcast(&pool->given);
+    pthread_cond_broadcast(&pool->written);
+    pthread_mutex_unlock(&pool->mutex);
+    conns_close(conn);
+    return APR_SUCCESS;
+}
+
+apr_status_t mw_sql_pool_begin(mw_sql_t *store, apr_pool_t *pchild)
+{
+    mw_sql_pool_t *pool = &store->pool;
+    pthread_condattr_t monotonic;
+
+    memset(pool, 0, sizeof(*pool));
+    pthread_mutex_init(&pool->mutex, NULL);
+    pthread_condattr_init(&monotonic);
+    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+    pthread_cond_init(&pool->given, &monotonic);
+    pthread_cond_init(&pool->written, &monotonic);
+    pthread_condattr_destroy(&monotonic);
+    pool->is_open = 1;
+    apr_pool_cleanup_register(pchild, store, pool_end, apr_pool_cleanup_null);
+    return APR_SUCCESS;
+}
+
+/* With the mutex held: wait until this thread may have a connection. */
+static apr_status_t pool_enter(mw_sql_pool_t *pool, apr_int64_t until,
+                               int is_writer)
+{
+    while (is_writer && pool->is_open && pool->is_writing) {
+        if (!cond_wait(&pool->written, &pool->mutex, until)) {
+            return APR_TIMEUP;
+        }
+    }
+    pool->is_writing |= is_writer;
+    while (pool->is_open && !pool->idle
+           && pool->connections >= MW_SQL_CONNECTIONS) {
+        if (!cond_wait(&pool->given, &pool->mutex, until)) {
+            break;
+        }
+    }
+    if (pool->is_open
+        && (pool->idle || pool->connections < MW_SQL_CONNECTIONS)) {
+        return APR_SUCCESS;
+    }
+    if (is_writer) {
+        pool->is_writing = 0;
+        pthread_cond_signal(&pool->written);
+    }
+    return pool->is_open ? APR_TIMEUP : APR_NOTFOUND;
+}
+
+/* With the mutex held. */
+static void pool_leave(mw_sql_pool_t *pool, int is_writer)
+{
+    if (is_writer) {
+        pool->is_writing = 0;
+        pthread_cond_signal(&pool->written);
+    }
+    pthread_cond_signal(&pool->given);
+}
+
+/* With the mutex held: forget what was opened as another file. */
+static void pool_look(mw_sql_t *store, apr_int64_t now)
+{
+    mw_sql_pool_t *pool = &store->pool;
+
+    if (!pool->looked || now - pool->looked >= LOOK_INTERVAL) {
+        pool->looked = now;
+        mw_sql_files_look(store, &pool->file, NULL);
+    }
+}
+
+/* An idle connection to the right file; stale ones are put on *old. */
+static mw_sql_conn_t *pool_pick(mw_sql_pool_t *pool, mw_sql_conn_t **old)
+{
+    mw_sql_conn_t *conn;
+
+    while ((conn = pool->idle)) {
+        pool->idle = conn->next;
+        if (mw_sql_files_same(&conn->file, &pool->file)) {
+            return conn;
+        }
+        conn->next = *old;
+        *old = conn;
+        pool->connections--;
+    }
+    pool->connections++; /* the one to be opened */
+    return NULL;
+}
+
+/* With the mutex held: the one that was to be opened is not. */
+static apr_status_t pool_fail(mw_sql_pool_t *pool, apr_status_t rv,
+                              int is_writer)
+{
+    pool->connections--;
+    pool_leave(pool, is_writer);
+    return rv;
+}
+
+static apr_status_t pool_connect(mw_sql_t *store, apr_int64_t until,
+                                 int is_writer, mw_sql_conn_t **conn)
+{
+    mw_sql_pool_t *pool = &store->pool;
+    apr_status_t rv = conn_open(store, until, conn);
+
+    pthread_mutex_lock(&pool->mutex);
+    if (rv == APR_SUCCESS) {
+        pool->file = (*conn)->file;
+    }
+    else {
+        pool->retry = mw_sql_clock() + RETRY_INTERVAL;
+        pool->failure = pool_fail(pool, rv, is_writer);
+    }
+    pthread_mutex_unlock(&pool->mutex);
+    return rv;
+}
+
+apr_status_t mw_sql_take(mw_sql_t *store, apr_interval_time_t wait,
+                         int is_writer, mw_sql_conn_t **conn)
+{
+    mw_sql_pool_t *pool = &store->pool;
+    apr_int64_t now = mw_sql_clock();
+    mw_sql_conn_t *old = NULL;
+    apr_status_t rv;
+
+    *conn = NULL;
+    pthread_mutex_lock(&pool->mutex);
+    rv = pool_enter(pool, now + wait, is_writer);
+    if (rv == APR_SUCCESS) {
+        pool_look(store, now);
+        *conn = pool_pick(pool, &old);
+        if (!*conn && now < pool->retry) {
+            rv = pool_fail(pool, pool->failure, is_writer);
+        }
+    }
+    pthread_mutex_unlock(&pool->mutex);
+    conns_close(old);
+    if (rv == APR_SUCCESS && !*conn) {
+        rv = pool_connect(store, now + wait, is_writer, conn);
+    }
+    if (rv == APR_SUCCESS) {
+        (*conn)->until = now + wait;
+        (*conn)->is_writer = is_writer;
+    }
+    return rv;
+}
+
+void mw_sql_give(mw_sql_t *store, mw_sql_conn_t *conn)
+{
+    mw_sql_pool_t *pool = &store->pool;
+    int is_writer = conn->is_writer;
+    mw_sql_file_t file = conn->file;
+    const char *damage = conn->damage;
+    int is_kept;
+
+    pthread_mutex_lock(&pool->mutex);
+    is_kept = pool->is_open && !conn->is_bad;
+    if (is_kept) {
+        conn->next = pool->idle;
+        pool->idle = conn;
+    }
+    else {
+        pool->connections--;
+        pool->looked = 0;
+    }
+    pool_leave(pool, is_writer);
+    pthread_mutex_unlock(&pool->mutex);
+    if (is_kept) {
+        return;
+    }
+    conn_close(conn);
+    if (damage) {
+        mw_sql_files_set_aside(store, &file, damage,
+                               mw_sql_clock() + store->busy_timeout);
+    }
+}
+
+apr_interval_time_t mw_sql_patience(const mw_sql_t *store,
+                                    const cachemw_call_t *call)
+{
+    const cachemw_services_t *services = store->services;
+    apr_interval_time_t left = services->remaining(services, call);
+
+    return left >= 0 && left < store->busy_timeout ? left : store->busy_timeout;
+}
+
+/* --- transactions --------------------------------------------------------- */
+
+static void transaction_count(mw_sql_t *store, const mw_sql_conn_t *conn)
+{
+    const cachemw_services_t *services = store->services;
+
+    if (conn->evicted) {
+        services->count(services, CACHEMW_COUNT_EVICTED, conn->evicted);
+    }
+    if (conn->expired) {
+        services->count(services, CACHEMW_COUNT_EXPIRED, conn->expired);
+    }
+}
+
+static int transaction_run(mw_sql_t *store, mw_sql_conn_t *conn,
+                           const cachemw_call_t *call, mw_sql_work_fn *work,
+                           void *baton)
+{
+    int rc = mw_sql_do(store, conn, MW_SQL_BEGIN);
+
+    conn->evicted = conn->expired = 0;
+    if (rc != SQLITE_OK) {
+        return rc;
+    }
+    rc = work(store, conn, call, baton);
+    if (rc == SQLITE_OK) {
+        rc = mw_sql_do(store, conn, MW_SQL_COMMIT);
+    }
+    if (rc == SQLITE_OK) {
+        transaction_count(store, conn);
+    }
+    else if (!sqlite3_get_autocommit(conn->db)
+             && mw_sql_do(store, conn, MW_SQL_ROLLBACK) != SQLITE_OK) {
+        conn->is_bad = 1;
+    }
+    return rc;
+}
+
+static int evict_work(mw_sql_t *store, mw_sql_conn_t *conn,
+                      const cachemw_call_t *call, void *baton)
+{
+    return mw_sql_room_evict(store, conn, call, *(int *)baton);
+}
+
+/* A disk that is full: what is in the log goes into the database, where it has
+ * its place, and the log begins again at its front. */
+static void transaction_relieve(mw_sql_t *store, mw_sql_conn_t *conn,
+                                const cachemw_call_t *call, int tries)
+{
+    int n = 8 << tries;
+
+    if (sqlite3_system_errno(conn->db) == ENOSPC) {
+        sqlite3_wal_checkpoint_v2(conn->db, NULL, SQLITE_CHECKPOINT_PASSIVE,
+                                  NULL, NULL);
+    }
+    transaction_run(store, conn, call, evict_work, &n);
+}
+
+apr_status_t mw_sql_transact(mw_sql_t *store, const cachemw_call_t *call,
+                             apr_interval_time_t wait, mw_sql_work_fn *work,
+                             void *baton)
+{
+    const cachemw_services_t *services = store->services;
+    mw_sql_conn_t *conn;
+    apr_status_t rv = mw_sql_take(store, wait, 1, &conn);
+    int tries = 0;
+    int rc;
+
+    if (rv != APR_SUCCESS) {
+        return rv;
+    }
+    rc = transaction_run(store, conn, call, work, baton);
+    while ((rc & 0xff) == SQLITE_FULL && tries < FULL_TRIES) {
+        transaction_relieve(store, conn, call, tries++);
+        rc = transaction_run(store, conn, call, work, baton);
+    }
+    if ((rc & 0xff) == SQLITE_FULL
+        && sqlite3_system_errno(conn->db) == ENOSPC) {
+        services->log(services, CACHEMW_LOG_WARNING, ENOSPC,
+                      "%s: the disk is full: responses are not stored",
+                      store->path);
+    }
+    rv = mw_sql_status(conn, rc);
+    mw_sql_give(store, conn);
+    return rv;
+}

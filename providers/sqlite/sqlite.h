@@ -1,0 +1,132 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/**
+ * @file sqlite.h
+ * @brief What the parts of the store in a SQLite database share.
+ *
+ * A part that talks to SQLite returns SQLite's result codes (int, SQLITE_OK);
+ * slots return apr_status_t, translated in one place: mw_sql_status().
+ */
+#ifndef MW_SQLITE_H
+#define MW_SQLITE_H
+
+#include <pthread.h>
+#include <sys/stat.h>
+
+#include <sqlite3.h>
+
+#include "mod_cachemw.h"
+
+/** Bytes of a row of a body that is too long for the row of its entry. */
+#define MW_SQL_CHUNK CACHEMW_PIECE_MAX
+
+/** Chunks that a set collects before it writes them. */
+#define MW_SQL_COLLECT 4
+
+/** Connections of a child: one call uses one, for less than it takes to read a
+ *  chunk or to write MW_SQL_COLLECT of them. */
+#define MW_SQL_CONNECTIONS 8
+
+/** How long the rows of a set that was not published are left alone. */
+#define MW_SQL_UNFINISHED apr_time_from_sec(600)
+
+/** Bytes of the WAL from where on a commit writes it back. */
+#define MW_SQL_WAL (8 * 1024 * 1024)
+
+/** The statements; their texts are in statements.c. */
+typedef enum mw_sql_statement_e {
+    MW_SQL_BEGIN,
+    MW_SQL_COMMIT,
+    MW_SQL_ROLLBACK,
+    MW_SQL_GET,
+    MW_SQL_GET_HEAD,
+    MW_SQL_FIND,
+    MW_SQL_READ,
+    MW_SQL_INSERT,
+    MW_SQL_AMEND,
+    MW_SQL_DELETE,
+    MW_SQL_OLDEST,
+    MW_SQL_EXPIRED,
+    MW_SQL_EXPIRED_COUNT,
+    MW_SQL_UP_TO,
+    MW_SQL_LAST,
+    MW_SQL_LIST,
+    MW_SQL_BODY_BEGIN,
+    MW_SQL_BODY_GROW,
+    MW_SQL_BODY_OWN,
+    MW_SQL_BODY_LOOSEN,
+    MW_SQL_BODY_DELETE,
+    MW_SQL_CHUNK_INSERT,
+    MW_SQL_LOOSE,
+    MW_SQL_LOOSE_BYTES,
+    MW_SQL_STATE,
+    MW_SQL_PAGES,
+    MW_SQL_PAGES_FREE,
+    MW_SQL_VACUUM,
+    MW_SQL_STATEMENTS
+} mw_sql_statement_e;
+
+/** Which file a connection has open. All zero: none. */
+typedef struct mw_sql_file_t {
+    dev_t dev;
+    ino_t ino;
+} mw_sql_file_t;
+
+/** A connection. One thread at a time; never seen by the parent. */
+typedef struct mw_sql_conn_t {
+    struct mw_sql_conn_t *next; /**< of those that nobody uses */
+    sqlite3 *db;
+    sqlite3_stmt *statements[MW_SQL_STATEMENTS]; /**< NULL: not yet needed */
+    mw_sql_file_t file;
+    unsigned char seed[16]; /**< of the hash of keys, the database's own */
+    apr_int64_t page_size;  /**< bytes */
+    apr_int64_t until;      /**< monotonic µs: how long to wait for locks */
+    apr_uint64_t evicted;   /**< by the transaction under way */
+    apr_uint64_t expired;   /**< the same */
+    int is_writer;          /**< taken for writing */
+    int is_bad;             /**< to be closed, not used again */
+    const char *damage;     /**< what is wrong with the file, or NULL */
+} mw_sql_conn_t;
+
+/** A child's connections. */
+typedef struct mw_sql_pool_t {
+    pthread_mutex_t mutex;  /**< covers what follows; never held over a call */
+    pthread_cond_t given;   /**< a connection was given back */
+    pthread_cond_t written; /**< a writer has finished */
+    mw_sql_conn_t *idle;    /**< the last used one first */
+    int connections;        /**< idle and in use */
+    int is_writing;         /**< one thread of a child writes at a time */
+    int is_open;            /**< between child_init and the end of the child */
+    mw_sql_file_t file;     /**< that the path names, when last looked at */
+    apr_int64_t looked;     /**< monotonic µs, when that was */
+    apr_int64_t retry;      /**< monotonic µs: no attempt to open before */
+    apr_status_t failure;   /**< of the last attempt to open */
+    apr_uint32_t stores;    /**< entries written */
+} mw_sql_pool_t;
+
+/** A store. All but pool is set in the parent and does not change. */
+typedef struct mw_sql_t {
+    const cachemw_services_t *services;
+    const char *path;
+    const char *table;
+    const char *synchronous;
+    const char *schema;                   /**< statements that make the tables,
+                                               with the seed missing */
+    const char *texts[MW_SQL_STATEMENTS]; /**< with the name of the table */
+    apr_int64_t max_entries;
+    apr_int64_t max_bytes;
+    apr_interval_time_t busy_timeout;
+    mw_sql_pool_t pool;
+} mw_sql_t;
+
+/** Monotonic clock, microseconds. */
+apr_int64_t mw_sql_clock(void);
+
+/**
+ * What a result of SQLite means for who called a slot. Trouble with the
+ * connection is remembered in it: it will be closed, and a database that is
+ * damaged, set aside.
+ */
+apr_status_t mw_sql_status(mw_sql_conn_t *conn, int rc);
+
+#endif

@@ -1,0 +1,7 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+# So small that everything is evicted all the time.
+# Others may keep the machine busy for longer than a store would wait.
+exec "$CACHEMW_BUILD/tests/conformance/conformance" \
+    --load "$CACHEMW_BUILD/.libs/mod_cachemw_sqlite.so" \
+    sqlite db_path={tmp}/cache.db max_bytes=4M max_entries=1000 busy_timeout=20s synchronous=off
