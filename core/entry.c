@@ -550,30 +550,32 @@ apr_status_t mw_head_decode_own(const void *bytes, apr_size_t length,
                : APR_EINCOMPLETE;
 }
 
-/* Whether the fields read are strings that follow each other from `name` and
- * from `value` on, up to the end; what they say is noted. */
-static int fields_are_whole(const apr_table_t *headers, const char *name,
-                            const char *value, const char *end, facts_t *facts)
+/*
+ * Whether the fields read are strings that follow each other from `names` and
+ * from `values` on, up to the end; what they say is noted. There are as many
+ * terminators as strings: one before each next string leaves none inside.
+ */
+static int fields_are_whole(const apr_table_t *headers, const char *names,
+                            const char *values, const char *end, facts_t *facts)
 {
     const apr_array_header_t *fields = apr_table_elts(headers);
     const apr_table_entry_t *field = (const apr_table_entry_t *)fields->elts;
-    const char *names_end = value;
-    int i;
+    const char *name = names, *value = values;
+    int left;
 
-    for (i = 0; i < fields->nelts; i++, field++) {
-        apr_size_t name_len;
+    for (left = fields->nelts; left; left--, field++) {
+        const char *next_name = left > 1 ? field[1].key : values;
+        const char *next_value = left > 1 ? field[1].val : end;
 
-        if (field->key != name || field->val != value) {
+        if (field->key != name || field->val != value || next_name <= name + 1
+            || next_name[-1] || next_value <= value || next_value[-1]
+            || !facts_note(facts, name, next_name - name - 1, value)) {
             return 0;
         }
-        name_len = strlen(name);
-        if (!name_len || !facts_note(facts, name, name_len, value)) {
-            return 0;
-        }
-        name += name_len + 1;
-        value += strlen(value) + 1;
+        name = next_name;
+        value = next_value;
     }
-    return name == names_end && value == end;
+    return name == values && value == end;
 }
 
 /* Whether mw_head_encode() would have made the head that was read of this. */
