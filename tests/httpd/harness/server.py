@@ -271,15 +271,14 @@ class Httpd:
         self.remove()
 
     def _start(self):
-        ready = self.log().count("resuming normal operations")
+        begin = self._log_size()
         with open(self.dir / "stderr", "wb") as stderr:
             self.process = subprocess.Popen(
                 self.command + ["-DFOREGROUND"], stdin=subprocess.DEVNULL,
                 stdout=stderr, stderr=stderr, start_new_session=True, cwd="/",
                 preexec_fn=_die_with_parent)
         wait_for(lambda: self.process.poll() is not None or
-                 self.log().count("resuming normal operations") > ready,
-                 "httpd to start")
+                 self._serves_since(begin), "httpd to start")
         return self.process.poll() is None
 
     @property
@@ -293,11 +292,10 @@ class Httpd:
     def graceful(self, wait_old=True):
         """Restart gracefully and wait until the new generation serves, and
         with WAIT_OLD until the old one does not any more."""
-        ready = self.log().count("resuming normal operations")
+        begin = self._log_size()
         old = set(self.children())
         os.kill(self.pid, signal.SIGUSR1)
-        wait_for(lambda: not self.is_alive or
-                 self.log().count("resuming normal operations") > ready,
+        wait_for(lambda: not self.is_alive or self._serves_since(begin),
                  "the graceful restart")
         assert self.is_alive, f"httpd died on a graceful restart:\n{self.log()}"
         if wait_old:
@@ -369,14 +367,26 @@ class Httpd:
         except FileNotFoundError:
             return ""
 
-    def new_log(self):
-        """What was logged since the last call."""
+    def _log_size(self):
+        try:
+            return (self.dir / "error.log").stat().st_size
+        except FileNotFoundError:
+            return 0
+
+    def _log_since(self, offset):
         try:
             with open(self.dir / "error.log", "rb") as log:
-                log.seek(self._seen)
-                new = log.read()
+                log.seek(offset)
+                return log.read()
         except FileNotFoundError:
-            return ""
+            return b""
+
+    def _serves_since(self, offset):
+        return b"resuming normal operations" in self._log_since(offset)
+
+    def new_log(self):
+        """What was logged since the last call."""
+        new = self._log_since(self._seen)
         self._seen += len(new)
         return new.decode(errors="replace")
 

@@ -151,10 +151,12 @@ class Storm:
         self.origin = int(self._run("origin").stdout.readline())
 
     def proxied(self, conf):
-        """a configuration with ProxyPass, and one to this origin before it"""
+        """a configuration with ProxyPass, and one to this origin before it;
+        what httpd says of each request would be a gigabyte"""
         return conf.replace(
             'ProxyPass "/" ', 'ProxyPass "/storm/" '
-            f'"http://127.0.0.1:{self.origin}/storm/" retry=0\nProxyPass "/" ')
+            f'"http://127.0.0.1:{self.origin}/storm/" retry=0\nProxyPass "/" '
+            ) + "LogLevel warn\n"
 
     def __enter__(self):
         return self
