@@ -6,8 +6,14 @@
 /** Requests from this size on (units) are served from above. */
 #define BLOCKS_LARGE 128u
 
-/** Places that a request looks at for a gap that holds all of it. */
-#define BLOCKS_TRIES 16
+/** Places that a small request looks at for a gap that holds all of it. */
+#define BLOCKS_TRIES 128
+
+/** And when it takes part of one as well. */
+#define BLOCKS_PIECE_TRIES 16
+
+/** Bytes that a page fault maps, if they are there: see page_read(). */
+#define BLOCKS_MAPPED 65536u
 
 #define BLOCKS_ALL (~APR_UINT64_C(0))
 
@@ -78,6 +84,7 @@ static void area_derive(mw_mem_t *mem, apr_uint32_t index)
         free += 64 - (apr_uint32_t)__builtin_popcountll(mem->taken[w]);
     }
     MW_MEM_STORE(&area->free, free);
+    MW_MEM_STORE(&area->longest, free);
 }
 
 /** @return 0: it cannot be had */
@@ -137,22 +144,79 @@ static void area_take(mw_mem_t *mem, mw_mem_area_t *area, apr_uint32_t unit,
     }
 }
 
+/** The gap around a wholly free word, as long as a run can use it. */
+static gap_t gap_around(const mw_mem_t *mem, apr_uint32_t begin,
+                        apr_uint32_t end, apr_uint32_t w)
+{
+    apr_uint32_t low = w;
+    apr_uint32_t high = w + 1;
+    gap_t gap;
+
+    while (high < end && !mem->taken[high]
+           && high - low < MW_MEM_RUN_MAX / 64) {
+        high++;
+    }
+    while (low > begin && !mem->taken[low - 1]
+           && high - low < MW_MEM_RUN_MAX / 64) {
+        low--;
+    }
+    gap.start = (apr_uint64_t)low * 64;
+    gap.count = (high - low) * 64;
+    if (low > begin && mem->taken[low - 1]) {
+        apr_uint32_t n = (apr_uint32_t)__builtin_clzll(mem->taken[low - 1]);
+
+        gap.start -= n;
+        gap.count += n;
+    }
+    if (high < end && mem->taken[high]) {
+        gap.count += (apr_uint32_t)__builtin_ctzll(mem->taken[high]);
+    }
+    return gap;
+}
+
+/** Units came back: is the gap that they are in now the longest? */
+static void area_lengthen(const mw_mem_t *mem, mw_mem_area_t *area,
+                          apr_uint32_t unit, apr_uint32_t count)
+{
+    apr_uint32_t longest = area->longest;
+    apr_uint32_t w = (unit + 63) >> 6;
+    apr_uint32_t end;
+    apr_uint32_t begin =
+        area_words(mem, (apr_uint32_t)(area - mem->areas), &end);
+
+    if (longest >= MW_MEM_RUN_MAX || longest >= area->free) {
+        return;
+    }
+    if (w << 6 >= unit + count || mem->taken[w]) {
+        w = unit >> 6;
+    }
+    if (!mem->taken[w]) {
+        gap_t gap = gap_around(mem, begin, end, w);
+
+        if (gap.count > longest) {
+            MW_MEM_STORE(&area->longest, gap.count);
+        }
+    }
+}
+
 static void area_give(mw_mem_t *mem, mw_mem_area_t *area, apr_uint32_t unit,
                       apr_uint32_t count)
 {
+    apr_uint32_t at;
+    apr_uint32_t n;
+
     if (unit >> 6 < area->low) {
         area->low = unit >> 6;
     }
     MW_MEM_STORE(&area->free, area->free + count);
-    while (count) {
-        apr_uint32_t from = unit & 63;
-        apr_uint32_t n = 64 - from < count ? 64 - from : count;
+    for (at = unit; at < unit + count; at += n) {
+        apr_uint32_t from = at & 63;
 
-        mem->taken[unit >> 6] &= ~bits_of(from, n);
-        word_changed(mem, unit >> 6);
-        unit += n;
-        count -= n;
+        n = 64 - from < unit + count - at ? 64 - from : unit + count - at;
+        mem->taken[at >> 6] &= ~bits_of(from, n);
+        word_changed(mem, at >> 6);
     }
+    area_lengthen(mem, area, unit, count);
 }
 
 /** The first word at or behind w with a free unit; end: none. */
@@ -218,17 +282,19 @@ static gap_t gap_in_word(const mw_mem_t *mem, apr_uint32_t w, apr_uint32_t end,
 
 /**
  * From below; the first that fits among the next few, else the longest of
- * them, if it is long enough at all.
+ * them. For a piece it looks until one is long enough.
  */
 static gap_t gap_small(const mw_mem_t *mem, mw_mem_area_t *area,
                        apr_uint32_t end, apr_uint32_t least, apr_uint32_t want)
 {
+    int most = least < want ? BLOCKS_PIECE_TRIES : BLOCKS_TRIES;
     apr_uint32_t w = next_free_word(mem, area->low, end);
     gap_t best = { 0, 0 };
     int tries;
 
     area->low = w;
-    for (tries = 0; w < end && (tries < BLOCKS_TRIES || best.count < least);
+    for (tries = 0;
+         w < end && (tries < most || (least < want && best.count < least));
          tries++) {
         gap_t gap = gap_in_word(mem, w, end, want);
 
@@ -239,12 +305,6 @@ static gap_t gap_small(const mw_mem_t *mem, mw_mem_area_t *area,
             break;
         }
         w = next_free_word(mem, w + 1, end);
-    }
-    if (best.count > want) {
-        best.count = want;
-    }
-    else if (best.count < least) {
-        best.count = 0;
     }
     return best;
 }
@@ -266,47 +326,51 @@ static apr_int64_t last_untouched(const mw_mem_t *mem, apr_int64_t begin,
     return begin - 1;
 }
 
-/** The gap of wholly free words that ends with word `top`, at most want. */
-static gap_t gap_ending(const mw_mem_t *mem, apr_int64_t begin, apr_int64_t top,
-                        apr_uint32_t want)
-{
-    apr_int64_t w = top;
-    gap_t gap;
-
-    while (w > begin && !mem->taken[w - 1] && (top - w + 1) * 64 < want) {
-        w--;
-    }
-    gap.count = (apr_uint32_t)(top - w + 1) * 64;
-    if (gap.count > want) {
-        gap.count = want;
-    }
-    gap.start = (apr_uint64_t)(top + 1) * 64 - gap.count;
-    return gap;
-}
-
 /**
- * From above, in wholly free words: the first that fits among the next few,
- * else the longest of them.
+ * From above, of the gaps with a wholly free word: the first that fits, else
+ * the longest.
  */
-static gap_t gap_large(const mw_mem_t *mem, apr_uint32_t begin,
-                       apr_uint32_t end, apr_uint32_t want)
+static gap_t gap_large(const mw_mem_t *mem, mw_mem_area_t *area,
+                       apr_uint32_t begin, apr_uint32_t end, apr_uint32_t want)
 {
     apr_int64_t top = last_untouched(mem, begin, end);
     gap_t best = { 0, 0 };
-    int tries;
 
-    for (tries = 0; tries < BLOCKS_TRIES && top >= begin; tries++) {
-        gap_t gap = gap_ending(mem, begin, top, want);
+    while (top >= begin && best.count < want) {
+        gap_t gap = gap_around(mem, begin, end, (apr_uint32_t)top);
 
         if (gap.count > best.count) {
             best = gap;
         }
-        if (best.count >= want) {
-            break;
-        }
         top = last_untouched(mem, begin, (apr_int64_t)(gap.start >> 6));
     }
+    if (best.count < want) {
+        MW_MEM_STORE(&area->longest, best.count);
+    }
+    else {
+        best.start += best.count - want;
+    }
     return best;
+}
+
+/**
+ * A page that a process reads before it writes to it comes with those around
+ * it that others have written (16, by default); else it comes alone.
+ */
+static void page_read(const char *at)
+{
+    (void)*(const volatile char *)at;
+}
+
+static void run_map(const mw_mem_t *mem, apr_uint32_t unit, apr_uint32_t count)
+{
+    const char *at = mw_mem_unit(mem, unit);
+    const char *end = mw_mem_unit(mem, unit + count);
+
+    for (at += BLOCKS_MAPPED - (apr_uintptr_t)at % BLOCKS_MAPPED; at < end;
+         at += BLOCKS_MAPPED) {
+        page_read(at);
+    }
 }
 
 /** Under the area's lock, so that units are never taken and unreachable. */
@@ -315,6 +379,7 @@ static void chain_append(mw_mem_t *mem, mw_chain_t *chain, apr_uint32_t unit,
 {
     mw_mem_run_t *run = mw_mem_run(mem, unit);
 
+    page_read((const char *)run);
     __atomic_store_n(&run->next, 0, __ATOMIC_RELEASE);
     __atomic_store_n(&run->count, count, __ATOMIC_RELEASE);
     if (chain->first) {
@@ -343,17 +408,42 @@ static apr_uint32_t area_serve(mw_mem_t *mem, apr_uint32_t index,
     }
     begin = area_words(mem, index, &end);
     if (want >= BLOCKS_LARGE) {
-        gap = gap_large(mem, begin, end, want);
+        gap = gap_large(mem, area, begin, end, want);
     }
-    if (!gap.count) {
+    if (gap.count < least && least < BLOCKS_LARGE) {
         gap = gap_small(mem, area, end, least, want);
     }
-    if (gap.count) {
+    if (gap.count > want) {
+        gap.count = want;
+    }
+    if (gap.count < least) {
+        gap.count = 0;
+    }
+    else {
         area_take(mem, area, (apr_uint32_t)gap.start, gap.count);
         chain_append(mem, chain, (apr_uint32_t)gap.start, gap.count);
     }
     area_unlock(mem, index);
+    run_map(mem, (apr_uint32_t)gap.start, gap.count);
     return gap.count;
+}
+
+/** The area with the longest gap, from `from` on. */
+static apr_uint32_t area_with_longest(const mw_mem_t *mem, apr_uint32_t from)
+{
+    apr_uint32_t areas = mem->geometry.areas;
+    apr_uint32_t best = from;
+    apr_uint32_t i;
+
+    for (i = 1; i < areas; i++) {
+        apr_uint32_t index = from + i < areas ? from + i : from + i - areas;
+
+        if (MW_MEM_LOAD(&mem->areas[index].longest)
+            > MW_MEM_LOAD(&mem->areas[best].longest)) {
+            best = index;
+        }
+    }
+    return best;
 }
 
 apr_uint32_t mw_blocks_take(mw_mem_t *mem, mw_chain_t *chain,
@@ -365,6 +455,9 @@ apr_uint32_t mw_blocks_take(mw_mem_t *mem, mw_chain_t *chain,
     if (want > MW_MEM_RUN_MAX) {
         want = MW_MEM_RUN_MAX;
     }
+    if (want >= BLOCKS_LARGE) {
+        chain->area = area_with_longest(mem, chain->area);
+    }
     for (tries = 0; tries < areas; tries++) {
         apr_uint32_t taken = 0;
 
@@ -375,6 +468,33 @@ apr_uint32_t mw_blocks_take(mw_mem_t *mem, mw_chain_t *chain,
             return taken;
         }
         chain->area = chain->area + 1 < areas ? chain->area + 1 : 0;
+    }
+    return 0;
+}
+
+apr_uint32_t mw_blocks_take_whole(mw_mem_t *mem, mw_chain_t *chain,
+                                  apr_uint32_t want)
+{
+    apr_uint32_t tries;
+
+    if (want > MW_MEM_RUN_MAX) {
+        want = MW_MEM_RUN_MAX;
+    }
+    if (want < BLOCKS_LARGE) {
+        return area_serve(mem, chain->area, chain, want, want);
+    }
+    /* Each area that has none learns of it. */
+    for (tries = 0; tries < mem->geometry.areas; tries++) {
+        apr_uint32_t taken = 0;
+
+        chain->area = area_with_longest(mem, chain->area);
+        if (MW_MEM_LOAD(&mem->areas[chain->area].longest) < want) {
+            return 0;
+        }
+        taken = area_serve(mem, chain->area, chain, want, want);
+        if (taken) {
+            return taken;
+        }
     }
     return 0;
 }

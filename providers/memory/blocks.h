@@ -6,7 +6,9 @@
  *
  * One pool for all shards, cut into areas with a lock each only so that
  * stores do not wait for each other. Small requests fill each area from below,
- * large ones from above, so that large bodies lie in few pieces.
+ * large ones from above, so that large bodies lie in few pieces. Each area knows
+ * about how long its longest gap is, so that only areas that may have one are
+ * searched for a large one.
  */
 #ifndef MW_MEMORY_BLOCKS_H
 #define MW_MEMORY_BLOCKS_H
@@ -32,6 +34,14 @@ void mw_blocks_format(mw_mem_t *mem);
  */
 apr_uint32_t mw_blocks_take(mw_mem_t *mem, mw_chain_t *chain,
                             apr_uint32_t least, apr_uint32_t want);
+
+/**
+ * The same for a run of `want` units (MW_MEM_RUN_MAX, if that is more). A large
+ * one is found if there is one; a small one is looked for in some places only.
+ * @return units taken; 0: none was found
+ */
+apr_uint32_t mw_blocks_take_whole(mw_mem_t *mem, mw_chain_t *chain,
+                                  apr_uint32_t want);
 
 /**
  * Give back a chain of runs, from `first` to its end. Those whose lock cannot

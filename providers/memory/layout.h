@@ -174,6 +174,8 @@ typedef struct mw_mem_area_t {
     pthread_mutex_t lock;
     apr_uint32_t free;       /**< units; read without the lock, too */
     apr_uint32_t low;        /**< words below it are full */
+    apr_uint32_t longest;    /**< units of a gap, about; no less than a large
+                                  request finds; read without the lock, too */
     apr_uint32_t collecting; /**< mark what is taken */
 } __attribute__((aligned(128))) mw_mem_area_t;
 

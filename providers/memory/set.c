@@ -25,8 +25,14 @@
 /** Free units that are kept, as a part of all, so that runs are long. */
 #define SET_SLACK 128
 
+/** What becomes free at most until there is a run for all of a body. */
+#define SET_LOOSE 32
+
 /** A set that has more than this part of the space is a large one. */
 #define SET_LARGE 64
+
+/** What a set takes in advance at most, as a part of what all may yet take. */
+#define SET_AHEAD_PART 8
 
 /** A chain that is being filled. */
 typedef struct filling_t {
@@ -62,23 +68,31 @@ static apr_status_t filling_begin(mw_mem_t *mem, filling_t *filling,
     return filling->chain.claim ? APR_SUCCESS : APR_ENOSPC;
 }
 
+/** What is left of a limit. */
+static apr_uint64_t left_of(apr_uint64_t limit, apr_uint64_t held)
+{
+    return held < limit ? limit - held : 0;
+}
+
 /**
- * Whether a set may grow by so many units. What is being stored cannot be
- * evicted and stays as long as a client takes to read it: all sets together may
- * hold half of the space, large ones as much as the largest body and a little
- * more, so that a few slow clients push out neither the entries nor everybody's
- * small sets. An eighth is left to entries that nobody is sending.
+ * How many units a set may take that grows by so many, at least if it is no
+ * more than SET_AHEAD_PART times these. What is being stored cannot be evicted
+ * and stays as long as a client takes to read it: all sets together may hold
+ * half of the space, large ones as much as the largest body and a little more,
+ * so that a few slow clients push out neither the entries nor everybody's small
+ * sets. An eighth is left to entries that nobody is sending.
  */
-static int filling_may_grow(const mw_mem_t *mem, const filling_t *filling,
-                            apr_uint64_t units)
+static apr_uint64_t filling_allowance(const mw_mem_t *mem,
+                                      const filling_t *filling,
+                                      apr_uint64_t units)
 {
     apr_uint64_t total = mw_blocks_total(mem);
     apr_uint64_t limit = total / 2;
     apr_uint64_t free = mw_blocks_free(mem);
     mw_mem_tally_t sum;
     apr_uint64_t pinned;
-    apr_uint64_t others;
     apr_uint64_t held;
+    apr_uint64_t left;
 
     if (filling->chain.units + units > total / SET_LARGE) {
         limit =
@@ -86,40 +100,80 @@ static int filling_may_grow(const mw_mem_t *mem, const filling_t *filling,
             + total / 16;
     }
     /* The sum costs as much as the rest of a small set. */
-    if (free + limit >= total + units) {
-        return 1;
+    if (free + limit >= total + units * SET_AHEAD_PART) {
+        return units * SET_AHEAD_PART;
     }
     mw_shard_sum(mem, &sum);
     pinned = sum.pinned >> mem->geometry.unit_shift;
-    others =
-        free + sum.units[MW_MEM_SMALL] + sum.units[MW_MEM_MAIN] + sum.leaving;
-    held = units + (others < total ? total - others : 0);
-    return held <= limit && held + pinned <= total - total / 8;
+    held = left_of(total, free + sum.units[MW_MEM_SMALL]
+                              + sum.units[MW_MEM_MAIN] + sum.leaving);
+    left = left_of(total - total / 8, held + pinned);
+    limit = left_of(limit, held);
+    return limit < left ? limit : left;
 }
 
-/** Make room for so many more bytes. */
+/**
+ * Take one run for all, or, when there is none although a good part is free,
+ * one of `least` units or more. For that at most as much is evicted as is
+ * wanted.
+ */
+static apr_uint32_t filling_take(mw_mem_t *mem, filling_t *filling,
+                                 apr_time_t now, apr_uint32_t least,
+                                 apr_uint32_t want)
+{
+    apr_uint64_t free = mw_blocks_free(mem);
+    apr_uint64_t enough = want + mw_blocks_total(mem) / SET_LOOSE;
+    apr_uint32_t taken;
+
+    if (want < least) {
+        want = least;
+    }
+    if (enough > free + want) {
+        enough = free + want;
+    }
+    do {
+        taken = mw_blocks_take_whole(mem, &filling->chain, want);
+        free = mw_blocks_free(mem);
+    } while (!taken && free < enough && mw_evict_units(mem, now, free + 1));
+    return taken ? taken : mw_blocks_take(mem, &filling->chain, least, want);
+}
+
+static apr_uint64_t units_of(const mw_mem_t *mem, apr_uint64_t bytes)
+{
+    return (bytes + mem->unit_size - 1) >> mem->geometry.unit_shift;
+}
+
+/**
+ * Make room for so many more bytes, and in advance for up to `ahead` behind
+ * them: a part of what may be taken, so that slow sets never use that up by
+ * what they do not need yet.
+ */
 static apr_status_t filling_reserve(mw_mem_t *mem, filling_t *filling,
-                                    apr_time_t now, apr_uint64_t bytes)
+                                    apr_time_t now, apr_uint64_t bytes,
+                                    apr_uint64_t ahead)
 {
     apr_uint64_t slack = mw_blocks_total(mem) / SET_SLACK;
-    apr_uint32_t record = (sizeof(mw_mem_entry_t) + mem->unit_size - 1)
-                          >> mem->geometry.unit_shift;
+    apr_uint32_t record = (apr_uint32_t)units_of(mem, sizeof(mw_mem_entry_t));
     int tries = 0;
 
     while (filling->room < bytes) {
         apr_uint64_t lacking = bytes - filling->room + sizeof(mw_mem_run_t);
-        apr_uint32_t units = (apr_uint32_t)((lacking + mem->unit_size - 1)
-                                            >> mem->geometry.unit_shift);
+        apr_uint64_t units = units_of(mem, lacking);
+        apr_uint64_t more = units_of(mem, lacking + ahead) - units;
+        apr_uint64_t allowance = filling_allowance(mem, filling, units + more);
         apr_uint32_t least = filling->chain.first ? 1 : record;
         apr_uint32_t taken;
         int fits;
 
-        if (!filling_may_grow(mem, filling, units)) {
+        if (allowance < units) {
             return APR_ENOSPC;
         }
+        if (more > allowance / SET_AHEAD_PART) {
+            more = allowance / SET_AHEAD_PART;
+        }
+        units += more;
         fits = mw_evict_units(mem, now, units + slack);
-        taken = mw_blocks_take(mem, &filling->chain, least,
-                               units < least ? least : units);
+        taken = filling_take(mem, filling, now, least, (apr_uint32_t)units);
         if (taken) {
             filling->room += ((apr_uint64_t)taken << mem->geometry.unit_shift)
                              - sizeof(mw_mem_run_t);
@@ -171,19 +225,26 @@ static void filling_trim(mw_mem_t *mem, filling_t *filling)
     filling->chain.units -= count - run->count;
 }
 
+/** Bytes to make room for behind the next; a body of unknown length doubles. */
+static apr_uint64_t set_ahead(const set_t *set, apr_size_t next)
+{
+    apr_uint64_t all =
+        (apr_uint64_t)(set->announced >= 0 ? set->announced - set->written
+                                           : set->written);
+    apr_uint64_t ahead = left_of(all, next);
+
+    return ahead < SET_AHEAD ? ahead : SET_AHEAD;
+}
+
 static apr_status_t set_start(mw_mem_t *mem, const cachemw_call_t *call,
                               set_t *set, const cachemw_entry_t *entry)
 {
     filling_t *filling = &set->filling;
     apr_uint64_t size = sizeof(mw_mem_entry_t) - sizeof(mw_mem_run_t)
                         + set->key.len + entry->head_len;
-    apr_uint64_t ahead = set->announced > 0 ? (apr_uint64_t)set->announced : 0;
-    apr_status_t rv;
+    apr_status_t rv =
+        filling_reserve(mem, filling, call->now, size, set_ahead(set, 0));
 
-    if (ahead > SET_AHEAD) {
-        ahead = SET_AHEAD;
-    }
-    rv = filling_reserve(mem, filling, call->now, size + ahead);
     if (rv == APR_SUCCESS) {
         mw_mem_entry_t *record = mw_mem_entry(mem, filling->chain.first);
 
@@ -246,19 +307,10 @@ apr_status_t mw_mem_set_write(void *store, const cachemw_call_t *call,
         return APR_ENOSPC;
     }
     if (set->filling.room < length) {
-        apr_off_t ahead =
-            set->announced >= 0 ? set->announced - set->written : set->written;
-        apr_status_t rv;
+        apr_status_t rv = filling_reserve(mem, &set->filling, call->now, length,
+                                          set_ahead(set, length));
 
-        if (ahead > SET_AHEAD) {
-            ahead = SET_AHEAD;
-        }
-        if (ahead < (apr_off_t)length) {
-            ahead = (apr_off_t)length;
-        }
-        rv =
-            filling_reserve(mem, &set->filling, call->now, (apr_uint64_t)ahead);
-        if (rv != APR_SUCCESS && set->filling.room < length) {
+        if (rv != APR_SUCCESS) {
             return rv;
         }
     }
@@ -413,7 +465,7 @@ apr_status_t mw_mem_set_head(void *store, const cachemw_call_t *call,
     if (rv != APR_SUCCESS) {
         return rv;
     }
-    rv = filling_reserve(mem, &filling, call->now, entry->head_len);
+    rv = filling_reserve(mem, &filling, call->now, entry->head_len, 0);
     if (rv == APR_SUCCESS) {
         filling.end = mw_chain_start(filling.chain.first);
         rv = filling_write(mem, &filling, entry->head, entry->head_len);

@@ -310,6 +310,63 @@ static void test_fragments_never_refuse_an_object(void **state)
     world_end(w);
 }
 
+/** Runs of all entries with a body of this length, on average. */
+static double runs_of(world_t *w, int keys, const apr_uint64_t *length, int n,
+                      apr_uint64_t of)
+{
+    int entries = 0;
+    int runs = 0;
+    int i;
+
+    for (i = 0; i < keys; i++) {
+        cachemw_key_t key = world_key(name_of(w, "runs", i));
+        apr_uint32_t unit =
+            mw_shard_find(w->mem, mw_mem_hash(w->mem, &key), &key);
+
+        if (unit && length[i % n] == of) {
+            entries++;
+            for (; unit; unit = mw_mem_run(w->mem, unit)->next) {
+                runs++;
+            }
+        }
+    }
+    assert_true(entries > 0);
+    print_message("%7d bytes: %d entries, %.2f runs each\n", (int)of, entries,
+                  (double)runs / entries);
+    return (double)runs / entries;
+}
+
+/** Small and large bodies come and go: large ones lie in few runs. */
+static void test_churn_leaves_long_runs(void **state)
+{
+    enum { KEYS = 4000, LENGTHS = 20 };
+    static const apr_uint64_t length[LENGTHS] = {
+        1000, 3000, 700,  102400, 9000,  2000, 1500,    40000,  500,  6000,
+        1200, 800,  4100, 102400, 20000, 2500, 1048576, 102400, 5300, 1700,
+    };
+    setting_t setting = { .size = 64 << 20 };
+    world_t *w = world_make(setting);
+    apr_uint64_t random = 1;
+    int i;
+
+    (void)state;
+    for (i = 0; i < 20000; i++) {
+        int n;
+
+        random = random * APR_UINT64_C(6364136223846793005) + 1;
+        n = (int)(random >> 33) % KEYS;
+        if (world_get(w, name_of(w, "runs", n), NULL)) {
+            assert_int_equal(world_put(w, name_of(w, "runs", n),
+                                       (apr_uint64_t)n, length[n % LENGTHS]),
+                             APR_SUCCESS);
+        }
+    }
+    assert_true(runs_of(w, KEYS, length, LENGTHS, 1000) < 1.1);
+    assert_true(runs_of(w, KEYS, length, LENGTHS, 102400) < 4);
+    assert_true(runs_of(w, KEYS, length, LENGTHS, 1048576) < 30);
+    world_end(w);
+}
+
 /** An LRU cache of numbers, to compare with. */
 typedef struct lru_t {
     int *newer;
@@ -470,6 +527,7 @@ int main(void)
         cmocka_unit_test(test_most_of_the_space_holds_entries),
         cmocka_unit_test(test_a_large_segment_is_as_good),
         cmocka_unit_test(test_fragments_never_refuse_an_object),
+        cmocka_unit_test(test_churn_leaves_long_runs),
         cmocka_unit_test(test_more_hits_than_lru),
     };
 

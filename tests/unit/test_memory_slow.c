@@ -15,8 +15,12 @@ typedef struct held_t {
     apr_uint64_t length;
 } held_t;
 
-/** @return 1: as many bytes as wanted are held */
-static int hold(world_t *w, held_t *held, const char *name, apr_uint64_t length)
+/**
+ * @param announced -1: the length is not known
+ * @return 1: as many bytes as wanted are held
+ */
+static int hold(world_t *w, held_t *held, const char *name, apr_uint64_t length,
+                apr_off_t announced)
 {
     static const char piece[PIECE];
     cachemw_key_t key = world_key(name);
@@ -25,7 +29,7 @@ static int hold(world_t *w, held_t *held, const char *name, apr_uint64_t length)
     memset(held, 0, sizeof(*held));
     visit_begin(w, &held->visit);
     held->visit.entry.head = "";
-    held->visit.entry.body_len = -1;
+    held->visit.entry.body_len = announced;
     held->visit.entry.expires = w->now + SECOND * 3600;
     rv = PROVIDER->set_begin(w->mem, &held->visit.call, &key,
                              &held->visit.entry, &held->set);
@@ -84,7 +88,8 @@ static void test_large_sets_in_progress_leave_the_entries(void **state)
     (void)state;
     fill(w);
     for (i = 0; i < 20; i++) {
-        if (hold(w, &held[i], apr_psprintf(w->pool, "/large/%d", i), 3 << 20)) {
+        if (hold(w, &held[i], apr_psprintf(w->pool, "/large/%d", i), 3 << 20,
+                 -1)) {
             bytes += held[i].length;
         }
     }
@@ -118,12 +123,36 @@ static void test_small_sets_in_progress_leave_a_half(void **state)
     (void)state;
     fill(w);
     for (i = 0; i < SETS; i++) {
-        refused +=
-            !hold(w, &held[i], apr_psprintf(w->pool, "/s/%d", i), 2 * PIECE);
+        refused += !hold(w, &held[i], apr_psprintf(w->pool, "/s/%d", i),
+                         2 * PIECE, -1);
     }
     assert_true(refused > 0 && refused < SETS / 2);
     assert_int_equal(pages_left(w), 200);
     assert_true(mw_blocks_free(w->mem) * w->mem->unit_size >= w->size / 5);
+    for (i = 0; i < SETS; i++) {
+        let_go(w, &held[i]);
+    }
+    world_clear(w);
+    world_assert_empty(w);
+    world_end(w);
+}
+
+/** What is taken in advance does not keep others from being stored. */
+static void test_slow_sets_do_not_take_all_in_advance(void **state)
+{
+    enum { SETS = 24 };
+    setting_t setting = { .size = 64 << 20 };
+    world_t *w = world_make(setting);
+    held_t *held = apr_pcalloc(w->pool, SETS * sizeof(*held));
+    int i;
+
+    (void)state;
+    for (i = 0; i < SETS; i++) {
+        assert_true(hold(w, &held[i], apr_psprintf(w->pool, "/slow/%d", i),
+                         PIECE, 2 << 20));
+    }
+    assert_int_equal(world_put(w, "/large", 1, 1 << 19), APR_SUCCESS);
+    assert_int_equal(world_get(w, "/large", NULL), APR_SUCCESS);
     for (i = 0; i < SETS; i++) {
         let_go(w, &held[i]);
     }
@@ -155,6 +184,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_large_sets_in_progress_leave_the_entries),
         cmocka_unit_test(test_small_sets_in_progress_leave_a_half),
+        cmocka_unit_test(test_slow_sets_do_not_take_all_in_advance),
         cmocka_unit_test(test_the_largest_body_fits_alone),
     };
 
