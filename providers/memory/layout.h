@@ -79,7 +79,7 @@
  * Changes with the meaning of anything in this file. tests/httpd/harness/
  * locks.py knows where magic, shards, areas and the mutexes (glibc's) are.
  */
-#define MW_MEM_LAYOUT 7
+#define MW_MEM_LAYOUT 8
 
 #define MW_MEM_SMALL 0 /**< queue of entries not proven yet */
 #define MW_MEM_MAIN 1  /**< queue of entries used again */
