@@ -264,6 +264,9 @@ int mw_index_was_here(mw_index_t *index, const apr_uint64_t words[2]);
  */
 int mw_index_make_room(mw_index_t *index, apr_time_t now, apr_uint32_t victims);
 
+/** Clean-up of a pool: end what this process has open of the scan. */
+apr_status_t mw_index_scan_leave(void *index);
+
 /** What the names of all temporary files of this segment begin with. */
 void mw_index_prefix(const mw_index_t *index, char prefix[MW_INDEX_TEMP_NAME]);
 

@@ -8,6 +8,9 @@
 #define SEGMENT_ALIGN 128u
 #define SEGMENT_MIN (128 << 10)
 
+/** What an entry takes at most, with its share of all parts. */
+#define SEGMENT_EACH 64
+
 typedef enum segment_part_e {
     PART_HEADER,
     PART_SHARDS,
@@ -125,11 +128,12 @@ apr_status_t mw_index_create(mw_index_t **made,
     index->max_blocks = config->max_bytes / MW_INDEX_BLOCK;
     index->max_entries = entries_max(&index->geometry);
     if (config->max_entries > index->max_entries) {
-        *error =
-            apr_psprintf(pool,
-                         "an index of %" APR_UINT64_T_FMT
-                         " bytes has room for %" APR_UINT64_T_FMT " entries",
-                         config->memory, index->max_entries);
+        *error = apr_psprintf(
+            pool,
+            "an index of %" APR_UINT64_T_FMT "K has room for %" APR_UINT64_T_FMT
+            " entries; it takes %" APR_UINT64_T_FMT "M for so many",
+            config->memory >> 10, index->max_entries,
+            (config->max_entries / 15 * 16 * SEGMENT_EACH >> 20) + 1);
         return APR_EINVAL;
     }
     if (config->max_entries) {
@@ -334,22 +338,11 @@ void mw_index_temp_name(mw_index_t *index, char name[MW_INDEX_TEMP_NAME])
                  number);
 }
 
-static apr_status_t listing_close(void *data)
-{
-    mw_index_t *index = data;
-
-    if (index->listing) {
-        index->files->close(index->baton, index->listing);
-        index->listing = NULL;
-    }
-    return APR_SUCCESS;
-}
-
 apr_status_t mw_index_child_init(mw_index_t *index, apr_pool_t *pchild)
 {
     mw_slots_t slots = mw_index_slots(index);
 
-    apr_pool_cleanup_register(pchild, index, listing_close,
+    apr_pool_cleanup_register(pchild, index, mw_index_scan_leave,
                               apr_pool_cleanup_null);
     return mw_slots_take(&slots, pchild);
 }

@@ -231,20 +231,35 @@ static apr_status_t scan_step(mw_index_t *index, apr_time_t now)
 }
 
 /** One process at a time; when it dies another one has the lock. */
+static int scan_lock(mw_index_scan_t *scan)
+{
+    int rv = pthread_mutex_trylock(&scan->lock);
+
+    if (rv == EOWNERDEAD) {
+        pthread_mutex_consistent(&scan->lock);
+        rv = 0;
+    }
+    return rv == 0;
+}
+
+apr_status_t mw_index_scan_leave(void *data)
+{
+    mw_index_t *index = data;
+
+    /* If another thread is at it, the process ends with it. */
+    if (index->listing && scan_lock(&index->header->scan)) {
+        scan_close(index);
+        pthread_mutex_unlock(&index->header->scan.lock);
+    }
+    return APR_SUCCESS;
+}
+
 static void sweep_scan(mw_index_t *index, const cachemw_call_t *call, int *more)
 {
     mw_index_scan_t *scan = &index->header->scan;
     apr_status_t rv = APR_SUCCESS;
-    int lock;
 
-    if (!MW_INDEX_LOAD(&scan->is_active)) {
-        return;
-    }
-    lock = pthread_mutex_trylock(&scan->lock);
-    if (lock == EOWNERDEAD) {
-        pthread_mutex_consistent(&scan->lock);
-    }
-    else if (lock) {
+    if (!MW_INDEX_LOAD(&scan->is_active) || !scan_lock(scan)) {
         return;
     }
     while (rv == APR_SUCCESS && MW_INDEX_LOAD(&scan->is_active)
@@ -275,11 +290,14 @@ void mw_index_rescan(mw_index_t *index)
 {
     mw_index_scan_t *scan = &index->header->scan;
 
-    if (MW_INDEX_LOAD(&scan->is_active)) {
+    if (!scan_lock(scan)) {
         return;
     }
-    __atomic_store_n(&scan->dir, 0, __ATOMIC_RELAXED);
-    __atomic_store_n(&scan->is_active, 1, __ATOMIC_RELEASE);
+    if (!MW_INDEX_LOAD(&scan->is_active)) {
+        __atomic_store_n(&scan->dir, 0, __ATOMIC_RELAXED);
+        MW_INDEX_STORE(&scan->is_active, 1);
+    }
+    pthread_mutex_unlock(&scan->lock);
 }
 
 void mw_index_clear(mw_index_t *index)

@@ -539,6 +539,32 @@ static void test_what_does_not_fit_is_refused(void **state)
     depot_end(w);
 }
 
+/** An error names a size that is enough. */
+static void test_the_size_that_an_error_names_is_enough(void **state)
+{
+    static const apr_uint64_t most[] = { 20000, 300000, 1000000, 50000000 };
+    depot_t *w = depot_make(small, 1);
+    int i;
+
+    (void)state;
+    for (i = 0; i < COUNT(most); i++) {
+        mw_index_config_t config = { .memory = 1 << 20,
+                                     .max_bytes = APR_UINT64_C(1) << 40,
+                                     .max_entries = most[i] };
+        const char *error = NULL;
+        mw_index_t *index;
+
+        assert_int_equal(mw_index_create(&index, &w->services, &config, NULL,
+                                         NULL, w->pool, &error),
+                         APR_EINVAL);
+        config.memory = strtoull(strstr(error, "takes ") + 6, NULL, 10) << 20;
+        assert_int_equal(mw_index_create(&index, &w->services, &config, NULL,
+                                         NULL, w->pool, &error),
+                         APR_SUCCESS);
+    }
+    depot_end(w);
+}
+
 static int group_begin(void **state)
 {
     (void)state;
@@ -575,6 +601,7 @@ int main(void)
         cmocka_unit_test(test_a_rescan_finds_what_others_put_there),
         cmocka_unit_test(test_a_kept_segment_is_used_again),
         cmocka_unit_test(test_what_does_not_fit_is_refused),
+        cmocka_unit_test(test_the_size_that_an_error_names_is_enough),
     };
 
     return cmocka_run_group_tests(tests, group_begin, group_end);
