@@ -30,7 +30,7 @@ static void hammer_put(world_t *w, hammer_t *h, cachemw_key_t key,
     if (rv == APR_SUCCESS) {
         MW_MEM_ADD(&h->stored, 1);
     }
-    else if (rv != APR_ENOSPC) {
+    else if (rv != APR_ENOSPC && rv != APR_TIMEUP) {
         MW_MEM_ADD(&h->wrong, 1);
     }
 }
@@ -122,9 +122,10 @@ void hammer_once(world_t *w, hammer_t *h, apr_uint64_t *random)
         break;
     default:
         rv = world_get_from(w, w->mem, key, NULL);
-        MW_MEM_ADD(rv == APR_SUCCESS    ? &h->hits
-                   : rv == APR_NOTFOUND ? &h->misses
-                                        : &h->wrong,
+        MW_MEM_ADD(rv == APR_SUCCESS ? &h->hits
+                   : rv == APR_NOTFOUND || rv == APR_TIMEUP
+                       ? &h->misses
+                       : &h->wrong,
                    1);
         break;
     }

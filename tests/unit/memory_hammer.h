@@ -18,7 +18,7 @@ typedef struct hammer_t {
     apr_uint64_t seed; /* of the next body */
     apr_uint64_t wrong;
     apr_uint64_t hits;
-    apr_uint64_t misses;
+    apr_uint64_t misses; /* or not had in time: the machine is busy */
     apr_uint64_t stored;
 } hammer_t;
 
