@@ -122,10 +122,9 @@ void hammer_once(world_t *w, hammer_t *h, apr_uint64_t *random)
         break;
     default:
         rv = world_get_from(w, w->mem, key, NULL);
-        MW_MEM_ADD(rv == APR_SUCCESS ? &h->hits
-                   : rv == APR_NOTFOUND || rv == APR_TIMEUP
-                       ? &h->misses
-                       : &h->wrong,
+        MW_MEM_ADD(rv == APR_SUCCESS                        ? &h->hits
+                   : rv == APR_NOTFOUND || rv == APR_TIMEUP ? &h->misses
+                                                            : &h->wrong,
                    1);
         break;
     }
