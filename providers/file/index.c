@@ -123,6 +123,19 @@ static apr_uint32_t record_find(const mw_index_t *index, apr_uint32_t shard,
     return number;
 }
 
+/** What a record says, also while it is being changed. */
+static void record_tell(const mw_index_record_t *record,
+                        mw_index_facts_t *facts)
+{
+    apr_uint32_t expires = MW_INDEX_LOAD(&record->expires);
+
+    facts->exists = 1;
+    facts->size = (apr_uint64_t)MW_INDEX_LOAD(&record->blocks) * MW_INDEX_BLOCK;
+    facts->expires = expires == MW_INDEX_NEVER
+                         ? APR_INT64_MAX
+                         : apr_time_from_sec((apr_time_t)expires);
+}
+
 static void record_give(mw_index_t *index, apr_uint32_t shard,
                         apr_uint32_t number)
 {
@@ -416,15 +429,9 @@ static mw_index_answer_e find_once(mw_index_t *index, apr_uint32_t shard,
 
         if (MW_INDEX_LOAD(&one->digest[0]) == words[0]
             && MW_INDEX_LOAD(&one->digest[1]) == words[1]) {
-            apr_uint32_t expires = MW_INDEX_LOAD(&one->expires);
-
+            record_tell(one, facts);
             facts->exists = MW_INDEX_LOAD(&one->round)
                             == MW_INDEX_LOAD(&index->header->round);
-            facts->size =
-                (apr_uint64_t)MW_INDEX_LOAD(&one->blocks) * MW_INDEX_BLOCK;
-            facts->expires = expires == MW_INDEX_NEVER
-                                 ? APR_INT64_MAX
-                                 : apr_time_from_sec((apr_time_t)expires);
             *record = one;
             return MW_INDEX_PRESENT;
         }
@@ -536,16 +543,10 @@ static void facts_known(const mw_index_t *index, apr_uint32_t shard,
                         const apr_uint64_t words[2], mw_index_facts_t *facts)
 {
     apr_uint32_t number = record_find(index, shard, words);
-    const mw_index_record_t *record;
 
     memset(facts, 0, sizeof(*facts));
     if (number) {
-        record = mw_index_record(index, shard, number);
-        facts->exists = 1;
-        facts->size = (apr_uint64_t)record->blocks * MW_INDEX_BLOCK;
-        facts->expires = record->expires == MW_INDEX_NEVER
-                             ? APR_INT64_MAX
-                             : apr_time_from_sec((apr_time_t)record->expires);
+        record_tell(mw_index_record(index, shard, number), facts);
     }
 }
 
