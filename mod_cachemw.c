@@ -12,6 +12,7 @@
 #include "core/coalesce.h"
 #include "core/config.h"
 #include "core/status.h"
+#include "providers/file/file.h"
 #include "providers/memory/memory.h"
 
 /* The one symbol that leaves this object. */
@@ -24,6 +25,8 @@ static void register_hooks(apr_pool_t *p)
 
     ap_register_provider(p, CACHE_PROVIDER_GROUP, "cachemw", "0",
                          &mw_cache_provider);
+    ap_register_provider(p, CACHEMW_PROVIDER_GROUP, "file",
+                         CACHEMW_PROVIDER_VERSION, &mw_file_provider);
     ap_register_provider(p, CACHEMW_PROVIDER_GROUP, "memory",
                          CACHEMW_PROVIDER_VERSION, &mw_memory_provider);
 

@@ -437,7 +437,9 @@ struct cachemw_provider_t {
      *        body, or at least its first byte, with the rest by read(); a
      *        body of length 0 has no buckets. Buckets stay valid until they
      *        are destroyed, also when the entry is replaced or evicted and
-     *        when the call's pool is gone; they survive setaside.
+     *        when the call's pool is gone; they survive setaside. Only buckets
+     *        of APR's file type, which httpd sends by itself, may have their
+     *        file in call->pool: setaside moves it to another one.
      * @return APR_SUCCESS, APR_NOTFOUND (none, or at or past expires at
      *         call->now), APR_EINCOMPLETE, trouble
      */

@@ -49,7 +49,7 @@ static void lock_now(struct timespec *now)
 #endif
 }
 
-int mw_lock_wait(pthread_mutex_t *mutex, unsigned char *stuck)
+int mw_lock_wait(pthread_mutex_t *mutex, unsigned char *stuck, int most)
 {
     struct timespec until;
     int rv;
@@ -58,7 +58,8 @@ int mw_lock_wait(pthread_mutex_t *mutex, unsigned char *stuck)
         return ETIMEDOUT;
     }
     lock_now(&until);
-    until.tv_nsec += MW_LOCK_WAIT * 1000000L;
+    until.tv_sec += most / 1000;
+    until.tv_nsec += most % 1000 * 1000000L;
     if (until.tv_nsec >= 1000000000L) {
         until.tv_nsec -= 1000000000L;
         until.tv_sec++;

@@ -34,10 +34,6 @@
 /* No offset or length is beyond this: sums of three do not overflow. */
 #define FORMAT_MAX (APR_UINT64_C(1) << 60)
 
-/* A head at the end of the file has a quarter more room than it needs, so that
- * heads which grow again and again make the file a few heads longer at most. */
-#define HEAD_ROOM(length) ((length) + (length) / 4 + 64)
-
 void mw_format_begin(mw_format_super_t *super, const cachemw_key_t *key,
                      const cachemw_entry_t *entry)
 {
@@ -208,7 +204,7 @@ int mw_format_amend(mw_format_super_t *super, const cachemw_entry_t *entry)
 
     if (!head->number || length > head->room) {
         head->offset = super_end(super);
-        head->room = HEAD_ROOM(length);
+        head->room = MW_FORMAT_HEAD_ROOM(length);
     }
     head->number = now->number + 1;
     head->length = length;

@@ -35,6 +35,12 @@
 #define MW_FORMAT_SUPER 144
 #define MW_FORMAT_DESCRIPTOR 36
 
+/**
+ * Room of a head at the end of the file: a quarter more than it needs, so that
+ * heads which grow again and again make the file a few heads longer at most.
+ */
+#define MW_FORMAT_HEAD_ROOM(length) ((length) + (length) / 4 + 64)
+
 /** A head, and how the superblock describes it. */
 typedef struct mw_format_head_t {
     apr_uint32_t number; /**< 0: there is none */
@@ -52,7 +58,7 @@ typedef struct mw_format_super_t {
     apr_uint64_t body_len;
     cachemw_id_t id;
     apr_time_t stored;
-    apr_uint64_t epoch; /**< see marks.h */
+    apr_uint64_t epoch; /**< see mark.h */
     mw_format_head_t heads[2];
 } mw_format_super_t;
 

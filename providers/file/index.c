@@ -363,8 +363,9 @@ static void shard_mend(mw_index_t *index, apr_uint32_t shard)
 int mw_index_lock(mw_index_t *index, apr_uint32_t shard, int wait)
 {
     mw_index_shard_t *one = &index->shards[shard];
-    int rv = wait ? mw_lock(&one->lock, &index->stuck[shard])
-                  : pthread_mutex_trylock(&one->lock);
+    int rv = wait
+                 ? mw_lock(&one->lock, &index->stuck[shard], MW_LOCK_WAIT_FILES)
+                 : pthread_mutex_trylock(&one->lock);
     int i;
 
     if (rv == EOWNERDEAD) {

@@ -28,7 +28,7 @@
  * ## Threads and waiting
  *
  * After mw_index_child_init() everything may be called by any thread. Nobody
- * waits longer than 250 ms for a lock. No function of mw_index_files_t, and no
+ * waits longer than a second for a lock. No function of mw_index_files_t, and no
  * mw_index_work_fn, may call back into the index; save for list, next and
  * close they run under a shard's lock, so they wait for nothing but the disk,
  * do not log at length, and make a few system calls at most.

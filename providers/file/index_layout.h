@@ -112,6 +112,7 @@ typedef struct mw_index_header_t {
     apr_uint32_t versions[MW_INDEX_SHARDS_MAX] __attribute__((aligned(64)));
     /** Of each shard: atomic, blocks and entries in the queue. */
     apr_uint64_t tallies[MW_INDEX_QUEUES][MW_INDEX_SHARDS_MAX];
+    unsigned char shared[MW_INDEX_SHARED] __attribute__((aligned(64)));
 } __attribute__((aligned(64))) mw_index_header_t;
 
 typedef struct mw_index_queue_t {

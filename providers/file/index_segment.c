@@ -276,6 +276,11 @@ apr_status_t mw_index_post_config(mw_index_t *index, apr_int64_t expected,
     return APR_SUCCESS;
 }
 
+void *mw_index_shared(mw_index_t *index)
+{
+    return index->header->shared;
+}
+
 void mw_index_prefix(const mw_index_t *index, char prefix[MW_INDEX_TEMP_NAME])
 {
     apr_snprintf(prefix, MW_INDEX_TEMP_NAME, "%016" APR_UINT64_T_HEX_FMT "-",

@@ -38,12 +38,18 @@ static apr_uint32_t chunk_end(const mw_index_t *index, apr_uint32_t shard,
     return end < used ? end : used;
 }
 
+static int record_is_cleared(const mw_index_t *index,
+                             const mw_index_record_t *record)
+{
+    return MW_INDEX_LOAD(&record->round)
+           != MW_INDEX_LOAD(&index->header->round);
+}
+
 static int record_is_due(const mw_index_t *index,
                          const mw_index_record_t *record, apr_time_t now)
 {
     return mw_index_is_over(MW_INDEX_LOAD(&record->expires), now)
-           || MW_INDEX_LOAD(&record->round)
-                  != MW_INDEX_LOAD(&index->header->round);
+           || record_is_cleared(index, record);
 }
 
 /**
@@ -365,14 +371,15 @@ apr_status_t mw_index_walk(mw_index_t *index, apr_time_t now,
     return rv;
 }
 
-/** Looks only where something has expired. */
-static apr_int64_t count_expired(mw_index_t *index, apr_time_t now)
+/** Looks only where something has expired, or was cleared and is no entry. */
+static void count_due(mw_index_t *index, apr_time_t now, apr_int64_t *expired,
+                      apr_int64_t *cleared)
 {
     apr_uint32_t records =
         index->geometry.shards * index->geometry.records_each;
-    apr_int64_t expired = 0;
     apr_uint32_t i;
 
+    *expired = *cleared = 0;
     for (i = 0; i < records; i++) {
         const mw_index_record_t *record = &index->records[i];
 
@@ -382,10 +389,16 @@ static apr_int64_t count_expired(mw_index_t *index, apr_time_t now)
             i += MW_INDEX_CHUNK - 1;
             continue;
         }
-        expired +=
-            MW_INDEX_LOAD(&record->blocks) && record_is_due(index, record, now);
+        if (!MW_INDEX_LOAD(&record->blocks)) {
+            continue;
+        }
+        if (record_is_cleared(index, record)) {
+            ++*cleared;
+        }
+        else if (record_is_due(index, record, now)) {
+            ++*expired;
+        }
     }
-    return expired;
 }
 
 void mw_index_stats(mw_index_t *index, apr_time_t now, cachemw_stats_t *stats)
@@ -394,9 +407,10 @@ void mw_index_stats(mw_index_t *index, apr_time_t now, cachemw_stats_t *stats)
     apr_uint64_t used = mw_index_used(index);
     apr_uint64_t held = mw_index_sum(index, MW_INDEX_SMALL)
                         + mw_index_sum(index, MW_INDEX_MAIN);
+    apr_int64_t cleared;
 
-    stats->entries = (apr_int64_t)MW_INDEX_ENTRIES(held);
-    stats->expired = count_expired(index, now);
+    count_due(index, now, &stats->expired, &cleared);
+    stats->entries = (apr_int64_t)MW_INDEX_ENTRIES(held) - cleared;
     stats->bytes = (apr_int64_t)(MW_INDEX_BLOCKS(held) * MW_INDEX_BLOCK);
     stats->bytes_max =
         (apr_int64_t)(MW_INDEX_LOAD(&header->max_blocks) * MW_INDEX_BLOCK);

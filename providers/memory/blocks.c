@@ -91,7 +91,7 @@ static void area_derive(mw_mem_t *mem, apr_uint32_t index)
 static int area_lock(mw_mem_t *mem, apr_uint32_t index)
 {
     mw_mem_area_t *area = &mem->areas[index];
-    int rv = mw_lock(&area->lock, &mem->stuck_areas[index]);
+    int rv = mw_lock(&area->lock, &mem->stuck_areas[index], MW_LOCK_WAIT);
 
     if (rv == EOWNERDEAD) {
         area_derive(mem, index);

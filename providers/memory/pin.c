@@ -2,8 +2,8 @@
 
 #include <stdlib.h>
 
-#include "copied.h"
 #include "pin.h"
+#include "providers/common/copied.h"
 #include "shard.h"
 #include "slots.h"
 

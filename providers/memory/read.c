@@ -3,8 +3,8 @@
 #include <string.h>
 
 #include "chain.h"
-#include "copied.h"
 #include "pin.h"
+#include "providers/common/copied.h"
 #include "read.h"
 #include "shard.h"
 #include "spill.h"

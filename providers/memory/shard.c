@@ -37,7 +37,7 @@ static void shard_wipe(mw_mem_t *mem, apr_uint32_t index)
 int mw_shard_lock(mw_mem_t *mem, apr_uint32_t index)
 {
     mw_mem_shard_t *shard = &mem->shards[index];
-    int rv = mw_lock(&shard->lock, &mem->stuck_shards[index]);
+    int rv = mw_lock(&shard->lock, &mem->stuck_shards[index], MW_LOCK_WAIT);
 
     if (rv == EOWNERDEAD) {
         shard_wipe(mem, index);

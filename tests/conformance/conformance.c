@@ -18,6 +18,7 @@
 #include "apr_tables.h"
 #include "conformance.h"
 #include "loader.h"
+#include "providers/file/file.h"
 #include "providers/memory/memory.h"
 #include "reference.h"
 
@@ -41,7 +42,7 @@ static const char usage[] =
     "  --help              print this\n"
     "\n"
     "{tmp} in a value becomes a fresh directory, removed afterwards.\n"
-    "Built in: memory, reference.\n"
+    "Built in: file, memory, reference.\n"
     "\n"
     "  conformance memory size=64M\n"
     "  conformance --load mod_my.so my cache_dir={tmp}\n";
@@ -298,6 +299,7 @@ int main(int argc, const char *const *argv, const char *const *env)
     settings.definitions =
         apr_array_make(settings.pool, 4, sizeof(ct_definition_t));
     settings.patterns = apr_array_make(settings.pool, 4, sizeof(const char *));
+    ct_provider_add("file", &mw_file_provider);
     ct_provider_add("memory", &mw_memory_provider);
     ct_provider_add("reference", &ct_reference_provider);
     error = arguments_parse(&settings, argc, argv);

@@ -87,12 +87,21 @@ static void happen_clear(ct_t *c, held_t *held)
     happen_replace(c, held);
 }
 
-/* The pool's memory goes to others, who write to it. */
+/* The pool's memory goes to others, who write to it. File buckets are set
+ * aside before, as filters do that keep them. */
 static void happen_pool(ct_t *c, held_t *held)
 {
     apr_pool_t *other;
     apr_size_t size;
+    apr_bucket *e;
 
+    for (e = APR_BRIGADE_FIRST(held->body);
+         e != APR_BRIGADE_SENTINEL(held->body); e = APR_BUCKET_NEXT(e)) {
+        if (APR_BUCKET_IS_FILE(e)) {
+            ct_status(c, apr_bucket_setaside(e, c->pool), APR_SUCCESS,
+                      "setaside of a file bucket");
+        }
+    }
     apr_pool_destroy(held->pool);
     apr_pool_create(&other, c->pool);
     for (size = 1000; size < 3000000; size += size / 8) {

@@ -5,8 +5,8 @@
  * @brief A bucket with bytes of its own: what a heap bucket is, in one
  *        allocation less, and filled after it was made.
  */
-#ifndef MW_MEMORY_COPIED_H
-#define MW_MEMORY_COPIED_H
+#ifndef MW_COMMON_COPIED_H
+#define MW_COMMON_COPIED_H
 
 #include "mod_cachemw.h"
 

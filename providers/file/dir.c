@@ -1,0 +1,311 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "dir.h"
+#include "path.h"
+
+#define DIR_FLAGS (O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)
+
+/** Tries, a millisecond apart, while another process marks the directory. */
+#define LOCK_TRIES 50
+
+static apr_status_t dir_log(const mw_file_t *file, apr_status_t rv)
+{
+    static const char after[] = "nothing is found or stored until that is "
+                                "put right";
+
+    if (rv == EAGAIN) {
+        return rv;
+    }
+    if (rv == EBUSY) {
+        file->services->log(file->services, CACHEMW_LOG_WARNING, APR_SUCCESS,
+                            "cache_dir=%s is used by another server: nothing "
+                            "is found or stored until that one has ended",
+                            file->path);
+    }
+    else if (rv == ELOOP || rv == ENOTDIR) {
+        file->services->log(file->services, CACHEMW_LOG_WARNING, rv,
+                            "cache_dir=%s is, or has in it, a link or a file "
+                            "where a directory is expected: %s",
+                            file->path, after);
+    }
+    else {
+        file->services->log(file->services, CACHEMW_LOG_WARNING, rv,
+                            "cache_dir=%s cannot be used: %s", file->path,
+                            after);
+    }
+    return rv;
+}
+
+apr_status_t mw_dir_open(const mw_file_t *file, int *root)
+{
+    int top, fd;
+    apr_status_t rv = APR_SUCCESS;
+
+    mkdir(file->path, 0700);
+    top = open(file->path, DIR_FLAGS);
+    if (top < 0) {
+        return errno;
+    }
+    mkdirat(top, MW_PATH_ROOT, 0700);
+    fd = openat(top, MW_PATH_ROOT, DIR_FLAGS);
+    if (fd < 0) {
+        rv = errno;
+    }
+    else if (mkdirat(fd, MW_PATH_TEMP, 0700) != 0 && errno != EEXIST) {
+        rv = errno;
+        close(fd);
+    }
+    close(top);
+    *root = fd;
+    return rv;
+}
+
+/** Where there are no such locks, the administrator has to take care. */
+static int dir_lock(int root, int how)
+{
+    return flock(root, how | LOCK_NB) == 0 || errno != EWOULDBLOCK;
+}
+
+static int dir_is_ours(const mw_file_t *file, int root)
+{
+    mw_mark_t mark;
+
+    return MW_FILE_LOAD(&file->shared->is_loaded)
+           && mw_mark_read(root, &mark) == APR_SUCCESS
+           && !memcmp(mark.owner, file->shared->owner, sizeof(mark.owner));
+}
+
+/**
+ * What the mark is to be from now on, of what it was.
+ * @param known whether there was one
+ */
+static apr_status_t mark_next(const mw_file_t *file, mw_mark_t *mark, int known)
+{
+    const mw_mark_t *own = &file->shared->mark;
+    int is_loaded = MW_FILE_LOAD(&file->shared->is_loaded) != 0;
+    unsigned char boot[16];
+    apr_status_t rv = APR_SUCCESS;
+
+    mw_mark_boot(boot);
+    if (!known && is_loaded) {
+        *mark = *own;
+    }
+    else if (!known) {
+        mw_mark_begin(mark, boot);
+        rv = file->services->random(file->services, mark->secret,
+                                    sizeof(mark->secret));
+    }
+    mw_mark_continue(mark, boot);
+    if (is_loaded && mark->epoch <= own->epoch) {
+        mark->epoch = own->epoch + 1;
+    }
+    memcpy(mark->owner, file->shared->owner, sizeof(mark->owner));
+    mark->levels = (apr_uint32_t)file->levels;
+    mark->number++;
+    return rv;
+}
+
+/** Nobody else has the directory. */
+static apr_status_t dir_mark(mw_file_t *file, int root)
+{
+    mw_file_shared_t *shared = file->shared;
+    mw_mark_t mark;
+    apr_status_t rv = mw_mark_read(root, &mark);
+    int known = rv == APR_SUCCESS;
+
+    if (!known && rv != APR_ENOENT && rv != APR_EINCOMPLETE) {
+        return rv;
+    }
+    rv = mark_next(file, &mark, known);
+    if (rv == APR_SUCCESS) {
+        rv = mw_mark_write(root, &mark);
+    }
+    if (rv != APR_SUCCESS) {
+        return rv;
+    }
+    shared->mark = mark;
+    if (MW_FILE_LOAD(&shared->is_loaded)) {
+        /* It is another directory, or had another owner meanwhile. */
+        mw_index_clear(file->index);
+        mw_index_rescan(file->index);
+    }
+    MW_FILE_STORE(&shared->is_loaded, 1);
+    return APR_SUCCESS;
+}
+
+/**
+ * Lock v1, and mark it as ours if it is nobody's. Turning one lock into the
+ * other may lose both: hence the loop, at whose end all is as it must be.
+ * @return EBUSY: another server has it; EAGAIN: somebody is marking it
+ */
+static apr_status_t dir_claim(mw_file_t *file, int root)
+{
+    apr_status_t rv = EAGAIN;
+    int tries;
+
+    for (tries = 0; tries < LOCK_TRIES; tries++) {
+        if (dir_lock(root, LOCK_SH)) {
+            if (dir_is_ours(file, root)) {
+                return APR_SUCCESS;
+            }
+            if (dir_lock(root, LOCK_EX)) {
+                rv = dir_mark(file, root);
+                if (rv != APR_SUCCESS) {
+                    return rv;
+                }
+                continue;
+            }
+            rv = EBUSY;
+        }
+        apr_sleep(1000);
+    }
+    return rv == APR_SUCCESS ? EAGAIN : rv;
+}
+
+/** The descriptor keeps its number: other threads may be using it. */
+static void dir_settle(mw_file_t *file, int root)
+{
+    if (file->root < 0) {
+        file->root = root;
+    }
+    else {
+        dup3(root, file->root, O_CLOEXEC);
+        close(root);
+    }
+    MW_FILE_STORE(&file->is_ready, 1);
+}
+
+static apr_status_t dir_enter(mw_file_t *file)
+{
+    int had_trouble = file->trouble != APR_SUCCESS && file->trouble != EAGAIN;
+    int root;
+    apr_status_t rv = mw_dir_open(file, &root);
+
+    if (rv == APR_SUCCESS) {
+        rv = dir_claim(file, root);
+        if (rv != APR_SUCCESS) {
+            close(root);
+        }
+    }
+    if (rv != APR_SUCCESS) {
+        return dir_log(file, rv);
+    }
+    if (had_trouble) {
+        file->services->log(file->services, CACHEMW_LOG_INFO, APR_SUCCESS,
+                            "cache_dir=%s can be used again", file->path);
+    }
+    dir_settle(file, root);
+    return APR_SUCCESS;
+}
+
+apr_status_t mw_dir_enter(mw_file_t *file, apr_time_t now)
+{
+    apr_int64_t tried = MW_FILE_LOAD(&file->tried);
+    apr_status_t rv;
+
+    if (now >= tried && now - tried < APR_USEC_PER_SEC) {
+        return MW_FILE_LOAD(&file->trouble);
+    }
+    if (pthread_mutex_trylock(&file->entering) != 0) {
+        return MW_FILE_LOAD(&file->trouble);
+    }
+    rv = MW_FILE_LOAD(&file->is_ready) ? APR_SUCCESS : dir_enter(file);
+    MW_FILE_STORE(&file->trouble, rv == APR_SUCCESS ? EAGAIN : rv);
+    MW_FILE_STORE(&file->tried, now);
+    pthread_mutex_unlock(&file->entering);
+    return rv;
+}
+
+apr_status_t mw_dir_begin(mw_file_t *file)
+{
+    file->is_ready = 0;
+    file->trouble = EAGAIN;
+    file->tried = MW_DIR_NEVER;
+    if (pthread_mutex_init(&file->entering, NULL) != 0) {
+        return APR_ENOMEM;
+    }
+    mw_dir_enter(file, 0);
+    return APR_SUCCESS;
+}
+
+void mw_dir_doubt(mw_file_t *file)
+{
+    struct stat here, there;
+
+    if (fstat(file->root, &here) == 0
+        && fstatat(AT_FDCWD, file->root_path, &there, AT_SYMLINK_NOFOLLOW) == 0
+        && here.st_dev == there.st_dev && here.st_ino == there.st_ino) {
+        return;
+    }
+    if (MW_FILE_LOAD(&file->is_ready)) {
+        file->services->log(file->services, CACHEMW_LOG_WARNING, APR_SUCCESS,
+                            "%s has been removed or replaced", file->root_path);
+        MW_FILE_STORE(&file->tried, MW_DIR_NEVER);
+        MW_FILE_STORE(&file->is_ready, 0);
+    }
+}
+
+void mw_dir_leave(mw_file_t *file)
+{
+    if (file->root >= 0) {
+        close(file->root);
+        file->root = -1;
+    }
+}
+
+/** The present mark with the next number. */
+static apr_status_t dir_note(mw_file_t *file)
+{
+    mw_mark_t mark;
+
+    __atomic_add_fetch(&file->shared->mark.number, 1, __ATOMIC_ACQ_REL);
+    mark = file->shared->mark;
+    return mw_mark_write(file->root, &mark);
+}
+
+apr_status_t mw_dir_sync(mw_file_t *file)
+{
+    mw_mark_t *mark = &file->shared->mark;
+    apr_uint64_t *safe;
+    apr_uint64_t ended;
+
+    ended = MW_FILE_LOAD(&mark->epoch);
+    safe = &mark->safe[(ended >> 32) % MW_MARK_BOOTS];
+    if (MW_FILE_LOAD(safe) >= MW_FILE_LOAD(&file->shared->stamped)) {
+        return APR_SUCCESS;
+    }
+    ended = __atomic_fetch_add(&mark->epoch, 1, __ATOMIC_ACQ_REL);
+    if (syncfs(file->root) != 0) {
+        return errno;
+    }
+    /* One behind: who took the number of the epoch that has just ended may
+     * write for another moment. */
+    MW_FILE_STORE(safe, ended - 1);
+    return dir_note(file);
+}
+
+apr_uint64_t mw_dir_stamp(mw_file_t *file)
+{
+    apr_uint64_t epoch = MW_FILE_LOAD(&file->shared->mark.epoch);
+
+    if (MW_FILE_LOAD(&file->shared->stamped) != epoch) {
+        MW_FILE_STORE(&file->shared->stamped, epoch);
+    }
+    return epoch;
+}
+
+apr_status_t mw_dir_clear(mw_file_t *file)
+{
+    mw_mark_t *mark = &file->shared->mark;
+    apr_uint64_t ended = __atomic_fetch_add(&mark->epoch, 1, __ATOMIC_ACQ_REL);
+
+    MW_FILE_STORE(&mark->cleared, ended);
+    return dir_note(file);
+}

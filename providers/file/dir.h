@@ -1,0 +1,68 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/**
+ * @file dir.h
+ * @brief The directory of a file store: making it, having it, and noticing that
+ *        it has gone.
+ */
+#ifndef MW_FILE_DIR_H
+#define MW_FILE_DIR_H
+
+#include "view.h"
+
+/** Before any time. */
+#define MW_DIR_NEVER APR_INT64_C(-0x7fffffffffffffff)
+
+/**
+ * Parent, in post_config(), perhaps as root: make what is missing and give it
+ * to `uid` and `gid` (uid 0: leave it). Only what it makes, or what an earlier
+ * user of httpd's had, changes its owner; links are neither followed nor
+ * changed, and no entry is: those of an earlier user cannot be read any more.
+ * @param is_made set to non-zero when the directory is new, so without files
+ * @return trouble
+ */
+apr_status_t mw_dir_make(const mw_file_t *file, apr_uid_t uid, apr_gid_t gid,
+                         int *is_made, apr_pool_t *pool);
+
+/** Open v1; the last components of its path are made if need be. */
+apr_status_t mw_dir_open(const mw_file_t *file, int *root);
+
+/** Each child, first. Trouble with the directory is logged, and no trouble. */
+apr_status_t mw_dir_begin(mw_file_t *file);
+
+/**
+ * Make the directory ours: opened, locked, marked. Any thread; tried once a
+ * second at most by each process.
+ * @return otherwise why it cannot be used now, which is logged
+ */
+apr_status_t mw_dir_enter(mw_file_t *file, apr_time_t now);
+
+static inline apr_status_t mw_dir_need(mw_file_t *file, apr_time_t now)
+{
+    return MW_FILE_LOAD(&file->is_ready) ? APR_SUCCESS
+                                         : mw_dir_enter(file, now);
+}
+
+/**
+ * Something was not found that should have been there: look whether the whole
+ * directory has gone or been replaced. If so, the next mw_dir_need() makes it
+ * anew.
+ */
+void mw_dir_doubt(mw_file_t *file);
+
+/** Let go of it, when no thread uses it any more. */
+void mw_dir_leave(mw_file_t *file);
+
+/** The epoch for an entry that is complete now. */
+apr_uint64_t mw_dir_stamp(mw_file_t *file);
+
+/**
+ * End the epoch, unless nothing was stored: have the system write back what it
+ * holds, and note in the mark what is on the disk. Waits for the disk.
+ */
+apr_status_t mw_dir_sync(mw_file_t *file);
+
+/** From now on no entry that was stored before is to be believed. Durable. */
+apr_status_t mw_dir_clear(mw_file_t *file);
+
+#endif

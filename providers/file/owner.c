@@ -1,0 +1,146 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "apr_strings.h"
+
+#include "dir.h"
+#include "path.h"
+
+#define DIR_FLAGS (O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)
+
+/** Who had a directory, and who gets it. */
+typedef struct change_t {
+    uid_t from;
+    uid_t to;
+    gid_t group;
+} change_t;
+
+/** Make what is missing above the last component, as one makes directories. */
+static apr_status_t parents_make(const char *path, apr_pool_t *pool)
+{
+    char *copy = apr_pstrdup(pool, path);
+    char *slash = copy;
+
+    while ((slash = strchr(slash + 1, '/'))) {
+        *slash = '\0';
+        if (mkdir(copy, 0755) != 0 && errno != EEXIST) {
+            return errno;
+        }
+        *slash = '/';
+    }
+    return APR_SUCCESS;
+}
+
+/**
+ * Give away a directory, or the mark, if it is the earlier user's. Files that
+ * have a second name may be anything, and are left.
+ */
+static apr_status_t owner_change(int fd, const change_t *change)
+{
+    struct stat info;
+
+    if (fstat(fd, &info) != 0) {
+        return errno;
+    }
+    if (info.st_uid != change->from
+        || (!S_ISDIR(info.st_mode)
+            && (!S_ISREG(info.st_mode) || info.st_nlink != 1))) {
+        return APR_SUCCESS;
+    }
+    return fchown(fd, change->to, change->group) == 0 ? APR_SUCCESS : errno;
+}
+
+/**
+ * Give away what is in a directory, down to `depth`: directories and the mark.
+ * The entries stay whose they are: they cannot be read any more, but replaced.
+ */
+static apr_status_t tree_change(int dir, const change_t *change, int depth)
+{
+    int copy = openat(dir, ".", DIR_FLAGS);
+    DIR *list = copy >= 0 ? fdopendir(copy) : NULL;
+    apr_status_t rv = APR_SUCCESS;
+    struct dirent *item;
+
+    if (!list) {
+        return errno;
+    }
+    while (rv == APR_SUCCESS && (item = readdir(list))) {
+        int fd;
+
+        if (item->d_name[0] == '.' || strlen(item->d_name) == MW_PATH_DIGITS) {
+            continue;
+        }
+        fd = openat(dir, item->d_name,
+                    O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+        if (fd < 0) {
+            continue;
+        }
+        if (depth > 0) {
+            tree_change(fd, change, depth - 1);
+        }
+        rv = owner_change(fd, change);
+        close(fd);
+    }
+    closedir(list);
+    return rv;
+}
+
+/** As root: top is cache_dir, root is v1 in it. */
+static apr_status_t owners_change(int top, int root, int is_top_made,
+                                  change_t *change)
+{
+    struct stat top_info, root_info;
+    apr_status_t rv = APR_SUCCESS;
+
+    if (fstat(top, &top_info) != 0 || fstat(root, &root_info) != 0) {
+        return errno;
+    }
+    change->from = root_info.st_uid;
+    if (change->from == change->to) {
+        return APR_SUCCESS;
+    }
+    if (is_top_made || (top_info.st_uid == change->from && change->from != 0)) {
+        rv = fchown(top, change->to, change->group) == 0 ? APR_SUCCESS : errno;
+    }
+    if (rv == APR_SUCCESS) {
+        rv = tree_change(root, change, 2);
+    }
+    if (rv == APR_SUCCESS) {
+        rv = owner_change(root, change);
+    }
+    return rv;
+}
+
+apr_status_t mw_dir_make(const mw_file_t *file, apr_uid_t uid, apr_gid_t gid,
+                         int *is_made, apr_pool_t *pool)
+{
+    change_t change = { .to = uid, .group = gid };
+    int is_top_made, root, top;
+    apr_status_t rv = parents_make(file->path, pool);
+
+    *is_made = 0;
+    if (rv != APR_SUCCESS) {
+        return rv;
+    }
+    is_top_made = mkdir(file->path, 0700) == 0;
+    top = open(file->path, DIR_FLAGS);
+    if (top < 0) {
+        return errno;
+    }
+    *is_made = mkdirat(top, MW_PATH_ROOT, 0700) == 0;
+    rv = mw_dir_open(file, &root);
+    if (rv == APR_SUCCESS && uid && geteuid() == 0) {
+        rv = owners_change(top, root, is_top_made, &change);
+    }
+    close(top);
+    if (rv == APR_SUCCESS) {
+        close(root);
+    }
+    return rv;
+}
