@@ -125,7 +125,8 @@ static void repaired_try(const uint8_t *data, size_t size, apr_pool_t *pool)
     uint8_t *copy = malloc(size);
 
     memcpy(copy, data, size);
-    memcpy(copy, "CMWH\2", 5);
+    memcpy(copy, "CMWH", 4);
+    copy[4] = MW_HEAD_VERSION;
     copy[5] = copy[5] % 2 ? MW_HEAD_RESPONSE : MW_HEAD_VARY;
     copy[6] &= 1;
     copy[7] = 0;
