@@ -316,9 +316,10 @@ static APR_INLINE int read_record(const mw_mem_t *mem,
     const mw_mem_entry_t *record = mw_mem_entry(mem, unit);
     const apr_uint64_t serial =
         __atomic_load_n(&record->serial, __ATOMIC_ACQUIRE);
-    const apr_size_t head_len = record->head_len;
-    const apr_size_t head_space = record->head_space;
-    const apr_size_t body_len = (apr_size_t)record->body_len;
+    /* read once: what was checked is what is used */
+    const apr_size_t head_len = MW_MEM_LOAD(&record->head_len);
+    const apr_size_t head_space = MW_MEM_LOAD(&record->head_space);
+    const apr_size_t body_len = (apr_size_t)MW_MEM_LOAD(&record->body_len);
     const apr_size_t wanted = entry->body ? body_len : 0;
     const char *from = (const char *)(record + 1);
     apr_uint32_t epoch;
