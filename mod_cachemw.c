@@ -22,6 +22,8 @@ extern module AP_MODULE_DECLARE_DATA cachemw_module
 static void register_hooks(apr_pool_t *p)
 {
     static const char *const cache[] = { "mod_cache.c", NULL };
+    /* it may change the root, which only who is forked later sees */
+    static const char *const security[] = { "mod_security2.c", NULL };
 
     ap_register_provider(p, CACHE_PROVIDER_GROUP, "cachemw", "0",
                          &mw_cache_provider);
@@ -34,6 +36,7 @@ static void register_hooks(apr_pool_t *p)
     ap_hook_check_config(mw_config_check, NULL, NULL, APR_HOOK_MIDDLE);
     ap_hook_test_config(mw_config_test, NULL, NULL, APR_HOOK_MIDDLE);
     ap_hook_post_config(mw_config_post, NULL, NULL, APR_HOOK_MIDDLE);
+    ap_hook_post_config(mw_config_sweep, security, NULL, APR_HOOK_REALLY_LAST);
     ap_hook_child_init(mw_config_child_init, NULL, NULL, APR_HOOK_MIDDLE);
     ap_hook_child_status(mw_config_child_status, NULL, NULL, APR_HOOK_MIDDLE);
     ap_hook_monitor(mw_config_monitor, NULL, NULL, APR_HOOK_MIDDLE);

@@ -312,6 +312,7 @@ int mw_config_check(apr_pool_t *pconf, apr_pool_t *plog, apr_pool_t *ptemp,
 int mw_config_post(apr_pool_t *pconf, apr_pool_t *plog, apr_pool_t *ptemp,
                    server_rec *s)
 {
+    (void)pconf;
     (void)plog;
     (void)ptemp;
     if (ap_state_query(AP_SQ_MAIN_STATE) == AP_SQ_MS_CREATE_PRE_CONFIG) {
@@ -319,6 +320,13 @@ int mw_config_post(apr_pool_t *pconf, apr_pool_t *plog, apr_pool_t *ptemp,
     }
     mw_stores_create(config_stores, s->process);
     mw_servers_drop_failed(s);
+    return OK;
+}
+
+int mw_config_sweep(apr_pool_t *pconf, apr_pool_t *plog, apr_pool_t *ptemp,
+                    server_rec *s)
+{
+    (void)plog, (void)ptemp, (void)s;
     config_sweeper = mw_sweeper_make(config_stores, pconf);
     mw_sweeper_tend(config_sweeper);
     return OK;

@@ -40,6 +40,10 @@ int mw_config_check(apr_pool_t *pconf, apr_pool_t *plog, apr_pool_t *ptemp,
                     server_rec *s);
 int mw_config_post(apr_pool_t *pconf, apr_pool_t *plog, apr_pool_t *ptemp,
                    server_rec *s);
+/** post_config, after all that other modules do there: the sweeper finds what a
+ *  child finds. */
+int mw_config_sweep(apr_pool_t *pconf, apr_pool_t *plog, apr_pool_t *ptemp,
+                    server_rec *s);
 void mw_config_child_init(apr_pool_t *pchild, server_rec *s);
 void mw_config_child_status(server_rec *s, pid_t pid, ap_generation_t gen,
                             int slot, mpm_child_status status);
