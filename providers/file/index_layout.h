@@ -265,6 +265,14 @@ int mw_index_was_here(mw_index_t *index, const apr_uint64_t words[2]);
  */
 int mw_index_make_room(mw_index_t *index, apr_time_t now, apr_uint32_t victims);
 
+/**
+ * Of a new index that knows of nothing to evict yet: look for it, some
+ * milliseconds long at most.
+ * @return 0: there is no room, as mw_index_make_room()
+ */
+int mw_index_scan_for_room(mw_index_t *index, apr_time_t now,
+                           apr_uint32_t victims);
+
 /** Clean-up of a pool: end what this process has open of the scan. */
 apr_status_t mw_index_scan_leave(void *index);
 

@@ -190,6 +190,7 @@ apr_status_t mw_index_reserve(mw_index_t *index, mw_index_room_t *room,
 {
     apr_uint64_t blocks = mw_index_blocks(bytes);
     apr_uint32_t slot = room->slot ? room->slot : MW_INDEX_LOAD(&index->owner);
+    apr_uint32_t victims;
     apr_uint64_t more;
 
     if (!slot || blocks > MW_INDEX_LOAD(&index->header->max_blocks)) {
@@ -198,18 +199,15 @@ apr_status_t mw_index_reserve(mw_index_t *index, mw_index_room_t *room,
     if (room->slot && blocks <= room->blocks) {
         return APR_SUCCESS;
     }
-    more = blocks - room->blocks;
-    __atomic_fetch_add(&index->reserved[slot - 1],
-                       more + (room->slot ? 0 : MW_INDEX_ENTRY),
-                       __ATOMIC_SEQ_CST);
-    if (!mw_index_make_room(index, now,
-                            RESERVE_VICTIMS
-                                + (apr_uint32_t)(more < RESERVE_VICTIMS_MAX
-                                                     ? more
-                                                     : RESERVE_VICTIMS_MAX))) {
-        __atomic_fetch_sub(&index->reserved[slot - 1],
-                           more + (room->slot ? 0 : MW_INDEX_ENTRY),
-                           __ATOMIC_SEQ_CST);
+    victims = (apr_uint32_t)(blocks - room->blocks < RESERVE_VICTIMS_MAX
+                                 ? blocks - room->blocks
+                                 : RESERVE_VICTIMS_MAX)
+              + RESERVE_VICTIMS;
+    more = blocks - room->blocks + (room->slot ? 0 : MW_INDEX_ENTRY);
+    __atomic_fetch_add(&index->reserved[slot - 1], more, __ATOMIC_SEQ_CST);
+    if (!mw_index_make_room(index, now, victims)
+        && !mw_index_scan_for_room(index, now, victims)) {
+        __atomic_fetch_sub(&index->reserved[slot - 1], more, __ATOMIC_SEQ_CST);
         return APR_ENOSPC;
     }
     room->blocks = blocks;

@@ -8,6 +8,9 @@
 /** Between two looks at the clock: files of a scan, files that are unlinked. */
 #define SWEEP_FILES 16
 
+/** Steps of a scan that a set makes which would be refused otherwise. */
+#define SCAN_FOR_ROOM 512
+
 /** Digests that walk() copies at once. */
 #define WALK_BATCH MW_INDEX_CHUNK
 
@@ -276,6 +279,26 @@ static void sweep_scan(mw_index_t *index, const cachemw_call_t *call, int *more)
         *more = 1;
     }
     pthread_mutex_unlock(&scan->lock);
+}
+
+int mw_index_scan_for_room(mw_index_t *index, apr_time_t now,
+                           apr_uint32_t victims)
+{
+    mw_index_scan_t *scan = &index->header->scan;
+    int is_made = 0;
+    int i;
+
+    if (MW_INDEX_LOAD(&scan->was_made) || !scan_lock(scan)) {
+        return 0;
+    }
+    for (i = 0; !is_made && i < SCAN_FOR_ROOM && MW_INDEX_LOAD(&scan->is_active)
+                && scan_step(index, now) == APR_SUCCESS;
+         i++) {
+        is_made = mw_index_make_room(index, now, victims);
+    }
+    scan_close(index);
+    pthread_mutex_unlock(&scan->lock);
+    return is_made;
 }
 
 apr_status_t mw_index_sweep(mw_index_t *index, const cachemw_call_t *call,

@@ -434,13 +434,30 @@ static void test_nothing_is_written_that_may_be_too_much(void **state)
         disk_put(w, i, 1, w->now + HOUR);
     }
     depot_restart(w, -1);
+    w->disk->list_fails = APR_EACCES;
     assert_int_equal(depot_put(w, 1500, 1, w->now + HOUR), APR_ENOSPC);
-    depot_sweep(w);
+    /* Who would be refused looks for something to evict. */
+    w->disk->list_fails = 0;
     assert_int_equal(depot_put(w, 1500, 1, w->now + HOUR), APR_SUCCESS);
     assert_int_equal(disk_used(w), 1024);
+    assert_int_equal(w->index->header->scan.is_active, 1);
+    depot_sweep(w);
+    depot_assert_exact(w);
     /* Who knows better may write at once. */
     depot_restart(w, 512 * BLOCK);
     assert_int_equal(depot_put(w, 1501, 1, w->now + HOUR), APR_SUCCESS);
+    depot_end(w);
+}
+
+static void test_an_empty_directory_takes_what_comes_first(void **state)
+{
+    depot_t *w = depot_make(small, 256);
+
+    (void)state;
+    depot_restart(w, -1);
+    assert_int_equal(depot_put(w, 5, 100, w->now + HOUR), APR_SUCCESS);
+    assert_int_equal(w->index->header->scan.is_active, 0);
+    depot_assert_exact(w);
     depot_end(w);
 }
 
@@ -596,6 +613,7 @@ int main(void)
         cmocka_unit_test(test_a_scan_finds_what_is_there),
         cmocka_unit_test(test_a_scan_takes_steps_and_serves_meanwhile),
         cmocka_unit_test(test_nothing_is_written_that_may_be_too_much),
+        cmocka_unit_test(test_an_empty_directory_takes_what_comes_first),
         cmocka_unit_test(test_a_scan_gets_below_the_caps),
         cmocka_unit_test(test_what_cannot_be_listed_holds_nothing_up),
         cmocka_unit_test(test_a_rescan_finds_what_others_put_there),
