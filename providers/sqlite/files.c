@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/statvfs.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -13,6 +14,8 @@
 
 #define PATH_SIZE 4096
 #define HEADER_SIZE 100
+/* Less than a transaction may need. */
+#define DISK_SPARE (MW_SQL_COLLECT * MW_SQL_CHUNK * 2)
 
 /* The path with something behind it. 0: too long. */
 static int path_make(char *to, const mw_sql_t *store, const char *suffix)
@@ -263,6 +266,14 @@ apr_status_t mw_sql_files_create(const mw_sql_t *store)
     }
     close(fd);
     return APR_SUCCESS;
+}
+
+int mw_sql_files_disk_is_full(const mw_sql_t *store)
+{
+    struct statvfs disk;
+
+    return statvfs(store->path, &disk) == 0
+           && (apr_uint64_t)disk.f_bavail * disk.f_frsize < DISK_SPARE;
 }
 
 static apr_status_t file_move(const mw_sql_t *store, const char *from,

@@ -55,6 +55,9 @@ apr_status_t mw_sql_files_lock(const mw_sql_t *store, int how,
  */
 apr_status_t mw_sql_files_create(const mw_sql_t *store);
 
+/** Whether the file system has hardly any space left. */
+int mw_sql_files_disk_is_full(const mw_sql_t *store);
+
 /**
  * Move a damaged database out of the way, unless somebody did it already.
  * @param file the damaged one

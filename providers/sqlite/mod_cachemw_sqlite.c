@@ -136,7 +136,8 @@ static apr_status_t sqlite_post_config(void *self, apr_pool_t *pconf,
 
 static apr_status_t sqlite_child_init(void *self, apr_pool_t *pchild)
 {
-    return mw_sql_pool_begin(self, pchild);
+    mw_sql_pool_begin(self, pchild);
+    return APR_SUCCESS;
 }
 
 static apr_off_t sqlite_object_limit(void *self)

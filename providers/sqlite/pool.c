@@ -13,8 +13,12 @@
 
 /* How often the file is looked at: has it been deleted or set aside? */
 #define LOOK_INTERVAL 1000000
-/* After a failure to open. */
+/* After a failure to open; and when it was that others had a lock. */
 #define RETRY_INTERVAL 1000000
+#define RETRY_INTERVAL_LOCKED 50000
+/* How long a child that begins waits for its first connection: it may have to
+ * wait until another one has made the tables. */
+#define FIRST_WAIT 500000
 /* How often a transaction is tried that finds the database full. */
 #define FULL_TRIES 6
 
@@ -92,10 +96,12 @@ static void conns_close(mw_sql_conn_t *conn)
     }
 }
 
-static apr_status_t conn_open(mw_sql_t *store, apr_int64_t until,
-                              mw_sql_conn_t **result)
+static apr_status_t conn_try(mw_sql_t *store, apr_int64_t until,
+                             mw_sql_conn_t **result)
 {
     mw_sql_conn_t *conn = calloc(1, sizeof(*conn));
+    mw_sql_file_t file;
+    const char *damage;
     apr_status_t rv;
 
     if (!conn) {
@@ -108,16 +114,26 @@ static apr_status_t conn_open(mw_sql_t *store, apr_int64_t until,
         return rv;
     }
     /* closed before its file is renamed: it may hold locks */
-    if (conn->damage) {
-        mw_sql_file_t file = conn->file;
-        const char *damage = conn->damage;
-
-        conn_close(conn);
-        mw_sql_files_set_aside(store, &file, damage, until);
-        return APR_EGENERAL;
-    }
+    file = conn->file;
+    damage = conn->damage;
     conn_close(conn);
+    if (damage) {
+        mw_sql_files_set_aside(store, &file, damage, until);
+        return APR_EINCOMPLETE;
+    }
     return rv;
+}
+
+/* Once more, when it was damaged: a new one may be in its place now. */
+static apr_status_t conn_open(mw_sql_t *store, apr_int64_t until,
+                              mw_sql_conn_t **result)
+{
+    apr_status_t rv = conn_try(store, until, result);
+
+    if (rv == APR_EINCOMPLETE) {
+        rv = conn_try(store, until, result);
+    }
+    return rv == APR_EINCOMPLETE ? APR_EGENERAL : rv;
 }
 
 /* --- the pool ------------------------------------------------------------- */
@@ -147,23 +163,6 @@ static apr_status_t pool_end(void *baton)
     pthread_cond_broadcast(&pool->written);
     pthread_mutex_unlock(&pool->mutex);
     conns_close(conn);
-    return APR_SUCCESS;
-}
-
-apr_status_t mw_sql_pool_begin(mw_sql_t *store, apr_pool_t *pchild)
-{
-    mw_sql_pool_t *pool = &store->pool;
-    pthread_condattr_t monotonic;
-
-    memset(pool, 0, sizeof(*pool));
-    pthread_mutex_init(&pool->mutex, NULL);
-    pthread_condattr_init(&monotonic);
-    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
-    pthread_cond_init(&pool->given, &monotonic);
-    pthread_cond_init(&pool->written, &monotonic);
-    pthread_condattr_destroy(&monotonic);
-    pool->is_open = 1;
-    apr_pool_cleanup_register(pchild, store, pool_end, apr_pool_cleanup_null);
     return APR_SUCCESS;
 }
 
@@ -253,7 +252,9 @@ static apr_status_t pool_connect(mw_sql_t *store, apr_int64_t until,
         pool->file = (*conn)->file;
     }
     else {
-        pool->retry = mw_sql_clock() + RETRY_INTERVAL;
+        pool->retry = mw_sql_clock()
+                      + (APR_STATUS_IS_TIMEUP(rv) ? RETRY_INTERVAL_LOCKED
+                                                  : RETRY_INTERVAL);
         pool->failure = pool_fail(pool, rv, is_writer);
     }
     pthread_mutex_unlock(&pool->mutex);
@@ -320,6 +321,26 @@ void mw_sql_give(mw_sql_t *store, mw_sql_conn_t *conn)
     }
 }
 
+void mw_sql_pool_begin(mw_sql_t *store, apr_pool_t *pchild)
+{
+    mw_sql_pool_t *pool = &store->pool;
+    pthread_condattr_t monotonic;
+    mw_sql_conn_t *conn;
+
+    memset(pool, 0, sizeof(*pool));
+    pthread_mutex_init(&pool->mutex, NULL);
+    pthread_condattr_init(&monotonic);
+    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+    pthread_cond_init(&pool->given, &monotonic);
+    pthread_cond_init(&pool->written, &monotonic);
+    pthread_condattr_destroy(&monotonic);
+    pool->is_open = 1;
+    apr_pool_cleanup_register(pchild, store, pool_end, apr_pool_cleanup_null);
+    if (mw_sql_take(store, FIRST_WAIT, 0, &conn) == APR_SUCCESS) {
+        mw_sql_give(store, conn);
+    }
+}
+
 apr_interval_time_t mw_sql_patience(const mw_sql_t *store,
                                     const cachemw_call_t *call)
 {
@@ -380,7 +401,7 @@ static void transaction_relieve(mw_sql_t *store, mw_sql_conn_t *conn,
 {
     int n = 8 << tries;
 
-    if (sqlite3_system_errno(conn->db) == ENOSPC) {
+    if (mw_sql_files_disk_is_full(store)) {
         sqlite3_wal_checkpoint_v2(conn->db, NULL, SQLITE_CHECKPOINT_PASSIVE,
                                   NULL, NULL);
     }
@@ -405,8 +426,7 @@ apr_status_t mw_sql_transact(mw_sql_t *store, const cachemw_call_t *call,
         transaction_relieve(store, conn, call, tries++);
         rc = transaction_run(store, conn, call, work, baton);
     }
-    if ((rc & 0xff) == SQLITE_FULL
-        && sqlite3_system_errno(conn->db) == ENOSPC) {
+    if ((rc & 0xff) == SQLITE_FULL && mw_sql_files_disk_is_full(store)) {
         services->log(services, CACHEMW_LOG_WARNING, ENOSPC,
                       "%s: the disk is full: responses are not stored",
                       store->path);

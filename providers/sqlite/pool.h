@@ -9,8 +9,11 @@
 
 #include "sqlite.h"
 
-/** child_init: from now on connections are opened when they are needed. */
-apr_status_t mw_sql_pool_begin(mw_sql_t *store, apr_pool_t *pchild);
+/**
+ * child_init: open a connection, so that no request has to wait for it; what
+ * cannot be had now is tried again when it is needed, like further ones.
+ */
+void mw_sql_pool_begin(mw_sql_t *store, apr_pool_t *pchild);
 
 /** How long a call may wait: busy_timeout, or what is left to it. µs. */
 apr_interval_time_t mw_sql_patience(const mw_sql_t *store,

@@ -11,7 +11,7 @@
  * than it was. */
 #define ROOM_AT_ONCE 256
 /* Room made beyond what is needed, so that not every store has to. */
-#define ROOM_PAGES 16
+#define ROOM_PAGES 32
 /* The part of the space that bodies may keep whose entries made room. */
 #define ROOM_LOOSE 10
 

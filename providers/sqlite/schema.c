@@ -36,57 +36,60 @@ static int schema_number(mw_sql_conn_t *conn, const char *text,
     return rc;
 }
 
-static int schema_format(mw_sql_conn_t *conn, const char *format,
-                         apr_int64_t value)
+/* The log goes into the database when it is long; when readers are always in
+ * the way and it has become very long, they are waited for: they are quick. */
+static int log_shorten(void *baton, sqlite3 *db, const char *name, int pages)
 {
-    char text[80];
+    mw_sql_conn_t *conn = baton;
+    int most = MW_SQL_WAL / (int)conn->page_size;
 
-    sqlite3_snprintf(sizeof(text), text, format, (sqlite3_int64)value);
-    return sqlite3_exec(conn->db, text, NULL, NULL, NULL);
+    if (pages < most) {
+        conn->log_pages = 0;
+    }
+    else if (pages - conn->log_pages > most / 8) {
+        conn->log_pages = pages;
+        sqlite3_wal_checkpoint_v2(db, name,
+                                  pages < 2 * most ? SQLITE_CHECKPOINT_PASSIVE
+                                                   : SQLITE_CHECKPOINT_RESTART,
+                                  NULL, NULL);
+    }
+    return SQLITE_OK;
 }
 
 /* What a connection has to be told each time. */
 static int schema_settings(const mw_sql_t *store, mw_sql_conn_t *conn)
 {
-    int rc = sqlite3_exec(conn->db,
-                          "PRAGMA temp_store = MEMORY;"
-                          "PRAGMA mmap_size = 0;"
-                          "PRAGMA cache_size = -1024;"
-                          "PRAGMA secure_delete = OFF;"
-                          "PRAGMA trusted_schema = OFF;"
-                          "PRAGMA cell_size_check = ON;"
-                          "PRAGMA journal_mode = WAL;",
-                          NULL, NULL, NULL);
-    char text[40];
+    char text[400];
+    int rc = schema_number(conn, "PRAGMA page_size", &conn->page_size);
 
-    if (rc == SQLITE_OK) {
-        sqlite3_snprintf(sizeof(text), text, "PRAGMA synchronous = %s",
-                         store->synchronous);
-        rc = sqlite3_exec(conn->db, text, NULL, NULL, NULL);
+    if (rc != SQLITE_OK) {
+        return rc;
     }
-    if (rc == SQLITE_OK) {
-        rc = schema_number(conn, "PRAGMA page_size", &conn->page_size);
-    }
-    if (rc == SQLITE_OK) {
-        rc = schema_format(conn, "PRAGMA max_page_count = %lld",
-                           store->max_bytes / conn->page_size);
-    }
-    if (rc == SQLITE_OK) {
-        rc = schema_format(conn, "PRAGMA wal_autocheckpoint = %lld",
-                           MW_SQL_WAL / conn->page_size);
-    }
-    if (rc == SQLITE_OK) {
-        rc =
-            schema_format(conn, "PRAGMA journal_size_limit = %lld", MW_SQL_WAL);
-    }
-    return rc;
+    sqlite3_wal_hook(conn->db, log_shorten, conn);
+    sqlite3_snprintf(sizeof(text), text,
+                     "PRAGMA temp_store = MEMORY;"
+                     "PRAGMA mmap_size = 0;"
+                     "PRAGMA cache_size = -1024;"
+                     "PRAGMA secure_delete = OFF;"
+                     "PRAGMA trusted_schema = OFF;"
+                     "PRAGMA cell_size_check = ON;"
+                     "PRAGMA journal_mode = WAL;"
+                     "PRAGMA synchronous = %s;"
+                     "PRAGMA max_page_count = %lld;"
+                     "PRAGMA journal_size_limit = %d;",
+                     store->synchronous,
+                     (sqlite3_int64)(store->max_bytes / conn->page_size),
+                     2 * MW_SQL_WAL);
+    return sqlite3_exec(conn->db, text, NULL, NULL, NULL);
 }
 
-/* In this order: the log freezes what stands before it. */
+/* In this order: the log freezes what stands before it. Nothing is lost yet
+ * that the disk should be waited for. */
 static int schema_begin(mw_sql_conn_t *conn)
 {
     return sqlite3_exec(conn->db,
-                        "PRAGMA page_size = 8192;"
+                        "PRAGMA synchronous = OFF;"
+                        "PRAGMA page_size = 4096;"
                         "PRAGMA auto_vacuum = INCREMENTAL;"
                         "PRAGMA journal_mode = WAL;",
                         NULL, NULL, NULL);
@@ -150,12 +153,11 @@ static int schema_seed(const mw_sql_t *store, mw_sql_conn_t *conn)
     return rc;
 }
 
-/* Whose database it is; ours, but for the tables of this name, if it is
- * empty. */
-static apr_status_t schema_check(const mw_sql_t *store, mw_sql_conn_t *conn)
+/* Whose database it is; nothing is changed in one of another program. */
+static apr_status_t schema_identify(const mw_sql_t *store, mw_sql_conn_t *conn)
 {
     const cachemw_services_t *services = store->services;
-    apr_int64_t application = 0, version = 0, all = 0, has = 0;
+    apr_int64_t application = 0, version = 0, all = 0;
     int rc = schema_number(conn, "PRAGMA application_id", &application);
 
     if (rc == SQLITE_OK) {
@@ -163,9 +165,6 @@ static apr_status_t schema_check(const mw_sql_t *store, mw_sql_conn_t *conn)
     }
     if (rc == SQLITE_OK) {
         rc = schema_number(conn, "SELECT count(*) FROM sqlite_master", &all);
-    }
-    if (rc == SQLITE_OK) {
-        rc = schema_has_tables(store, conn, &has);
     }
     if (rc != SQLITE_OK) {
         return mw_sql_status(conn, rc);
@@ -181,16 +180,28 @@ static apr_status_t schema_check(const mw_sql_t *store, mw_sql_conn_t *conn)
                       store->path);
         return APR_EACCES;
     }
-    rc = has ? SQLITE_OK : schema_create(store, conn);
+    return APR_SUCCESS;
+}
+
+/* An empty database, or one with tables of another name, gets ours. */
+static int schema_tables(const mw_sql_t *store, mw_sql_conn_t *conn)
+{
+    apr_int64_t has = 0;
+    int rc = schema_settings(store, conn);
+
     if (rc == SQLITE_OK) {
-        rc = schema_seed(store, conn);
+        rc = schema_has_tables(store, conn, &has);
     }
-    return mw_sql_status(conn, rc);
+    if (rc == SQLITE_OK && !has) {
+        rc = schema_create(store, conn);
+    }
+    return rc == SQLITE_OK ? schema_seed(store, conn) : rc;
 }
 
 static apr_status_t schema_open_file(const mw_sql_t *store, mw_sql_conn_t *conn,
                                      int is_empty)
 {
+    apr_status_t rv;
     int rc =
         sqlite3_open_v2(store->path, &conn->db,
                         SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX
@@ -211,11 +222,10 @@ static apr_status_t schema_open_file(const mw_sql_t *store, mw_sql_conn_t *conn,
     if (rc == SQLITE_OK && is_empty) {
         rc = schema_begin(conn);
     }
-    if (rc == SQLITE_OK) {
-        rc = schema_settings(store, conn);
-    }
-    return rc == SQLITE_OK ? schema_check(store, conn)
-                           : mw_sql_status(conn, rc);
+    rv = rc == SQLITE_OK ? schema_identify(store, conn)
+                         : mw_sql_status(conn, rc);
+    return rv == APR_SUCCESS ? mw_sql_status(conn, schema_tables(store, conn))
+                             : rv;
 }
 
 /* Under the lock of the files. */

@@ -30,7 +30,7 @@
 /** How long the rows of a set that was not published are left alone. */
 #define MW_SQL_UNFINISHED apr_time_from_sec(600)
 
-/** Bytes of the WAL from where on a commit writes it back. */
+/** Bytes of the write-ahead log from where on a commit shortens it. */
 #define MW_SQL_WAL (8 * 1024 * 1024)
 
 /** The statements; their texts are in statements.c. */
@@ -81,6 +81,7 @@ typedef struct mw_sql_conn_t {
     unsigned char seed[16]; /**< of the hash of keys, the database's own */
     apr_int64_t page_size;  /**< bytes */
     apr_int64_t until;      /**< monotonic µs: how long to wait for locks */
+    int log_pages;          /**< of the log when it was last shortened */
     apr_uint64_t evicted;   /**< by the transaction under way */
     apr_uint64_t expired;   /**< the same */
     int is_writer;          /**< taken for writing */

@@ -1,0 +1,584 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The provider sqlite on a real server: what is stored survives, others may use
+the database meanwhile, and whatever happens to its files, no visitor notices."""
+
+import os
+import random
+import re
+import shutil
+import signal
+import sqlite3
+import subprocess
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from conftest import SITE
+from harness import Httpd, settings
+from harness.server import wait_for
+from harness.storm import PATIENCE, Storm
+from test_basic import noise
+from test_status import figures
+
+MODULES = ["cachemw", "cachemw_sqlite"]
+
+STORE = """
+CachemwStore pages sqlite db_path=@DB@ cleanup_interval=1s @OPTIONS@
+CachemwProvider pages
+CacheEnable cachemw /
+"""
+
+OURS = 0x636d7731       # application_id of databases of ours
+
+pytestmark = [pytest.mark.sqlite]
+
+
+@pytest.fixture
+def make(httpd):
+    def start(options="", db="@DIR@/cache/db/cache.db", conf=SITE, before=None,
+              **names):
+        names = {"QUICK": "on", "PROVIDER": STORE, "OPTIONS": options,
+                 "DB": db, **names}
+        return httpd(conf, names, extra=MODULES)
+    return start
+
+
+@pytest.fixture
+def server(make):
+    return make()
+
+
+def db_of(server, suffix=""):
+    return server.dir / "cache" / "db" / f"cache.db{suffix}"
+
+
+def connect(server):
+    return sqlite3.connect(db_of(server), timeout=10, isolation_level=None)
+
+
+def ask_db(server, text, *values):
+    db = connect(server)
+    try:
+        return db.execute(text, values).fetchall()
+    finally:
+        db.close()
+
+
+def fill(server, origin, path, count=20, size=9000):
+    pages = {path(f"p{i}"): noise(1 + size * i % 200000, i)
+             for i in range(count)}
+    for page, body in pages.items():
+        origin.page(page, body, etag='"1"')
+        assert server.get(page).body == body
+    return pages
+
+
+def assert_hits(server, pages):
+    for page, body in pages.items():
+        res = server.get(page)
+        assert (res.cache, res.body) == ("HIT", body), page
+
+
+def assert_recovers(server, origin, path, name, seconds=15):
+    """a page of its own is stored and found, sooner or later"""
+    body = noise(5000, 99)
+    page = path(name)
+    origin.page(page, body)
+
+    def is_hit():
+        res = server.get(page)
+        assert (res.status, res.body) == (200, body)
+        return res.cache == "HIT"
+
+    wait_for(is_hit, "the store to work again", seconds)
+
+
+def assert_sound(server):
+    """SQLite finds nothing wrong, and the figures kept are those counted"""
+    assert ask_db(server, "PRAGMA integrity_check") == [("ok",)]
+    assert ask_db(server, "SELECT entries, bytes FROM cache_entries_state") \
+        == ask_db(server, "SELECT count(*), coalesce(sum(length(key)"
+                  " + length(head) + body_len), 0) FROM cache_entries")
+    assert ask_db(server, "SELECT count(*) FROM cache_entries_chunks WHERE id"
+                  " NOT IN (SELECT id FROM cache_entries_bodies)") == [(0,)]
+
+
+def crash(server):
+    """SIGKILL for the parent; what it leaves behind ends by itself or so."""
+    Httpd.live.remove(server)
+    group = server.pid
+    os.kill(group, signal.SIGKILL)
+    server.process.wait(10)
+    try:
+        os.killpg(group, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+    server.process = None
+
+
+# ---- what is stored stays ---------------------------------------------------
+
+@pytest.mark.mpm
+def test_content_survives_a_stop(server, origin, path):
+    pages = fill(server, origin, path)
+    server.stop()
+    server.start()
+    assert_hits(server, pages)
+    assert_sound(server)
+
+
+@pytest.mark.mpm
+def test_content_survives_the_death_of_the_parent(server, origin, path):
+    pages = fill(server, origin, path)
+    crash(server)
+    server.start()
+    assert_hits(server, pages)
+    assert_sound(server)
+
+
+def kill_in_a_storm(make, origin, path, kills):
+    with Storm() as storm:
+        server = make("max_bytes=4M max_entries=300 keep=0 max_object_size=1M",
+                      conf=storm.proxied(SITE))
+        storm.visitors(server.ports[0], 2, 4)
+        for turn in range(kills):
+            victims = wait_for(server.children, "children")
+            time.sleep(random.Random(turn).random() * 0.3)
+            try:
+                os.kill(random.Random(turn).choice(victims), signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+        seen, slowest, wrong = storm.finish()
+    print(f"{kills} killed; {dict(seen)}; slowest {slowest:.2f} s")
+    assert not wrong, wrong[:3]
+    assert seen["verified"] > 20 * kills and seen["HIT"] > 0
+    assert slowest < PATIENCE
+    pages = fill(server, origin, path, size=3000)
+    assert_hits(server, pages)
+    assert_sound(server)
+    server.new_log()            # full of deaths
+    assert db_of(server).stat().st_size <= 4 << 20
+    assert not db_of(server, "-aside").exists()
+
+
+@pytest.mark.mpm
+def test_children_killed_under_load(make, origin, path):
+    kill_in_a_storm(make, origin, path, 15)
+
+
+@pytest.mark.long
+@pytest.mark.mpm
+def test_many_children_killed_under_load(make, origin, path):
+    kill_in_a_storm(make, origin, path, 150)
+
+
+def test_file_stays_within_max_bytes(make, origin, path):
+    server = make("max_bytes=2M")
+    for i in range(200):
+        page = path(f"p{i}")
+        origin.page(page, noise(10000 + 700 * i % 90000, i))
+        server.get(page)
+        assert db_of(server).stat().st_size <= 2 << 20
+    assert server.get(page).cache == "HIT"
+    assert server.get(path("p0")).cache == "MISS", "the oldest made room"
+    assert int(figures(server)["Evictions"]) > 100
+    assert_sound(server)
+
+
+# ---- others at the database -------------------------------------------------
+
+def test_figures_of_the_store(make, origin, path):
+    server = make("max_entries=50")
+    for i in range(60):
+        page = path(f"p{i}")
+        origin.page(page, b"x" * 1000,
+                    headers=[("Cache-Control", "max-age=60")])
+        server.get(page)
+    found = figures(server)
+    assert found["Provider"] == "sqlite"
+    assert (found["Entries"], found["EntriesMax"]) == ("50", "50")
+    assert int(found["ActiveEntries"]) + int(found["Expired"]) >= 50
+    assert 50000 < int(found["Bytes"]) < int(found["DatabaseBytes"])
+    assert int(found["DatabaseBytes"]) <= int(found["BytesMax"]) == 256 << 20
+
+
+def documented_queries():
+    page = (settings.source / "docs" / "operations.md").read_text()
+    part = page.split("### sqlite\n")[1].split("\n## ")[0].split("\n### ")[0]
+    found = re.findall(r"^    sqlite3 \S+ (\"[^\"]*\")", part, re.M)
+    return [x.strip('"') for x in found]
+
+
+def test_documented_queries_work_while_the_server_runs(server, origin, path):
+    fill(server, origin, path)
+    queries = documented_queries()
+    assert len(queries) >= 3
+    answers = []
+    for query in queries:
+        done = subprocess.run(["sqlite3", str(db_of(server)), query],
+                              capture_output=True, text=True, check=True)
+        assert not done.stderr
+        answers.append(done.stdout)
+    assert any(path("p").rsplit("/", 1)[0] in x for x in answers)
+    assert all(answers[:3])
+
+
+def test_entries_deleted_by_hand_are_gone(server, origin, path):
+    pages = fill(server, origin, path)
+    page = next(x for x, body in pages.items() if len(body) > 70000)
+    done = subprocess.run(
+        ["sqlite3", str(db_of(server)), "DELETE FROM cache_entries WHERE "
+         f"number IN (SELECT number FROM cache_entries_pages WHERE url LIKE "
+         f"'%{page}?')"], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert server.get(page).cache == "MISS"
+    assert_hits(server, pages)
+    assert_sound(server)
+
+
+def test_two_servers_on_one_file(make, origin, path):
+    with Storm() as storm:
+        conf = storm.proxied(SITE) + "CachemwNamespace both\n"
+        options = "max_bytes=64M max_entries=300 keep=0"
+        first = make(options, conf=conf)
+        second = make(options, conf=conf, db=str(db_of(first)))
+        for one in (first, second):
+            storm.visitors(one.ports[0], 1, 4)
+        time.sleep(6)
+        seen, slowest, wrong = storm.finish()
+    print(f"{dict(seen)}; slowest {slowest:.2f} s")
+    assert not wrong, wrong[:3]
+    assert seen["cut"] == 0
+    assert seen["verified"] > 200 and seen["HIT"] > 0
+    for one in (first, second):
+        assert "locked" not in one.log() and "-aside" not in one.log()
+    page = path()
+    origin.page(page, b"shared", headers=[("Vary", "X-Nothing")])
+    host = f"cachemw.test:{first.ports[0]}"
+    assert first.get(page, host=host).cache == "MISS"
+    assert second.get(page, host=host).body == b"shared"
+    assert_sound(first)
+
+
+class Slow(threading.Thread):
+    """reads a page as slowly as it may"""
+
+    def __init__(self, server, page):
+        super().__init__(daemon=True)
+        self.server, self.page, self.got, self.end = server, page, 0, False
+
+    def run(self):
+        with self.server.connect(timeout=60) as conn:
+            conn.sock.sendall(f"GET {self.page} HTTP/1.1\r\nHost: "
+                              f"cachemw.test:{self.server.ports[0]}\r\n\r\n"
+                              .encode())
+            while not self.end:
+                self.got += len(conn.sock.recv(4000))
+                time.sleep(0.05)
+
+
+def soak(make, origin, path, seconds):
+    server = make("max_bytes=64M")
+    page = path("large")
+    body = noise(8000000, 5)
+    origin.page(page, body)
+    assert server.get(page).body == body
+    readers = [Slow(server, page) for _ in range(6)]
+    for one in readers:
+        one.start()
+    end, n, most = time.monotonic() + seconds, 0, 0
+    while time.monotonic() < end:
+        other = path(f"p{n}")
+        origin.page(other, noise(60000, n % 7))
+        server.get(other)
+        n += 1
+        most = max(most, db_of(server, "-wal").stat().st_size)
+    for one in readers:
+        one.end = True
+        one.join(10)
+    print(f"{n} stores, the log had at most {most / 1e6:.1f} MB")
+    assert n * 60000 > 16 << 20, "too few stores to tell"
+    assert most < 20 << 20
+    assert all(x.got > 50000 for x in readers)
+    assert_sound(server)
+
+
+def test_log_stays_small_with_slow_readers(make, origin, path):
+    soak(make, origin, path, 6)
+
+
+@pytest.mark.long
+def test_log_stays_small_with_slow_readers_for_long(make, origin, path):
+    soak(make, origin, path, 120)
+
+
+def test_locked_for_long(server, origin, path):
+    pages = fill(server, origin, path)
+    db = connect(server)
+    db.execute("BEGIN IMMEDIATE")
+    began = time.monotonic()
+    assert_hits(server, pages)
+    for i in range(5):
+        page = path(f"new{i}")
+        origin.page(page, b"new")
+        res = server.get(page)
+        assert (res.status, res.cache, res.body) == (200, "MISS", b"new")
+    assert time.monotonic() - began < 5
+    assert server.get(page).cache == "MISS", "nobody can have stored it"
+    server.wait_log("timed out")
+    db.execute("ROLLBACK")
+    db.close()
+    assert_recovers(server, origin, path, "after")
+    assert_hits(server, pages)
+
+
+def test_locked_against_readers_when_it_starts(server, origin, path):
+    pages = fill(server, origin, path)
+    server.stop()
+    db = connect(server)
+    db.execute("PRAGMA locking_mode = EXCLUSIVE")
+    db.execute("BEGIN IMMEDIATE")
+    server.start()
+    for page, body in pages.items():
+        res = server.get(page)
+        assert (res.status, res.cache, res.body) == (200, "MISS", body)
+    db.execute("ROLLBACK")
+    db.close()
+    assert_recovers(server, origin, path, "after")
+    assert_hits(server, pages)
+
+
+# ---- files that are wrong ---------------------------------------------------
+
+def put_file(server, data):
+    place = db_of(server)
+    place.parent.mkdir(mode=0o700, exist_ok=True)
+    for suffix in ("-wal", "-shm"):
+        db_of(server, suffix).unlink(missing_ok=True)
+    place.write_bytes(data)
+    for one in (place.parent, place):
+        if settings.run_user:
+            os.chown(one, *settings.run_user[1:])
+
+
+def restart_with(server, change):
+    server.stop()
+    change()
+    server.start()
+
+
+def test_not_a_database(server, origin, path):
+    fill(server, origin, path, 2)
+    junk = noise(100000, 1)
+    restart_with(server, lambda: put_file(server, junk))
+    assert_recovers(server, origin, path, "after")
+    assert db_of(server, "-aside").read_bytes() == junk
+    assert "it is not a database: set aside" in server.log()
+
+
+def test_newer_schema(server, origin, path):
+    fill(server, origin, path, 2)
+
+    def change():
+        ask_db(server, "PRAGMA user_version = 99")
+
+    restart_with(server, change)
+    assert_recovers(server, origin, path, "after")
+    assert "another version of this module: set aside" in server.log()
+    old = sqlite3.connect(db_of(server, "-aside"))
+    assert old.execute("SELECT count(*) FROM cache_entries").fetchone() == (2,)
+    old.close()
+
+
+def test_database_of_another_program_is_left_alone(server, origin, path):
+    def change():
+        shutil.rmtree(db_of(server).parent)
+        put_file(server, b"")
+        ask_db(server, "CREATE TABLE accounts (name, money)")
+        ask_db(server, "INSERT INTO accounts VALUES ('me', 1)")
+
+    restart_with(server, change)
+    before = db_of(server).read_bytes()
+    page = path()
+    origin.page(page, b"x")
+    for _ in range(3):
+        assert server.get(page).body == b"x"
+    assert db_of(server).read_bytes() == before
+    assert "database of another program" in server.log()
+    db_of(server).unlink()
+    assert_recovers(server, origin, path, "after")
+
+
+@pytest.mark.parametrize("part", ["header", "all", "behind the header"])
+def test_damaged_under_the_running_server(server, origin, path, part):
+    pages = fill(server, origin, path, 40)
+    ask_db(server, "PRAGMA wal_checkpoint(TRUNCATE)")
+    size = db_of(server).stat().st_size
+    first, last = {"header": (0, 100), "all": (0, size),
+                   "behind the header": (4096, size)}[part]
+    with open(db_of(server), "r+b") as file:
+        file.seek(first)
+        file.write(noise(last - first, 3))
+    for page, body in pages.items():
+        res = server.get(page)
+        assert (res.status, res.body) == (200, body)
+    for one in range(3):
+        server.graceful()       # nobody has an old page in memory any more
+        assert_recovers(server, origin, path, f"after{one}")
+    assert db_of(server, "-aside").exists()
+    assert "set aside" in server.log()
+    assert_sound(server)
+
+
+def test_damaged_entry_is_fetched_again(server, origin, path):
+    pages = fill(server, origin, path, 40)
+    for table, column in (("cache_entries", "body"),
+                          ("cache_entries_chunks", "data")):
+        ask_db(server, f"UPDATE {table} SET {column} = CAST(substr({column}, 2)"
+               f" || x'00' AS BLOB) WHERE length({column}) > 10")
+    for page, body in pages.items():
+        res = server.get(page)
+        assert (res.status, res.body) == (200, body)
+        assert res.cache == ("MISS" if len(body) > 10 else "HIT")
+    assert_hits(server, pages)
+    assert int(figures(server)["Damaged"]) > 10
+
+
+@pytest.mark.parametrize("what", ["database", "files", "directory"])
+def test_deleted_under_the_running_server(server, origin, path, what):
+    pages = fill(server, origin, path)
+    if what == "directory":
+        shutil.rmtree(db_of(server).parent)
+    else:
+        for suffix in [""] if what == "database" else ["", "-wal", "-shm",
+                                                       "-lock"]:
+            db_of(server, suffix).unlink()
+    for page, body in pages.items():
+        res = server.get(page)
+        assert (res.status, res.body) == (200, body)
+    wait_for(db_of(server).exists, "a new database", 5)
+    assert_recovers(server, origin, path, "after")
+    for one in range(2):
+        for page, body in pages.items():
+            assert server.get(page).body == body
+    assert_hits(server, pages)
+    assert_sound(server)
+
+
+def need_root():
+    if not settings.run_user:
+        pytest.skip("only root can change owners")
+
+
+def test_directory_that_cannot_be_written(server, origin, path):
+    need_root()
+    pages = fill(server, origin, path)
+
+    def change():
+        for one in db_of(server).parent.iterdir():
+            one.unlink()
+        os.chown(db_of(server).parent, 0, 0)
+
+    restart_with(server, change)
+    for page, body in pages.items():
+        res = server.get(page)
+        assert (res.status, res.cache, res.body) == (200, "MISS", body)
+    assert "Permission denied" in server.log()
+    assert server.log().count("Permission denied") < 10
+    os.chown(db_of(server).parent, *settings.run_user[1:])
+    assert_recovers(server, origin, path, "after")
+
+
+def test_files_belong_to_the_user_of_the_children(server, origin, path):
+    """also after they were somebody else's"""
+    need_root()
+    pages = fill(server, origin, path)
+    names = ["", "-wal", "-shm", "-lock"]
+    places = [db_of(server).parent] + [db_of(server, x) for x in names]
+
+    def check():
+        for one in places:
+            found = one.lstat()
+            assert found.st_uid == settings.run_user[1], one
+            assert found.st_mode & 0o077 == 0, one
+
+    check()
+    server.stop()
+    for one in places:
+        if one.exists():
+            os.chown(one, 65534, 65534)
+    server.start()
+    assert_hits(server, pages)
+    check()
+
+
+def test_links_are_not_followed(server, origin, path):
+    need_root()
+    fill(server, origin, path, 1)
+    server.stop()
+    precious = server.dir / "precious"
+    precious.write_bytes(b"")
+    linked = server.dir / "linked"
+    linked.write_bytes(b"precious")
+    for suffix in ("-wal", "-shm"):
+        db_of(server, suffix).unlink(missing_ok=True)
+    os.link(linked, db_of(server, "-wal"))
+    db_of(server, "-shm").symlink_to(precious)
+    server.start()
+    db_of(server).unlink()
+    db_of(server).symlink_to(precious)
+    page = path("other")
+    origin.page(page, b"x")
+    time.sleep(1.1)             # until it looks
+    for _ in range(3):
+        assert server.get(page).body == b"x"
+    for one in (precious, linked):
+        assert one.stat().st_uid == 0
+    assert (precious.read_bytes(), linked.read_bytes()) == (b"", b"precious")
+    db_of(server).unlink()
+    assert_recovers(server, origin, path, "after")
+
+
+@pytest.fixture
+def small_disk():
+    place = tempfile.mkdtemp(prefix="cachemw-disk-")
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m,mode=777",
+                           "tmpfs", place], capture_output=True)
+    if done.returncode:
+        os.rmdir(place)
+        pytest.skip("no file system can be mounted here")
+    yield Path(place)
+    subprocess.run(["umount", "-l", place], check=True)
+    os.rmdir(place)
+
+
+def test_full_disk(make, origin, path, small_disk):
+    server = make(db=str(small_disk / "cache.db"))
+    for i in range(100):
+        page, body = path(f"p{i}"), noise(60000, i)
+        origin.page(page, body)
+        res = server.get(page)
+        assert (res.status, res.body) == (200, body)
+        res = server.get(page)
+        assert (res.status, res.body) == (200, body)
+    assert "the disk is full" in server.log()
+    assert server.log().count("the disk is full") < 10
+    subprocess.run(["mount", "-o", "remount,size=100m", str(small_disk)],
+                   check=True)
+    assert_recovers(server, origin, path, "after")
+
+
+def test_read_only_disk(make, origin, path, small_disk):
+    server = make(db=str(small_disk / "cache.db"))
+    pages = fill(server, origin, path, 5)
+    server.stop()
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    server.start()
+    for page, body in pages.items():
+        res = server.get(page)
+        assert (res.status, res.body) == (200, body)
+    subprocess.run(["mount", "-o", "remount,rw", str(small_disk)], check=True)
+    assert_recovers(server, origin, path, "after")
