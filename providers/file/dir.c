@@ -266,7 +266,7 @@ static apr_status_t dir_note(mw_file_t *file)
     mw_mark_t mark;
 
     __atomic_add_fetch(&file->shared->mark.number, 1, __ATOMIC_ACQ_REL);
-    mark = file->shared->mark;
+    mw_mark_copy(&mark, &file->shared->mark);
     return mw_mark_write(file->root, &mark);
 }
 
@@ -305,7 +305,13 @@ apr_status_t mw_dir_clear(mw_file_t *file)
 {
     mw_mark_t *mark = &file->shared->mark;
     apr_uint64_t ended = __atomic_fetch_add(&mark->epoch, 1, __ATOMIC_ACQ_REL);
+    apr_uint64_t cleared = MW_FILE_LOAD(&mark->cleared);
 
-    MW_FILE_STORE(&mark->cleared, ended);
+    /* Somebody may clear at the same time, and later. */
+    while (cleared < ended
+           && !__atomic_compare_exchange_n(&mark->cleared, &cleared, ended, 0,
+                                           __ATOMIC_ACQ_REL,
+                                           __ATOMIC_ACQUIRE)) {
+    }
     return dir_note(file);
 }

@@ -26,6 +26,8 @@
 #define AT_UNUSED 164
 #define AT_CRC 172 /* of all before it */
 
+#define MARK_LOAD(p) __atomic_load_n((p), __ATOMIC_ACQUIRE)
+
 /* Each copy has a block of the disk for itself. */
 #define MARK_STRIDE 4096
 
@@ -124,15 +126,32 @@ void mw_mark_continue(mw_mark_t *mark, const unsigned char boot[16])
     mark->epoch = BOOT_FIRST(next) + 1;
 }
 
+void mw_mark_copy(mw_mark_t *to, const mw_mark_t *from)
+{
+    int i;
+
+    to->number = MARK_LOAD(&from->number);
+    memcpy(to->owner, from->owner, sizeof(to->owner));
+    memcpy(to->secret, from->secret, sizeof(to->secret));
+    memcpy(to->boot, from->boot, sizeof(to->boot));
+    to->epoch = MARK_LOAD(&from->epoch);
+    to->cleared = MARK_LOAD(&from->cleared);
+    for (i = 0; i < MW_MARK_BOOTS; i++) {
+        to->safe[i] = MARK_LOAD(&from->safe[i]);
+    }
+    to->levels = from->levels;
+}
+
 int mw_mark_trusts(const mw_mark_t *mark, apr_uint64_t epoch)
 {
     apr_uint64_t boot = BOOT_OF(epoch);
-    apr_uint64_t now = BOOT_OF(mark->epoch);
+    apr_uint64_t now = BOOT_OF(MARK_LOAD(&mark->epoch));
 
-    if (epoch <= mark->cleared || boot > now || now - boot >= MW_MARK_BOOTS) {
+    if (epoch <= MARK_LOAD(&mark->cleared) || boot > now
+        || now - boot >= MW_MARK_BOOTS) {
         return 0;
     }
-    return boot == now || epoch <= mark->safe[boot % MW_MARK_BOOTS];
+    return boot == now || epoch <= MARK_LOAD(&mark->safe[boot % MW_MARK_BOOTS]);
 }
 
 /* No link, nor anything that an open would wait for. */

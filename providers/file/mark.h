@@ -57,7 +57,10 @@ void mw_mark_begin(mw_mark_t *mark, const unsigned char boot[16]);
  */
 void mw_mark_continue(mw_mark_t *mark, const unsigned char boot[16]);
 
-/** Whether an entry of an epoch is to be believed. */
+/** Copy a mark whose number and epochs others may be changing. */
+void mw_mark_copy(mw_mark_t *to, const mw_mark_t *from);
+
+/** Whether an entry of an epoch is to be believed, while others change it. */
 int mw_mark_trusts(const mw_mark_t *mark, apr_uint64_t epoch);
 
 /**
