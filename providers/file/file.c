@@ -38,7 +38,7 @@ static const cachemw_option_t file_options[] = {
                            .type = CACHEMW_SIZE,
                            .fallback = "1G",
                            .minimum = "1M",
-                           .maximum = "1048576G",
+                           .maximum = "131072G",
                            .help = "Most space that the files take." },
     [OPTION_MAX_ENTRIES] = { .name = "max_entries",
                              .type = CACHEMW_INTEGER,
