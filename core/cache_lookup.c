@@ -2,6 +2,8 @@
 
 #include "http_protocol.h"
 
+#include "http_core.h"
+
 #include "cache_request.h"
 
 /* This and others are apart, so that the way that is nearly always taken saves
@@ -33,11 +35,36 @@ static apr_bucket_brigade *lookup_brigade(mw_handle_t *handle, request_rec *r)
     return body;
 }
 
-/* Of a store elsewhere: memory compares whole keys in the server's own memory.
- */
-static apr_status_t __attribute__((noinline))
-lookup_check_id(mw_handle_t *handle, request_rec *r, const cachemw_key_t *key)
+/* EnableMMAP, for buckets that would map a file when they are read. */
+static void lookup_keep_unmapped(apr_bucket_brigade *body)
 {
+    apr_bucket *e;
+
+    for (e = APR_BRIGADE_FIRST(body); e != APR_BRIGADE_SENTINEL(body);
+         e = APR_BUCKET_NEXT(e)) {
+        if (APR_BUCKET_IS_FILE(e)) {
+            apr_bucket_file_enable_mmap(e, 0);
+        }
+    }
+}
+
+/* From a store that is not the server's own memory: which compares whole keys
+ * and has no files. */
+static apr_status_t __attribute__((noinline))
+lookup_get_elsewhere(mw_handle_t *handle, request_rec *r, cachemw_call_t *call,
+                     const cachemw_key_t *key)
+{
+    const core_dir_config *dir = ap_get_core_module_config(r->per_dir_config);
+    apr_status_t rv;
+
+    call->sendfile = AP_SENDFILE_ENABLED(dir->enable_sendfile) != 0;
+    rv = mw_store_get(handle->store, call, key, &handle->entry);
+    if (rv != APR_SUCCESS) {
+        return rv;
+    }
+    if (handle->entry.body && dir->enable_mmap == ENABLE_MMAP_OFF) {
+        lookup_keep_unmapped(handle->entry.body);
+    }
     return mw_entry_id_fits(&handle->entry.id, key)
                ? APR_SUCCESS
                : lookup_damaged(handle, r, key);
@@ -48,14 +75,13 @@ static apr_status_t lookup_get(mw_handle_t *handle, request_rec *r,
                                const cachemw_key_t *key, int body)
 {
     cachemw_call_t call;
-    apr_status_t rv;
 
     mw_request_call(r, handle->looked_up, &call);
     handle->entry.body = body ? lookup_brigade(handle, r) : NULL;
-    rv = mw_store_get(handle->store, &call, key, &handle->entry);
-    return rv == APR_SUCCESS && mw_store_wants_checksum(handle->store)
-               ? lookup_check_id(handle, r, key)
-               : rv;
+    if (mw_store_wants_checksum(handle->store)) {
+        return lookup_get_elsewhere(handle, r, &call, key);
+    }
+    return mw_store_get(handle->store, &call, key, &handle->entry);
 }
 
 /* What was got under the plain key is a Vary record: keep it. */

@@ -155,6 +155,25 @@ apr_status_t mw_read_by_slot(mw_store_t *store, const cachemw_call_t *call,
     return rv;
 }
 
+/* Buckets of files end with the pool of the call: they become memory. */
+static apr_status_t body_load(apr_bucket_brigade *body)
+{
+    apr_bucket *e;
+    const char *data;
+    apr_size_t length;
+    apr_status_t rv = APR_SUCCESS;
+
+    for (e = APR_BRIGADE_FIRST(body);
+         rv == APR_SUCCESS && e != APR_BRIGADE_SENTINEL(body);
+         e = APR_BUCKET_NEXT(e)) {
+        if (APR_BUCKET_IS_FILE(e)) {
+            apr_bucket_file_enable_mmap(e, 0);
+            rv = apr_bucket_read(e, &data, &length, APR_BLOCK_READ);
+        }
+    }
+    return rv;
+}
+
 apr_status_t mw_read_by_get(mw_store_t *store, const cachemw_call_t *call,
                             const cachemw_key_t *key, const cachemw_id_t *id,
                             apr_off_t offset, apr_size_t limit,
@@ -185,6 +204,9 @@ apr_status_t mw_read_by_get(mw_store_t *store, const cachemw_call_t *call,
         /* APR_INCOMPLETE: it ends before the limit */
         apr_brigade_partition(whole, (apr_off_t)limit, &e);
         body_cut(whole, APR_BUCKET_PREV(e));
+        rv = body_load(whole);
+    }
+    if (rv == APR_SUCCESS) {
         APR_BRIGADE_CONCAT(body, whole);
     }
     apr_brigade_destroy(whole);

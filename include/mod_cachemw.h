@@ -227,6 +227,12 @@ typedef struct cachemw_call_t {
      * number means nothing outside this server.
      */
     apr_uint64_t purge_epoch;
+    /**
+     * Of a get: non-zero when files behind buckets should be opened with
+     * APR_FOPEN_SENDFILE_ENABLED. Whether they may be mapped into memory
+     * mod_cachemw tells the buckets itself.
+     */
+    int sendfile;
 } cachemw_call_t;
 
 /** @name Options @{ */

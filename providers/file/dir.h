@@ -11,7 +11,7 @@
 #include "view.h"
 
 /** Before any time. */
-#define MW_DIR_NEVER APR_INT64_C(-0x7fffffffffffffff)
+#define MW_DIR_NEVER APR_INT64_C(-0x3fffffffffffffff)
 
 /**
  * Parent, in post_config(), perhaps as root: make what is missing and give it

@@ -50,6 +50,15 @@ void mw_format_begin(mw_format_super_t *super, const cachemw_key_t *key,
     head->crc = mw_crc32c(0, entry->head, entry->head_len);
 }
 
+void mw_format_align(mw_format_super_t *super, apr_uint32_t block)
+{
+    mw_format_head_t *head = &super->heads[0];
+
+    super->body_offset += block - 1;
+    super->body_offset -= super->body_offset % block;
+    head->room = (apr_uint32_t)(super->body_offset - head->offset);
+}
+
 void mw_format_descriptor_encode(const mw_format_head_t *head,
                                  unsigned char bytes[MW_FORMAT_DESCRIPTOR])
 {

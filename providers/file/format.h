@@ -69,6 +69,12 @@ typedef struct mw_format_super_t {
 void mw_format_begin(mw_format_super_t *super, const cachemw_key_t *key,
                      const cachemw_entry_t *entry);
 
+/**
+ * Have the body begin at a multiple of `block`, so that it can be mapped into
+ * memory. What is before it is room for the head.
+ */
+void mw_format_align(mw_format_super_t *super, apr_uint32_t block);
+
 /** Write the superblock for a key of super->key_len bytes. */
 void mw_format_encode(const mw_format_super_t *super, const char *key,
                       unsigned char bytes[MW_FORMAT_SUPER]);

@@ -124,13 +124,16 @@ static apr_status_t file_open(const wanted_t *wanted, apr_file_t **out,
 {
     const mw_file_t *file = wanted->file;
     apr_pool_t *pool = wanted->call->pool;
+    apr_int32_t flags = APR_FOPEN_READ | APR_FOPEN_BINARY | APR_FOPEN_NONBLOCK;
     struct stat info, link;
     apr_status_t rv;
 
+    if (wanted->call->sendfile) {
+        flags |= APR_FOPEN_SENDFILE_ENABLED;
+    }
     rv = apr_file_open(
         out, apr_pstrcat(pool, file->root_path, "/", wanted->path.text, NULL),
-        APR_FOPEN_READ | APR_FOPEN_BINARY | APR_FOPEN_NONBLOCK,
-        APR_FPROT_OS_DEFAULT, pool);
+        flags, APR_FPROT_OS_DEFAULT, pool);
     if (rv != APR_SUCCESS) {
         return rv;
     }
@@ -151,9 +154,12 @@ static apr_status_t file_open(const wanted_t *wanted, apr_file_t **out,
 static void body_append(apr_file_t *from, const mw_format_super_t *super,
                         apr_bucket_brigade *body, apr_pool_t *pool)
 {
+    apr_bucket *e;
+
     if (super->body_len) {
-        apr_brigade_insert_file(body, from, (apr_off_t)super->body_offset,
-                                (apr_off_t)super->body_len, pool);
+        e = apr_brigade_insert_file(body, from, (apr_off_t)super->body_offset,
+                                    (apr_off_t)super->body_len, pool);
+        apr_bucket_file_set_buf_size(e, CACHEMW_PIECE_MAX);
     }
 }
 

@@ -115,6 +115,19 @@ static apr_status_t temp_make(mw_file_t *file, set_t *set)
     return set->fd < 0 ? errno : APR_SUCCESS;
 }
 
+/** The body turns out to be a long one: it moves to where it can be mapped. */
+static void set_align(set_t *set)
+{
+    apr_size_t from = (apr_size_t)set->super.body_offset;
+    apr_size_t gap;
+
+    mw_format_align(&set->super, MW_INDEX_BLOCK);
+    gap = (apr_size_t)set->super.body_offset - from;
+    memmove(set->buffer + from + gap, set->buffer + from, set->used - from);
+    memset(set->buffer + from, 0, gap);
+    set->used += gap;
+}
+
 /** Write what has been gathered. */
 static apr_status_t set_flush(mw_file_t *file, set_t *set)
 {
@@ -180,7 +193,8 @@ static void set_front(set_t *set, const cachemw_key_t *key,
     if (set->announced >= 0 && set->announced < WRITE_BUFFER) {
         set->size = front + (apr_size_t)set->announced;
     }
-    set->buffer = apr_palloc(pool, set->size);
+    /* The rest is for set_align(). */
+    set->buffer = apr_palloc(pool, set->size + MW_INDEX_BLOCK);
     memset(set->buffer, 0, MW_FORMAT_SUPER);
     set->used = MW_FORMAT_SUPER;
     set_gather(set, key->data, key->len);
@@ -193,7 +207,8 @@ apr_status_t mw_file_set_begin(void *store, const cachemw_call_t *call,
                                const cachemw_entry_t *entry, void **out)
 {
     mw_file_t *file = store;
-    apr_uint64_t length = MW_FORMAT_SUPER + key->len + entry->head_len;
+    apr_uint64_t length =
+        MW_FORMAT_SUPER + key->len + entry->head_len + MW_INDEX_BLOCK;
     apr_status_t rv = mw_dir_need(file, call->now);
     set_t *set;
 
@@ -239,7 +254,10 @@ apr_status_t mw_file_set_write(void *store, const cachemw_call_t *call,
     if (length > (apr_uint64_t)limit - set->super.body_len) {
         return APR_ENOSPC;
     }
-    rv = set_reserve(file, set, set->offset + set->used + length, call->now);
+    rv = set_reserve(file, set,
+                     set->offset + set->used + length
+                         + (set->offset ? 0 : MW_INDEX_BLOCK),
+                     call->now);
     if (rv != APR_SUCCESS) {
         return rv;
     }
@@ -255,6 +273,9 @@ apr_status_t mw_file_set_write(void *store, const cachemw_call_t *call,
         bytes += n;
         length -= n;
         if (length) {
+            if (set->offset == 0) {
+                set_align(set);
+            }
             rv = set_flush(file, set);
         }
     }

@@ -86,7 +86,7 @@ def configuration(layout, stores):
             conf += VHOST % {
                 "label": label, "address": address,
                 "name": f"ServerName {name}" if name else "",
-                "own": own.format(store=settings.store)}
+                "own": own.format(store=settings.store_named(label))}
     return conf
 
 

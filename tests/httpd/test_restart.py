@@ -260,7 +260,7 @@ def test_restart_with_other_directives_keeps_the_stores(httpd, origin, path,
     origin.page(page, b"x")
     server.get(page)
     server._names["PROVIDER"] = \
-        f"CachemwStore another {settings.store}\n" + stores.replace(
+        f"CachemwStore another {settings.store_named('another')}\n" + stores.replace(
             "CachemwProvider pages", "CachemwProvider pages\n"
             "CacheDefaultExpire 100")
     server.write_conf()

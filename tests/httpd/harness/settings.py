@@ -68,6 +68,10 @@ class Settings:
     def store(self):
         return os.environ.get("CACHEMW_TEST_STORE", "memory size=64M")
 
+    def store_named(self, name):
+        """one more of the same: two stores cannot have one path"""
+        return re.sub(r"(_dir|_path)=(\S+)", rf"\1=\2-{name}", self.store)
+
     @cached_property
     def large_store(self):
         """room for bodies of 16 MB and more"""
