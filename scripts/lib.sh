@@ -101,6 +101,20 @@ run_httpd_tests()
         /usr/bin/python3 -m pytest "$source/tests/httpd" "$@"
 }
 
+# run_store_tests BUILD MPM STORE [pytest argument ...]: those of the tests on
+# httpd that hold for every provider, with another one than memory
+run_store_tests()
+{
+    local build=$1 mpm=$2
+    local CACHEMW_TEST_STORE=$3
+    export CACHEMW_TEST_STORE
+    shift 3
+    run_httpd_tests "$build" "$mpm" -m "store and not long" "$@"
+}
+
+# in files; not where a test has its own store of them
+file_store='file cache_dir=@DIR@/files max_bytes=512M'
+
 # fuzz_entry DIR SECONDS: builds the fuzz target in DIR and runs it over a copy
 # of the seed corpus; what made it fail stays in DIR
 fuzz_entry()
