@@ -192,6 +192,12 @@ static int lookup_is_fresh(const mw_handle_t *handle, request_rec *r)
            && mw_fresh_is(handle, r);
 }
 
+/* Its response may be stored: by these fields, before modules change them. */
+static void lookup_note_asked(mw_handle_t *handle, request_rec *r)
+{
+    handle->asked = apr_table_copy(r->pool, r->headers_in);
+}
+
 apr_status_t mw_lookup_response(mw_handle_t *handle, request_rec *r)
 {
     apr_status_t rv;
@@ -201,7 +207,7 @@ apr_status_t mw_lookup_response(mw_handle_t *handle, request_rec *r)
     handle->live = r->headers_in;
     rv = lookup_response(handle, r);
     if (rv != APR_SUCCESS || !lookup_is_fresh(handle, r)) {
-        handle->asked = apr_table_copy(r->pool, r->headers_in);
+        lookup_note_asked(handle, r);
     }
     return rv;
 }
@@ -261,6 +267,9 @@ mw_lookup_body(mw_handle_t *handle, request_rec *r)
     rv = lookup_get(handle, r, &handle->key, 1);
     if (rv == APR_SUCCESS && memcmp(&id, &handle->entry.id, sizeof(id)) != 0) {
         rv = APR_NOTFOUND;
+    }
+    if (rv != APR_SUCCESS) {
+        lookup_note_asked(handle, r);
     }
     return rv;
 }

@@ -64,6 +64,25 @@ def test_user_who_takes_a_users_name_does_not_get_his_page(users, origin,
         assert res.text == b"for nobody"
 
 
+def test_user_for_whom_a_fresh_page_was_lost_keeps_his_own(
+        module_httpd, origin, path):
+    """Between the look at its head and the one at its body."""
+    users = module_httpd(SITE + KNOWN_USERS, {
+        "QUICK": "on", "PROVIDER": STORES, "KIND": "faulty", "OPTIONS": ""},
+        extra=MODULES)
+    page = path()
+    origin.on(page, for_user)
+    write(users)
+    assert ask_as(users, page, "nobody").text == b"for nobody"
+    # the record, the variant's head, its body
+    write(users, "get notfound after=2 count=1")
+    mine = ask_as(users, page, "alice", ("If-Modified-Since", "never"))
+    write(users)
+    assert (mine.text, mine.cache) == (b"for alice", "MISS")
+    res = ask_as(users, page, "nobody", ("X-User", "alice"))
+    assert res.text == b"for nobody"
+
+
 def test_reload_by_one_user_changes_nobody_elses_page(users, origin, path):
     page = path()
     origin.on(page, for_user)
