@@ -11,11 +11,6 @@
 
 #include "apr.h"
 
-static APR_INLINE apr_uint32_t mw_wire_get16(const unsigned char *p)
-{
-    return p[0] | (apr_uint32_t)p[1] << 8;
-}
-
 static APR_INLINE apr_uint32_t mw_wire_get32(const unsigned char *p)
 {
     return p[0] | (apr_uint32_t)p[1] << 8 | (apr_uint32_t)p[2] << 16
