@@ -29,9 +29,9 @@
  *
  * After mw_index_child_init() everything may be called by any thread. Nobody
  * waits longer than a second for a lock. No function of mw_index_files_t, and no
- * mw_index_work_fn, may call back into the index; save for list, next and
- * close they run under a shard's lock, so they wait for nothing but the disk,
- * do not log at length, and make a few system calls at most.
+ * mw_index_work_fn, may call back into the index. probe, unlink and work run
+ * under a shard's lock, so they wait for nothing but the disk, do not log at
+ * length, and make a few system calls at most.
  */
 #ifndef MW_FILE_INDEX_H
 #define MW_FILE_INDEX_H
@@ -179,7 +179,8 @@ typedef struct mw_index_room_t {
 
 /**
  * Before bytes are written: have room for a file of `bytes` in all, and for an
- * entry. Evicts as needed, a bounded number of entries; a file of which much is
+ * entry. Evicts as needed, a bounded number of entries, and looks for some on
+ * the disk when the index is new and knows of none; a file of which much is
  * to be evicted had better ask for its whole length at once.
  * @return APR_ENOSPC: there is none now, or it is more than max_bytes; room is
  *         as it was

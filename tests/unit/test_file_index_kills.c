@@ -144,6 +144,69 @@ static void test_what_the_dead_had_reserved_comes_back(void **state)
     depot_end(w);
 }
 
+/** Stops with a lock in its hands until it is killed. */
+static apr_status_t work_stops(void *baton, const mw_digest_t *digest,
+                               mw_index_facts_t *facts)
+{
+    (void)baton;
+    (void)digest;
+    (void)facts;
+    raise(SIGSTOP);
+    return APR_SUCCESS;
+}
+
+static pid_t stopped_child(depot_t *w, apr_uint32_t number)
+{
+    mw_digest_t digest = digest_of(w, number);
+    pid_t pid = fork();
+    int status;
+
+    assert_true(pid >= 0);
+    if (!pid) {
+        depot_child(w);
+        mw_index_change(w->index, &digest, NULL, work_stops, w, w->now);
+        _exit(0);
+    }
+    assert_int_equal(waitpid(pid, &status, WUNTRACED), pid);
+    assert_true(WIFSTOPPED(status));
+    return pid;
+}
+
+static void test_who_is_stopped_with_a_lock_holds_up_its_shard_only(
+    void **state)
+{
+    mw_index_config_t config = { .memory = 4 << 20,
+                                 .max_bytes = 64 << 20,
+                                 .dir_levels = 1 };
+    depot_t *w = depot_make(config, 40000);
+    apr_uint32_t failed = 0;
+    apr_time_t took;
+    apr_uint32_t i;
+    pid_t pid;
+
+    (void)state;
+    depot_sweep(w);
+    assert_int_equal(depot_put(w, 7, 1, w->now + HOUR), APR_SUCCESS);
+    pid = stopped_child(w, 7);
+    took = apr_time_now();
+    assert_int_equal(depot_put(w, 7, 1, w->now + HOUR), APR_TIMEUP);
+    assert_int_equal(depot_get(w, 7), 1);
+    /* Evictions go by, too. */
+    for (i = 8; i < 40000; i++) {
+        failed += depot_put(w, i, 1, w->now + HOUR) != APR_SUCCESS;
+    }
+    took = apr_time_now() - took;
+    assert_true(failed < 40000 / w->index->geometry.shards * 2);
+    assert_true(took < 20 * SECOND);
+    assert_true(disk_used(w) <= w->index->max_blocks);
+    assert_int_equal(kill(pid, SIGKILL), 0);
+    assert_int_equal(waitpid(pid, NULL, 0), pid);
+    depot_sweep(w);
+    depot_assert_exact(w);
+    assert_int_equal(depot_put(w, 7, 2, w->now + HOUR), APR_SUCCESS);
+    depot_end(w);
+}
+
 #define CHILDREN 4
 
 static pid_t hammer_start(depot_t *w, apr_uint32_t seed)
@@ -302,6 +365,8 @@ int main(void)
         cmocka_unit_test(test_death_at_every_step_leaves_an_exact_index),
         cmocka_unit_test(test_a_scan_is_taken_over_from_the_dead),
         cmocka_unit_test(test_what_the_dead_had_reserved_comes_back),
+        cmocka_unit_test(
+            test_who_is_stopped_with_a_lock_holds_up_its_shard_only),
         cmocka_unit_test(test_kills_at_any_instant_leave_an_exact_index),
         cmocka_unit_test(test_threads_leave_an_exact_index),
         cmocka_unit_test(test_processes_that_end_leave_an_exact_index),
