@@ -123,6 +123,8 @@ int mw_fresh_extend(mw_handle_t *handle, request_rec *r)
     if (head->max_age != -1) {
         head->max_age = age + 1;
     }
-    head->expire = head->date + apr_time_from_sec(age + 1);
+    head->expire = age < apr_time_sec(MW_TIME_MAX - head->date)
+                       ? head->date + apr_time_from_sec(age + 1)
+                       : MW_TIME_MAX;
     return 1;
 }

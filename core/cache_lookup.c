@@ -185,7 +185,9 @@ static apr_status_t lookup_response(mw_handle_t *handle, request_rec *r)
     return rv == APR_SUCCESS ? lookup_variant(handle, r, body) : rv;
 }
 
-/* What is fresh without a doubt is not going to be stored again. */
+/* What is fresh without a doubt is not going to be stored again; where
+ * mod_cache takes it for no answer all the same (If-Match), it has copied the
+ * request's fields itself. */
 static int lookup_is_fresh(const mw_handle_t *handle, request_rec *r)
 {
     return !(handle->fields & MW_REQUEST_CACHE_CONTROL)

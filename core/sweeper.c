@@ -247,7 +247,8 @@ static void sweeper_bury(mw_sweeper_t *sweeper)
         && state != AP_MPMQ_STOPPING) {
         ap_log_error(APLOG_MARK, APLOG_WARNING, 0, ap_server_conf,
                      "Process %" APR_PID_T_FMT ", which swept the stores of "
-                     "mod_cachemw, has ended: another one follows after %d s",
+                     "mod_cachemw, has ended: another one follows, after %d s "
+                     "at the earliest",
                      pid, sweeper_pause(sweeper));
         mw_sweeper_tend(sweeper);
     }
