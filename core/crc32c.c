@@ -76,6 +76,19 @@ __attribute__((target("sse4.2"))) static apr_uint32_t crc_sse42(
 {
     apr_uint64_t state = ~crc;
 
+    for (; length >= 64; p += 64, length -= 64) {
+        apr_uint64_t words[8];
+
+        memcpy(words, p, sizeof(words));
+        state = _mm_crc32_u64(state, words[0]);
+        state = _mm_crc32_u64(state, words[1]);
+        state = _mm_crc32_u64(state, words[2]);
+        state = _mm_crc32_u64(state, words[3]);
+        state = _mm_crc32_u64(state, words[4]);
+        state = _mm_crc32_u64(state, words[5]);
+        state = _mm_crc32_u64(state, words[6]);
+        state = _mm_crc32_u64(state, words[7]);
+    }
     for (; length >= 8; p += 8, length -= 8) {
         apr_uint64_t word;
 

@@ -39,11 +39,12 @@ CROWDED = """
     MaxSpareThreads 100
     MaxRequestWorkers 100
 </IfModule>
-CachemwStore pages memory size=8M shards=1 max_object_size=2M keep=0 \\
-    cleanup_interval=1s
+CachemwStore pages @PAGES@
 CachemwProvider pages
 CacheEnable cachemw /
 """
+MEMORY = """memory size=8M shards=1 max_object_size=2M keep=0 \\
+    cleanup_interval=1s"""
 
 
 class Killer:
@@ -144,7 +145,8 @@ def kill_in_a_storm(httpd, origin, path, kills, held):
     began = time.monotonic()
     with Storm() as storm:
         server = httpd(storm.proxied(SITE),
-                       {"QUICK": "on", "PROVIDER": CROWDED})
+                       {"QUICK": "on", "PROVIDER": CROWDED,
+                        "PAGES": MEMORY})
         free = figures(server)["FreeBytes"]
         killer = Killer(server, "kills")
         storm.visitors(server.ports[0], 3, 6)
