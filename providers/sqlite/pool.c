@@ -19,6 +19,8 @@
 /* How long a child that begins waits for its first connection: it may have to
  * wait until another one has made the tables. */
 #define FIRST_WAIT 500000
+/* At least, for a page that was purged or invalidated. */
+#define REMOVE_WAIT 1000000
 /* How often a transaction is tried that finds the database full. */
 #define FULL_TRIES 6
 
@@ -341,13 +343,28 @@ void mw_sql_pool_begin(mw_sql_t *store, apr_pool_t *pchild)
     }
 }
 
-apr_interval_time_t mw_sql_patience(const mw_sql_t *store,
-                                    const cachemw_call_t *call)
+static apr_interval_time_t patience(const mw_sql_t *store,
+                                    const cachemw_call_t *call,
+                                    apr_interval_time_t most)
 {
     const cachemw_services_t *services = store->services;
     apr_interval_time_t left = services->remaining(services, call);
 
-    return left >= 0 && left < store->busy_timeout ? left : store->busy_timeout;
+    return left >= 0 && left < most ? left : most;
+}
+
+apr_interval_time_t mw_sql_patience(const mw_sql_t *store,
+                                    const cachemw_call_t *call)
+{
+    return patience(store, call, store->busy_timeout);
+}
+
+apr_interval_time_t mw_sql_patience_to_remove(const mw_sql_t *store,
+                                              const cachemw_call_t *call)
+{
+    apr_interval_time_t most = store->busy_timeout;
+
+    return patience(store, call, most < REMOVE_WAIT ? REMOVE_WAIT : most);
 }
 
 /* --- transactions --------------------------------------------------------- */

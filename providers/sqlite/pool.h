@@ -19,6 +19,10 @@ void mw_sql_pool_begin(mw_sql_t *store, apr_pool_t *pchild);
 apr_interval_time_t mw_sql_patience(const mw_sql_t *store,
                                     const cachemw_call_t *call);
 
+/** The same for what would leave a wrong page if it were not done: longer. */
+apr_interval_time_t mw_sql_patience_to_remove(const mw_sql_t *store,
+                                              const cachemw_call_t *call);
+
 /**
  * A connection for this thread alone, to the file that the path names. Waits
  * for one that is free, and for the lock of those that write.

@@ -423,8 +423,8 @@ apr_status_t mw_sql_remove(void *self, const cachemw_call_t *call,
 {
     mw_sql_t *store = self;
     remove_t it = { key, id, 0 };
-    apr_status_t rv = mw_sql_transact(store, call, mw_sql_patience(store, call),
-                                      remove_work, &it);
+    apr_status_t rv = mw_sql_transact(
+        store, call, mw_sql_patience_to_remove(store, call), remove_work, &it);
 
     return rv == APR_SUCCESS && it.is_another ? APR_NOTFOUND : rv;
 }
@@ -459,8 +459,9 @@ apr_status_t mw_sql_clear(void *self, const cachemw_call_t *call)
     apr_status_t rv;
 
     do {
-        rv = mw_sql_transact(store, call, mw_sql_patience(store, call),
-                             clear_work, &clear);
+        rv =
+            mw_sql_transact(store, call, mw_sql_patience_to_remove(store, call),
+                            clear_work, &clear);
     } while (rv == APR_SUCCESS && clear.dropped == CLEAR_STEP);
     return rv;
 }
