@@ -150,7 +150,7 @@ apr_status_t mw_file_set_head(void *store, const cachemw_call_t *call,
     work_t work = {
         .file = file, .call = call, .key = key, .id = id, .entry = entry
     };
-    mw_index_room_t room = { 0 };
+    mw_index_room_t room = { .adds = 1 };
     mw_digest_t digest;
     apr_status_t rv = mw_dir_need(file, call->now);
 

@@ -570,6 +570,22 @@ static apr_status_t change_apply(mw_index_t *index, apr_uint32_t shard,
     return rv;
 }
 
+/**
+ * The new file and the one that it replaces may change places: then it is the
+ * old one that is there under the temporary name, and has to count as that,
+ * too, should this process die.
+ */
+static void room_widen(mw_index_t *index, mw_index_room_t *room,
+                       const mw_index_facts_t *before)
+{
+    apr_uint64_t blocks = mw_index_blocks(before->size);
+
+    if (before->exists && blocks > room->blocks) {
+        word_add(&index->reserved[room->slot - 1], blocks - room->blocks);
+        room->blocks = blocks;
+    }
+}
+
 apr_status_t mw_index_change(mw_index_t *index, const mw_digest_t *digest,
                              mw_index_room_t *room, mw_index_work_fn *work,
                              void *baton, apr_time_t now)
@@ -587,6 +603,9 @@ apr_status_t mw_index_change(mw_index_t *index, const mw_digest_t *digest,
     }
     facts_known(index, shard, words, &facts);
     before = facts;
+    if (room && !room->adds) {
+        room_widen(index, room, &before);
+    }
     intent_set(index, shard, MW_INDEX_CHANGED, digest);
     rv = work(baton, digest, &facts);
     if (rv != APR_SUCCESS) {

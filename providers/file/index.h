@@ -175,6 +175,7 @@ apr_status_t mw_index_check(mw_index_t *index, const mw_digest_t *digest,
 typedef struct mw_index_room_t {
     apr_uint64_t blocks;
     apr_uint32_t slot; /**< of the process, + 1; 0: nothing reserved */
+    int adds; /**< by the caller: the file there grows, and is not replaced */
 } mw_index_room_t;
 
 /**
@@ -215,10 +216,10 @@ typedef apr_status_t mw_index_work_fn(void *baton, const mw_digest_t *digest,
 
 /**
  * Run `work` under the lock of the digest's shard and make the index agree.
- * @param room what was reserved for the whole file. APR_SUCCESS: it is zeroed,
- *        and the file itself counts from now on. Otherwise it is as it was: the
- *        caller unlinks the temporary file, then releases it. NULL: the file
- *        does not grow
+ * @param room what was reserved for the whole file, or for what it grows by.
+ *        APR_SUCCESS: it is zeroed, and the file itself counts from now on.
+ *        Otherwise the caller unlinks the temporary file, then releases it.
+ *        NULL: the file does not grow
  * @return what `work` returned; APR_TIMEUP: there was no lock, and `work` was
  *         not called; APR_ENOSPC: there was no entry, and the file is gone
  */

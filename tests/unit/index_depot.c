@@ -365,17 +365,21 @@ typedef struct put_t {
     apr_time_t expires;
 } put_t;
 
-/** The temporary file and the new one are never both there after a rename. */
+/** The two change places, then the one that was replaced is unlinked. */
 static apr_status_t put_rename(void *baton, const mw_digest_t *digest,
                                mw_index_facts_t *facts)
 {
     put_t *put = baton;
     apr_uint32_t number = number_of(digest);
+    apr_uint64_t old = disk_blocks(put->w, number);
 
     disk_step(put->w->disk);
     __atomic_store_n(&put->temp->blocks, 0, __ATOMIC_SEQ_CST);
     file_write(put->w->disk, number, put->blocks, put->expires);
     facts_fill(facts, file_read(put->w->disk, number));
+    __atomic_store_n(&put->temp->blocks, old, __ATOMIC_SEQ_CST);
+    disk_step(put->w->disk);
+    __atomic_store_n(&put->temp->blocks, 0, __ATOMIC_SEQ_CST);
     __atomic_store_n(&put->temp->is_used, 0, __ATOMIC_SEQ_CST);
     disk_step(put->w->disk);
     return APR_SUCCESS;
@@ -385,7 +389,7 @@ apr_status_t depot_put(depot_t *w, apr_uint32_t number, apr_uint64_t blocks,
                        apr_time_t expires)
 {
     mw_digest_t digest = digest_of(w, number);
-    mw_index_room_t room = { 0, 0 };
+    mw_index_room_t room = { 0 };
     put_t put = { w, NULL, blocks, expires };
     apr_status_t rv =
         mw_index_reserve(w->index, &room, (blocks + 1) / 2 * BLOCK, w->now);
