@@ -31,18 +31,14 @@ CachemwProvider pages
 CacheEnable cachemw /
 """
 
-OURS = 0x636d7731       # application_id of databases of ours
-
 pytestmark = [pytest.mark.sqlite]
 
 
 @pytest.fixture
 def make(httpd):
-    def start(options="", db="@DIR@/cache/db/cache.db", conf=SITE, before=None,
-              **names):
-        names = {"QUICK": "on", "PROVIDER": STORE, "OPTIONS": options,
-                 "DB": db, **names}
-        return httpd(conf, names, extra=MODULES)
+    def start(options="", db="@DIR@/cache/db/cache.db", conf=SITE):
+        return httpd(conf, {"QUICK": "on", "PROVIDER": STORE, "DB": db,
+                            "OPTIONS": options}, extra=MODULES)
     return start
 
 
@@ -107,7 +103,7 @@ def assert_sound(server):
 
 
 def crash(server):
-    """SIGKILL for the parent; what it leaves behind ends by itself or so."""
+    """SIGKILL for the parent, then for whom it leaves behind"""
     Httpd.live.remove(server)
     group = server.pid
     os.kill(group, signal.SIGKILL)
@@ -256,10 +252,11 @@ def test_two_servers_on_one_file(make, origin, path):
     for one in (first, second):
         assert "locked" not in one.log() and "-aside" not in one.log()
     page = path()
-    origin.page(page, b"shared", headers=[("Vary", "X-Nothing")])
+    origin.page(page, b"shared")
     host = f"cachemw.test:{first.ports[0]}"
     assert first.get(page, host=host).cache == "MISS"
-    assert second.get(page, host=host).body == b"shared"
+    res = second.get(page, host=host)
+    assert (res.cache, res.body) == ("HIT", b"shared")
     assert_sound(first)
 
 
