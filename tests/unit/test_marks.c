@@ -364,6 +364,7 @@ static void test_marks_release_wakes_threads_and_processes(void **state)
 
     for (round = 0; round < 100; round++) {
         all->ready = all->woken = 0;
+        all->until = mw_monotonic() + WAIT_LONG;
         assert_int_equal(
             mw_mark_take(*state, &key, 111, mw_monotonic(), LONG, NULL), 0);
         if (round % 2) {
@@ -431,9 +432,14 @@ static int waits_without_futex(mw_state_t *state)
 static void test_marks_are_slept_for_without_a_futex(void **state)
 {
     const cachemw_key_t key = key_make(1);
+    const char *preloaded = getenv("LD_PRELOAD");
     pid_t pid;
     int status;
 
+    /* valgrind has threads of its own, which need the futex. */
+    if (preloaded && strstr(preloaded, "vgpreload")) {
+        skip();
+    }
     assert_int_equal(
         mw_mark_take(*state, &key, 111, mw_monotonic(), LONG, NULL), 0);
     pid = fork();
