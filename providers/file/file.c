@@ -140,31 +140,12 @@ static apr_status_t file_post_config(void *store, apr_pool_t *pconf,
     return rv;
 }
 
-/**
- * Who has swept tells in the end how far all is on the disk: that makes a boot
- * in good order cost no entries. Twice, for mw_dir_sync() is one epoch behind.
- */
-static apr_status_t file_leave(void *data)
-{
-    mw_file_t *file = data;
-
-    if (file->sweeps && mw_dir_sync(file) == APR_SUCCESS) {
-        mw_dir_sync(file);
-    }
-    return APR_SUCCESS;
-}
-
 static apr_status_t file_child_init(void *store, apr_pool_t *pchild)
 {
     mw_file_t *file = store;
     apr_status_t rv = mw_index_child_init(file->index, pchild);
 
-    if (rv != APR_SUCCESS) {
-        return rv;
-    }
-    file->sweeps = 0;
-    apr_pool_cleanup_register(pchild, file, file_leave, apr_pool_cleanup_null);
-    return mw_dir_begin(file);
+    return rv == APR_SUCCESS ? mw_dir_begin(file) : rv;
 }
 
 static apr_status_t file_clear(void *store, const cachemw_call_t *call)
@@ -208,7 +189,6 @@ static apr_status_t file_sweep(void *store, const cachemw_call_t *call,
     }
     mw_dir_doubt(file);
     rv = mw_index_sweep(file->index, call, more);
-    file->sweeps = 1;
     if (rv == APR_SUCCESS && sync_is_due(file)) {
         rv = mw_dir_sync(file);
     }

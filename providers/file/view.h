@@ -56,7 +56,6 @@ typedef struct mw_file_t {
     apr_int64_t tried;    /**< atomic: when it was last tried to make it so */
     apr_status_t trouble; /**< atomic: why that failed */
     pthread_mutex_t entering;
-    int sweeps; /**< it is the one that waits for the disk, too */
     /** @} */
 } mw_file_t;
 
