@@ -62,6 +62,16 @@ static void place_scribble(const place_t *place, off_t at, apr_size_t n)
     close(fd);
 }
 
+/* Structures have bytes that belong to no member. */
+static void assert_mark_equal(const mw_mark_t *a, const mw_mark_t *b)
+{
+    unsigned char bytes[2][MW_MARK_SIZE];
+
+    mw_mark_encode(a, bytes[0]);
+    mw_mark_encode(b, bytes[1]);
+    assert_memory_equal(bytes[0], bytes[1], MW_MARK_SIZE);
+}
+
 static void test_mark_comes_back(void **state)
 {
     const place_t *place = *state;
@@ -79,7 +89,7 @@ static void test_mark_comes_back(void **state)
         mark.safe[3] = mark.number;
         assert_int_equal(mw_mark_write(place->dir, &mark), APR_SUCCESS);
         assert_int_equal(mw_mark_read(place->dir, &seen), APR_SUCCESS);
-        assert_memory_equal(&seen, &mark, sizeof(mark));
+        assert_mark_equal(&seen, &mark);
     }
 }
 
