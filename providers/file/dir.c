@@ -43,7 +43,8 @@ static apr_status_t dir_log(const mw_file_t *file, apr_status_t rv)
     return rv;
 }
 
-apr_status_t mw_dir_open(const mw_file_t *file, int *root)
+/** Open v1; the last components of its path are made if need be. */
+static apr_status_t dir_open(const mw_file_t *file, int *root)
 {
     int top, fd;
     apr_status_t rv = APR_SUCCESS;
@@ -132,7 +133,10 @@ static apr_status_t dir_mark(mw_file_t *file, int root)
     }
     shared->mark = mark;
     if (MW_FILE_LOAD(&shared->is_loaded)) {
-        /* It is another directory, or had another owner meanwhile. */
+        /* It is another directory, or had another owner meanwhile. Who has
+         * the one before could go on with it, and nobody would know. */
+        MW_FILE_STORE(&file->place,
+                      __atomic_add_fetch(&shared->place, 1, __ATOMIC_ACQ_REL));
         mw_index_clear(file->index);
         mw_index_rescan(file->index);
     }
@@ -185,9 +189,12 @@ static void dir_settle(mw_file_t *file, int root)
 static apr_status_t dir_enter(mw_file_t *file)
 {
     int had_trouble = file->trouble != APR_SUCCESS && file->trouble != EAGAIN;
-    int root;
-    apr_status_t rv = mw_dir_open(file, &root);
+    int root = -1;
+    apr_status_t rv;
 
+    MW_FILE_STORE(&file->is_ready, 0);
+    MW_FILE_STORE(&file->place, MW_FILE_LOAD(&file->shared->place));
+    rv = dir_open(file, &root);
     if (rv == APR_SUCCESS) {
         rv = dir_claim(file, root);
         if (rv != APR_SUCCESS) {
@@ -210,13 +217,14 @@ apr_status_t mw_dir_enter(mw_file_t *file, apr_time_t now)
     apr_int64_t tried = MW_FILE_LOAD(&file->tried);
     apr_status_t rv;
 
-    if (now >= tried && now - tried < APR_USEC_PER_SEC) {
+    if (!MW_FILE_LOAD(&file->is_ready) && now >= tried
+        && now - tried < APR_USEC_PER_SEC) {
         return MW_FILE_LOAD(&file->trouble);
     }
     if (pthread_mutex_trylock(&file->entering) != 0) {
         return MW_FILE_LOAD(&file->trouble);
     }
-    rv = MW_FILE_LOAD(&file->is_ready) ? APR_SUCCESS : dir_enter(file);
+    rv = mw_dir_is_had(file) ? APR_SUCCESS : dir_enter(file);
     MW_FILE_STORE(&file->trouble, rv == APR_SUCCESS ? EAGAIN : rv);
     MW_FILE_STORE(&file->tried, now);
     pthread_mutex_unlock(&file->entering);

@@ -14,7 +14,7 @@
 #define MW_DIR_NEVER APR_INT64_C(-0x3fffffffffffffff)
 
 /**
- * Parent, in post_config(), perhaps as root: make what is missing and give it
+ * Parent, in post_config(), perhaps as root: make cache_dir and v1 and give them
  * to `uid` and `gid` (uid 0: leave it). Only what it makes, or what an earlier
  * user of httpd's had, changes its owner; links are neither followed nor
  * changed, and no entry is: those of an earlier user cannot be read any more.
@@ -23,9 +23,6 @@
  */
 apr_status_t mw_dir_make(const mw_file_t *file, apr_uid_t uid, apr_gid_t gid,
                          int *is_made, apr_pool_t *pool);
-
-/** Open v1; the last components of its path are made if need be. */
-apr_status_t mw_dir_open(const mw_file_t *file, int *root);
 
 /** Each child, first. Trouble with the directory is logged, and no trouble. */
 apr_status_t mw_dir_begin(mw_file_t *file);
@@ -37,14 +34,20 @@ apr_status_t mw_dir_begin(mw_file_t *file);
  */
 apr_status_t mw_dir_enter(mw_file_t *file, apr_time_t now);
 
+/** Whether it is ours, and the one that the other processes have. */
+static inline int mw_dir_is_had(mw_file_t *file)
+{
+    return MW_FILE_LOAD(&file->is_ready)
+           && MW_FILE_LOAD(&file->place) == MW_FILE_LOAD(&file->shared->place);
+}
+
 static inline apr_status_t mw_dir_need(mw_file_t *file, apr_time_t now)
 {
-    return MW_FILE_LOAD(&file->is_ready) ? APR_SUCCESS
-                                         : mw_dir_enter(file, now);
+    return mw_dir_is_had(file) ? APR_SUCCESS : mw_dir_enter(file, now);
 }
 
 /**
- * Something was not found that should have been there: look whether the whole
+ * Now and then, and when something was not found: look whether the whole
  * directory has gone or been replaced. If so, the next mw_dir_need() makes it
  * anew.
  */

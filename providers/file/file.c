@@ -182,12 +182,13 @@ static apr_status_t file_sweep(void *store, const cachemw_call_t *call,
                                int *more)
 {
     mw_file_t *file = store;
-    apr_status_t rv = mw_dir_need(file, call->now);
+    apr_status_t rv;
 
+    mw_dir_doubt(file);
+    rv = mw_dir_need(file, call->now);
     if (rv != APR_SUCCESS) {
         return rv;
     }
-    mw_dir_doubt(file);
     rv = mw_index_sweep(file->index, call, more);
     if (rv == APR_SUCCESS && sync_is_due(file)) {
         rv = mw_dir_sync(file);

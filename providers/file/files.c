@@ -30,7 +30,9 @@ static apr_status_t files_probe(void *baton, const mw_digest_t *digest,
         return errno == ENOENT || errno == ENOTDIR ? APR_SUCCESS : errno;
     }
     if (!S_ISREG(info.st_mode)) {
-        return mw_path_unlink(file->root, &path);
+        /* If it stays it still is no file, and must not hold up the shard. */
+        mw_path_unlink(file->root, &path);
+        return APR_SUCCESS;
     }
     facts->exists = 1;
     facts->size = (apr_uint64_t)info.st_size;
@@ -68,7 +70,8 @@ static apr_status_t files_unlink_temps(void *baton, const char *prefix,
         int is_meant = !strncmp(item->d_name, prefix, strlen(prefix));
 
         if (item->d_name[0] != '.' && is_meant == !others
-            && unlinkat(fd, item->d_name, 0) != 0 && errno != ENOENT) {
+            && unlinkat(fd, item->d_name, 0) != 0 && errno != ENOENT
+            && errno != EISDIR) {
             rv = errno;
         }
     }

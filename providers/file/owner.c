@@ -134,12 +134,16 @@ apr_status_t mw_dir_make(const mw_file_t *file, apr_uid_t uid, apr_gid_t gid,
         return errno;
     }
     *is_made = mkdirat(top, MW_PATH_ROOT, 0700) == 0;
-    rv = mw_dir_open(file, &root);
-    if (rv == APR_SUCCESS && uid && geteuid() == 0) {
+    /* What is missing in it the children make, as who they are. */
+    root = openat(top, MW_PATH_ROOT, DIR_FLAGS);
+    if (root < 0) {
+        rv = errno;
+    }
+    else if (uid && geteuid() == 0) {
         rv = owners_change(top, root, is_top_made, &change);
     }
     close(top);
-    if (rv == APR_SUCCESS) {
+    if (root >= 0) {
         close(root);
     }
     return rv;

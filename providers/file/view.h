@@ -39,6 +39,7 @@ typedef struct mw_file_shared_t {
     mw_mark_t mark;
     apr_uint64_t stamped; /**< atomic: latest epoch that an entry has */
     apr_int64_t synced; /**< atomic, monotonic: when the disk was waited for */
+    apr_uint32_t place; /**< atomic: how often another directory became ours */
 } mw_file_shared_t;
 
 typedef struct mw_file_t {
@@ -53,6 +54,7 @@ typedef struct mw_file_t {
     /** @name Of this process @{ */
     int root;             /**< of v1; -1: never had. Stays the same number */
     int is_ready;         /**< atomic: root is locked and the mark is ours */
+    apr_uint32_t place;   /**< atomic: which of the places root is */
     apr_int64_t tried;    /**< atomic: when it was last tried to make it so */
     apr_status_t trouble; /**< atomic: why that failed */
     pthread_mutex_t entering;

@@ -331,6 +331,56 @@ def test_parts_of_the_directory_deleted(store, origin, path, what):
     assert_misses_then_hits(store, {more: noise(5000)})
 
 
+def test_start_with_its_temporary_directory_gone(httpd, origin, path, cache):
+    store = Store(httpd, cache)
+    pages = fill(store, origin, path)
+    store.server.stop()
+    shutil.rmtree(store.root / "tmp")
+    store.again()
+    page, body = path("new"), noise(5000)
+    origin.page(page, body)
+    wait_for_hits(store, {page: body})
+    assert_hits(store, pages)
+
+
+def test_directory_with_something_in_it_at_an_entrys_name(store, origin, path):
+    page, body = path("one"), noise(5000)
+    origin.page(page, body)
+    store.scanned()
+    assert_served(store, {page: body})
+    there, = store.files()
+    there.unlink()
+    there.mkdir()
+    (there / "notes").write_text("mine")
+    for _ in range(3):
+        assert_served(store, {page: body})
+    others = {path(f"o{n}"): noise(100, n) for n in range(200)}
+    for other, content in others.items():
+        origin.page(other, content)
+    assert_misses_then_hits(store, others)
+    assert (there / "notes").read_text() == "mine"
+
+
+def test_directory_moved_away(httpd, origin, path, cache):
+    store = Store(httpd, cache)
+    pages = {path(f"s{n}"): noise(1000, n) for n in range(10)}
+    for page, body in pages.items():
+        origin.page(page, body)
+    assert_misses_then_hits(store, pages)
+    old = cache / "old"
+    store.root.rename(old)
+    kept = sorted(old.glob("**/*"))
+    store.server.wait_log("has been removed or replaced")
+
+    def all_hit():
+        assert_served(store, pages)
+        return (len(store.files()) == len(pages)
+                and all(store.server.get(x).cache == "HIT" for x in pages))
+
+    wait_for(all_hit, "everything to be stored where the directory was")
+    assert sorted(old.glob("**/*")) == kept
+
+
 @needs_root
 def test_full_disk(httpd, origin, path, cache):
     cache.mkdir()
