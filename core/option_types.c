@@ -220,6 +220,7 @@ static const char *path_parse(const mw_option_source_t *source,
 {
     const int is_absolute = *text == '/';
     char *path;
+    apr_size_t length;
     apr_status_t rv;
     char reason[120];
 
@@ -240,6 +241,11 @@ static const char *path_parse(const mw_option_source_t *source,
     if (rv != APR_SUCCESS) {
         apr_strerror(rv, reason, sizeof(reason));
         return apr_psprintf(source->pool, "is not a path (%s)", reason);
+    }
+    /* With a slash behind it, it would be another one than without. */
+    length = strlen(path);
+    if (length > 1 && path[length - 1] == '/') {
+        path[length - 1] = '\0';
     }
     value->string = path;
     return NULL;

@@ -130,9 +130,10 @@ apr_status_t mw_index_create(mw_index_t **made,
     if (config->max_entries > index->max_entries) {
         *error = apr_psprintf(
             pool,
-            "an index of %" APR_UINT64_T_FMT "K has room for %" APR_UINT64_T_FMT
-            " entries; it takes %" APR_UINT64_T_FMT "M for so many",
-            config->memory >> 10, index->max_entries,
+            "max_entries=%" APR_UINT64_T_FMT ": index_size=%" APR_UINT64_T_FMT
+            "K has room for %" APR_UINT64_T_FMT
+            " entries; for so many it has to be %" APR_UINT64_T_FMT "M",
+            config->max_entries, config->memory >> 10, index->max_entries,
             (config->max_entries / 15 * 16 * SEGMENT_EACH >> 20) + 1);
         return APR_EINVAL;
     }

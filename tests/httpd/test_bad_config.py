@@ -107,8 +107,14 @@ TABLE = [
       "cachemw_sqlite_module modules/mod_cachemw_sqlite.so"]),
     ("http, which is planned", "CachemwProvider http <-",
      ["CachemwProvider http", "http is not part of this version"]),
-    ("file, which is planned", "CachemwStore pages file <-",
-     ["CachemwStore pages", "file is not part of this version"]),
+    ("more entries than the index of files has room for",
+     "CachemwStore pages file index_size=256K max_entries=1000000 <-\n"
+     "CachemwProvider pages\nCacheEnable cachemw /",
+     ["CachemwStore pages", "max_entries=1000000", "index_size=256K"]),
+    ("one directory, written with and without a slash",
+     "CachemwStore pages file cache_dir=/nowhere/a\n"
+     "CachemwStore other file cache_dir=/nowhere/a/ <-\n",
+     ["CachemwStore other", "cache_dir=/nowhere/a", "same path"]),
     ("multitier, which is planned", "CachemwStore both multitier near=a <-",
      ["CachemwStore both", "multitier is not part of this version"]),
     ("options at the use of a named store",

@@ -219,6 +219,10 @@ static void test_options_paths(void **state)
     assert_string_equal(
         word_accept("cache_dir=/x/y", DIRECTORY, *state)->string, "/x/y");
     assert_string_equal(
+        word_accept("cache_dir=/x//y//", DIRECTORY, *state)->string, "/x/y");
+    assert_string_equal(word_accept("cache_dir=/", DIRECTORY, *state)->string,
+                        "/");
+    assert_string_equal(
         word_accept("cache_dir=a/../b", DIRECTORY, *state)->string,
         "/var/cache/store/b");
     assert_string_equal(
