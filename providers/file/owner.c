@@ -21,15 +21,25 @@ typedef struct change_t {
     gid_t group;
 } change_t;
 
-/** Make what is missing above the last component, as one makes directories. */
-static apr_status_t parents_make(const char *path, apr_pool_t *pool)
+/**
+ * Make what is missing above the last component, as one makes directories. The
+ * one that the store is in is the user's: other stores may be put there, too.
+ */
+static apr_status_t parents_make(const char *path, const change_t *change,
+                                 apr_pool_t *pool)
 {
     char *copy = apr_pstrdup(pool, path);
     char *slash = copy;
+    int is_made;
 
     while ((slash = strchr(slash + 1, '/'))) {
         *slash = '\0';
-        if (mkdir(copy, 0755) != 0 && errno != EEXIST) {
+        is_made = mkdir(copy, 0755) == 0;
+        if (!is_made && errno != EEXIST) {
+            return errno;
+        }
+        if (is_made && !strchr(slash + 1, '/') && change->to && geteuid() == 0
+            && lchown(copy, change->to, change->group) != 0) {
             return errno;
         }
         *slash = '/';
@@ -122,7 +132,7 @@ apr_status_t mw_dir_make(const mw_file_t *file, apr_uid_t uid, apr_gid_t gid,
 {
     change_t change = { .to = uid, .group = gid };
     int is_top_made, root, top;
-    apr_status_t rv = parents_make(file->path, pool);
+    apr_status_t rv = parents_make(file->path, &change, pool);
 
     *is_made = 0;
     if (rv != APR_SUCCESS) {

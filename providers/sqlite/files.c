@@ -193,7 +193,9 @@ apr_status_t mw_sql_files_look(const mw_sql_t *store, mw_sql_file_t *file,
         return errno;
     }
     if (!S_ISREG(st.st_mode)) {
-        return S_ISLNK(st.st_mode) ? ELOOP : EINVAL;
+        return S_ISLNK(st.st_mode)   ? ELOOP
+               : S_ISDIR(st.st_mode) ? EISDIR
+                                     : EINVAL;
     }
     file->dev = st.st_dev;
     file->ino = st.st_ino;

@@ -260,6 +260,12 @@ static apr_status_t pool_connect(mw_sql_t *store, apr_int64_t until,
         pool->failure = pool_fail(pool, rv, is_writer);
     }
     pthread_mutex_unlock(&pool->mutex);
+    if (rv != APR_SUCCESS && !APR_STATUS_IS_TIMEUP(rv)) {
+        store->services->log(store->services, CACHEMW_LOG_WARNING, rv,
+                             "db_path=%s cannot be opened: nothing is found or "
+                             "stored until that is put right",
+                             store->path);
+    }
     return rv;
 }
 

@@ -483,6 +483,7 @@ def test_directory_that_cannot_be_written(server, origin, path):
     for page, body in pages.items():
         res = server.get(page)
         assert (res.status, res.cache, res.body) == (200, "MISS", body)
+    assert f"db_path={db_of(server)} cannot be opened" in server.log()
     assert "Permission denied" in server.log()
     assert server.log().count("Permission denied") < 10
     os.chown(db_of(server).parent, *settings.run_user[1:])
@@ -512,6 +513,25 @@ def test_files_belong_to_the_user_of_the_children(server, origin, path):
     check()
 
 
+BESIDE_FILES = """
+CachemwStore files file cache_dir=@DIR@/cache/db/files
+<VirtualHost 127.0.0.1:1>
+    ServerName files.example
+    CachemwProvider files
+    CacheEnable cachemw /
+</VirtualHost>
+"""
+
+
+def test_place_that_another_store_has_made(httpd, origin, path):
+    """as both are below the cache directory by default"""
+    server = httpd(SITE, {"QUICK": "on", "PROVIDER": BESIDE_FILES + STORE,
+                          "DB": "@DIR@/cache/db/cache.db", "OPTIONS": ""},
+                   extra=MODULES)
+    assert (db_of(server).parent / "files" / "v1").is_dir()
+    assert_hits(server, fill(server, origin, path))
+
+
 def test_links_are_not_followed(server, origin, path):
     need_root()
     fill(server, origin, path, 1)
@@ -525,8 +545,9 @@ def test_links_are_not_followed(server, origin, path):
     os.link(linked, db_of(server, "-wal"))
     db_of(server, "-shm").symlink_to(precious)
     server.start()
-    db_of(server).unlink()
-    db_of(server).symlink_to(precious)
+    link = db_of(server, ".link")
+    link.symlink_to(precious)
+    link.replace(db_of(server))     # at once, or a child makes a new database
     page = path("other")
     origin.page(page, b"x")
     time.sleep(1.1)             # until it looks
