@@ -25,8 +25,10 @@ static apr_status_t dir_log(const mw_file_t *file, apr_status_t rv)
     }
     if (rv == EBUSY) {
         file->services->log(file->services, CACHEMW_LOG_WARNING, APR_SUCCESS,
-                            "cache_dir=%s is used by another server: nothing "
-                            "is found or stored until that one has ended",
+                            "cache_dir=%s is used by another server, or by "
+                            "children of before a restart that have another "
+                            "index: nothing is found or stored until they have "
+                            "ended",
                             file->path);
     }
     else if (rv == ELOOP || rv == ENOTDIR) {

@@ -14,8 +14,8 @@
 #define MW_DIR_NEVER APR_INT64_C(-0x3fffffffffffffff)
 
 /**
- * Parent, in post_config(), perhaps as root: make cache_dir and v1 and give them
- * to `uid` and `gid` (uid 0: leave it). Only what it makes, or what an earlier
+ * Parent, in post_config(), perhaps as root: make cache_dir and v1, and give
+ * them to `uid` and `gid` (uid 0: leave them). Only what it makes, or what an earlier
  * user of httpd's had, changes its owner; links are neither followed nor
  * changed, and no entry is: those of an earlier user cannot be read any more.
  * @param is_made set to non-zero when the directory is new, so without files

@@ -28,8 +28,8 @@
  * ## Threads and waiting
  *
  * After mw_index_child_init() everything may be called by any thread. Nobody
- * waits longer than a second for a lock. No function of mw_index_files_t, and no
- * mw_index_work_fn, may call back into the index. probe, unlink and work run
+ * waits longer than a second for a lock. No function of mw_index_files_t, and
+ * no mw_index_work_fn, may call back into the index. probe, unlink and work run
  * under a shard's lock, so they wait for nothing but the disk, do not log at
  * length, and make a few system calls at most.
  */

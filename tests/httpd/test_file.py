@@ -213,6 +213,24 @@ def test_content_outlives_restarts(store, origin, path):
     assert figures(store.server)["Entries"] == str(len(pages))
 
 
+def test_another_index_waits_for_children_of_before(httpd, origin, path, cache):
+    store = Store(httpd, cache)
+    pages = fill(store, origin, path)
+    slow, gate = path("slow"), Gate()
+    origin.page(slow, [noise(500000), gate], framing="chunked")
+    with store.server.connect() as conn:
+        conn.send("GET", slow)
+        wait_for(store.temps, "a temporary file")
+        store.server.write_conf(SITE.replace(
+            "@PROVIDER@", STORE.replace("@OPTIONS@", "index_size=8M")))
+        store.server.graceful(wait_old=False)
+        assert_served(store, pages)
+        assert all(store.server.get(x).cache == "MISS" for x in pages)
+        store.server.wait_log("children of before a restart")
+        gate.open()
+    wait_for_hits(store, pages)
+
+
 # ---- damage ------------------------------------------------------------------
 
 def cut(file):
