@@ -129,15 +129,21 @@ static int sweep_excess(mw_sql_t *store, mw_sql_conn_t *conn,
  * be needed soon. */
 static int sweep_vacuum(const mw_sql_t *store, mw_sql_conn_t *conn, int *more)
 {
-    apr_int64_t unused = 0;
+    apr_int64_t unused = 0, left = 0;
     int rc = mw_sql_number(
         conn, mw_sql_statement(store, conn, MW_SQL_PAGES_FREE), &unused);
 
-    if (rc == SQLITE_OK
-        && unused * conn->page_size > store->max_bytes / SWEEP_FREE) {
-        rc = mw_sql_do(store, conn, MW_SQL_VACUUM);
-        *more = 1;
+    if (rc != SQLITE_OK
+        || unused * conn->page_size <= store->max_bytes / SWEEP_FREE) {
+        return rc;
     }
+    rc = mw_sql_do(store, conn, MW_SQL_VACUUM);
+    if (rc == SQLITE_OK) {
+        rc = mw_sql_number(
+            conn, mw_sql_statement(store, conn, MW_SQL_PAGES_FREE), &left);
+    }
+    /* none go when somebody has set auto_vacuum otherwise */
+    *more |= left < unused;
     return rc;
 }
 

@@ -197,7 +197,7 @@ static int room_for_entry(const mw_sql_t *store, mw_sql_conn_t *conn,
                           const cachemw_call_t *call)
 {
     apr_int64_t entries = 0, excess;
-    int dropped;
+    int wanted, dropped;
     int rc = mw_sql_number(conn, mw_sql_statement(store, conn, MW_SQL_STATE),
                            &entries);
 
@@ -205,10 +205,14 @@ static int room_for_entry(const mw_sql_t *store, mw_sql_conn_t *conn,
         return rc;
     }
     excess = entries - store->max_entries + 1 + store->max_entries / 1000;
-    rc = mw_sql_drop_found(store, conn, call, MW_SQL_OLDEST, 0,
-                           (int)(excess < ROOM_AT_ONCE ? excess : ROOM_AT_ONCE),
+    wanted = (int)(excess < ROOM_AT_ONCE ? excess : ROOM_AT_ONCE);
+    rc = mw_sql_drop_found(store, conn, call, MW_SQL_OLDEST, 0, wanted,
                            &dropped);
     conn->evicted += (apr_uint64_t)dropped;
+    if (rc == SQLITE_OK && dropped < wanted) {
+        /* a count that is wrong would empty the store again and again */
+        rc = SQLITE_CORRUPT;
+    }
     return rc;
 }
 
@@ -226,12 +230,20 @@ int mw_sql_room_make(const mw_sql_t *store, mw_sql_conn_t *conn,
     apr_int64_t wanted = bytes + bytes / 16 + 8 * conn->page_size;
     apr_int64_t most = store->max_bytes, used;
     int dropped = 1;
-    int rc = entries ? room_for_entry(store, conn, call) : SQLITE_OK;
+    int rc = conn->is_log_stuck ? SQLITE_BUSY : SQLITE_OK;
 
+    if (rc == SQLITE_OK && entries) {
+        rc = room_for_entry(store, conn, call);
+    }
     while (rc == SQLITE_OK) {
         rc = mw_sql_room_used(store, conn, &used);
         if (rc != SQLITE_OK || used + wanted <= most) {
             return rc;
+        }
+        if (used > store->max_bytes) {
+            /* the limit was lowered: more may have to go than one transaction
+             * and the visitor who waits for it can bear */
+            return SQLITE_FULL;
         }
         if (!dropped) {
             return used + wanted <= store->max_bytes ? SQLITE_OK : SQLITE_FULL;

@@ -48,7 +48,8 @@ int mw_sql_drop_loose(const mw_sql_t *store, mw_sql_conn_t *conn,
 /**
  * Make room for so many bytes, and an entry: first goes what nobody can read
  * any more, then the oldest entries.
- * @return SQLITE_FULL: so much room there is not
+ * @return SQLITE_FULL: so much room there is not, or the limit was lowered
+ *         and the store is above it; SQLITE_BUSY: conn->is_log_stuck
  */
 int mw_sql_room_make(const mw_sql_t *store, mw_sql_conn_t *conn,
                      const cachemw_call_t *call, apr_int64_t bytes,

@@ -116,16 +116,13 @@ static int schema_create(const mw_sql_t *store, mw_sql_conn_t *conn)
     return rc;
 }
 
-static int schema_has_tables(const mw_sql_t *store, mw_sql_conn_t *conn,
-                             apr_int64_t *has)
+static int schema_look(const mw_sql_t *store, mw_sql_conn_t *conn,
+                       apr_int64_t *tables)
 {
-    char text[200];
+    sqlite3_stmt *statement = mw_sql_statement(store, conn, MW_SQL_TABLES);
 
-    sqlite3_snprintf(sizeof(text), text,
-                     "SELECT count(*) FROM sqlite_master "
-                     "WHERE name = '%q_state'",
-                     store->table);
-    return schema_number(conn, text, has);
+    sqlite3_bind_text(statement, 1, store->schema, -1, SQLITE_STATIC);
+    return mw_sql_number(conn, statement, tables);
 }
 
 static int schema_seed(const mw_sql_t *store, mw_sql_conn_t *conn)
@@ -186,14 +183,18 @@ static apr_status_t schema_identify(const mw_sql_t *store, mw_sql_conn_t *conn)
 /* An empty database, or one with tables of another name, gets ours. */
 static int schema_tables(const mw_sql_t *store, mw_sql_conn_t *conn)
 {
-    apr_int64_t has = 0;
+    apr_int64_t tables = MW_SQL_TABLES_NONE;
     int rc = schema_settings(store, conn);
 
     if (rc == SQLITE_OK) {
-        rc = schema_has_tables(store, conn, &has);
+        rc = schema_look(store, conn, &tables);
     }
-    if (rc == SQLITE_OK && !has) {
+    if (rc == SQLITE_OK && tables == MW_SQL_TABLES_NONE) {
         rc = schema_create(store, conn);
+    }
+    if (rc == SQLITE_OK && tables == MW_SQL_TABLES_OTHER) {
+        conn->damage = "its tables were changed";
+        rc = SQLITE_ERROR;
     }
     return rc == SQLITE_OK ? schema_seed(store, conn) : rc;
 }

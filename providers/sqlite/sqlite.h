@@ -33,6 +33,10 @@
 /** Bytes of the write-ahead log from where on a commit shortens it. */
 #define MW_SQL_WAL (8 * 1024 * 1024)
 
+/** From here on, when somebody's transaction keeps it from being shortened,
+ *  nothing is stored. */
+#define MW_SQL_WAL_MOST (4 * MW_SQL_WAL)
+
 /** The statements; their texts are in statements.c. */
 typedef enum mw_sql_statement_e {
     MW_SQL_BEGIN,
@@ -59,6 +63,7 @@ typedef enum mw_sql_statement_e {
     MW_SQL_CHUNK_INSERT,
     MW_SQL_LOOSE,
     MW_SQL_LOOSE_BYTES,
+    MW_SQL_TABLES,
     MW_SQL_STATE,
     MW_SQL_PAGES,
     MW_SQL_PAGES_FREE,
@@ -82,6 +87,7 @@ typedef struct mw_sql_conn_t {
     apr_int64_t page_size;  /**< bytes */
     apr_int64_t until;      /**< monotonic µs: how long to wait for locks */
     int log_pages;          /**< of the log when it was last shortened */
+    int is_log_stuck;       /**< very long, and cannot be shortened now */
     apr_uint64_t evicted;   /**< by the transaction under way */
     apr_uint64_t expired;   /**< the same */
     int is_writer;          /**< taken for writing */

@@ -101,6 +101,17 @@ static const char *const texts[MW_SQL_STATEMENTS] = {
                      "WHERE until IS NOT NULL ORDER BY until LIMIT 1",
     [MW_SQL_LOOSE_BYTES] = "SELECT sum(size) FROM \"$_bodies\" "
                            "WHERE until <= ?1",
+    /* Compared as text: a trigger, an index or a view that somebody has put
+     * there would be run with our statements, a table that is missing would
+     * make all of them fail for ever. */
+    [MW_SQL_TABLES] =
+        "SELECT CASE WHEN count(*) = 0 THEN 0 "
+        "WHEN count(*) = total(instr(wanted, sql) > 0) AND count(*) = "
+        "(length(wanted) - length(replace(wanted, 'CREATE ', ''))) / 7 "
+        "THEN 1 ELSE 2 END FROM sqlite_master, "
+        "(SELECT replace(?1, 'IF NOT EXISTS ', '') AS wanted) "
+        "WHERE sql IS NOT NULL AND tbl_name COLLATE NOCASE IN "
+        "('$', '$_bodies', '$_chunks', '$_state', '$_pages')",
     [MW_SQL_STATE] = "SELECT entries, bytes FROM \"$_state\"",
     [MW_SQL_PAGES] = "PRAGMA page_count",
     [MW_SQL_PAGES_FREE] = "PRAGMA freelist_count",

@@ -32,6 +32,9 @@
 /** "cmw1": tells our databases from others. */
 #define MW_SQL_APPLICATION 0x636d7731
 
+/** What MW_SQL_TABLES, whose ?1 is the text of the schema, says of them. */
+enum { MW_SQL_TABLES_NONE, MW_SQL_TABLES_OURS, MW_SQL_TABLES_OTHER };
+
 /** Of the tables above. */
 #define MW_SQL_VERSION 1
 

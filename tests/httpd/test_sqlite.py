@@ -348,6 +348,48 @@ def test_locked_against_readers_when_it_starts(server, origin, path):
     assert_hits(server, pages)
 
 
+def test_log_stays_small_under_a_transaction_that_is_not_ended(
+        make, origin, path):
+    """as of a shell that somebody left open"""
+    server = make("max_bytes=8M")
+    pages = fill(server, origin, path, 5)
+    db = connect(server)
+    db.execute("BEGIN")
+    db.execute("SELECT count(*) FROM cache_entries").fetchall()
+    for i in range(350):
+        page, body = path(f"new{i}"), noise(100000, i)
+        origin.page(page, body)
+        assert server.get(page).body == body
+    assert db_of(server, "-wal").stat().st_size < 36 << 20
+    server.wait_log("timed out")
+    for page, body in pages.items():
+        assert server.get(page).body == body
+    db.close()
+    assert_recovers(server, origin, path, "after")
+    assert_sound(server)
+
+
+def test_max_bytes_that_was_lowered(make, origin, path):
+    """is come down to in steps: no visitor waits for all of them"""
+    server = make("max_bytes=200M max_entries=100000")
+    fill(server, origin, path, 1)
+    server.stop()
+    ask_db(server, """INSERT INTO cache_entries (hash, id, created, expires,
+        size, body_len, crc, key, head, body)
+        WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n
+                                LIMIT 40000)
+        SELECT i, randomblob(16), 1, 9000000000000000, 3100, 3000, 1,
+               randomblob(50), randomblob(50), randomblob(3000) FROM n""")
+    other = make("max_bytes=2M max_entries=100000", db=str(db_of(server)))
+    page = path("new")
+    origin.page(page, b"x")
+    assert other.get(page).body == b"x"
+    assert ask_db(server, "SELECT count(*) > 20000 FROM cache_entries") \
+        == [(1,)]
+    assert_recovers(other, origin, path, "after", 60)
+    assert_sound(server)
+
+
 # ---- files that are wrong ---------------------------------------------------
 
 def put_file(server, data):
@@ -427,6 +469,42 @@ def test_damaged_under_the_running_server(server, origin, path, part):
         assert_recovers(server, origin, path, f"after{one}")
     assert db_of(server, "-aside").exists()
     assert "set aside" in server.log()
+    assert_sound(server)
+
+
+@pytest.mark.parametrize("change", [
+    "DROP TABLE cache_entries", "DROP TRIGGER cache_entries_gone",
+    "DROP INDEX cache_entries_by_hash",
+    """CREATE TRIGGER mine AFTER INSERT ON Cache_Entries BEGIN
+       UPDATE cache_entries_state SET bytes = (
+       WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n)
+       SELECT max(i) FROM n); END"""])
+def test_tables_changed_by_somebody_else(server, origin, path, change):
+    """would fail, miscount or never end with each request"""
+    fill(server, origin, path, 3)
+    restart_with(server, lambda: ask_db(server, change))
+    assert_recovers(server, origin, path, "after")
+    assert "its tables were changed: set aside" in server.log()
+    assert_sound(server)
+
+
+def test_table_dropped_under_the_running_server(server, origin, path):
+    pages = fill(server, origin, path, 3)
+    ask_db(server, "DROP TABLE cache_entries")
+    for page, body in pages.items():
+        res = server.get(page)
+        assert (res.status, res.body) == (200, body)
+    assert_recovers(server, origin, path, "after")
+    assert_sound(server)
+
+
+def test_count_that_is_wrong(make, origin, path):
+    """would have everything evicted, again and again"""
+    server = make("max_entries=100")
+    fill(server, origin, path, 3)
+    ask_db(server, "UPDATE cache_entries_state SET entries = 1000000")
+    assert_recovers(server, origin, path, "after")
+    assert_hits(server, fill(server, origin, path, 10))
     assert_sound(server)
 
 
