@@ -574,7 +574,7 @@ static void test_the_size_that_an_error_names_is_enough(void **state)
         assert_int_equal(mw_index_create(&index, &w->services, &config, NULL,
                                          NULL, w->pool, &error),
                          APR_EINVAL);
-        config.memory = strtoull(strstr(error, "takes ") + 6, NULL, 10) << 20;
+        config.memory = strtoull(strstr(error, "to be ") + 6, NULL, 10) << 20;
         assert_int_equal(mw_index_create(&index, &w->services, &config, NULL,
                                          NULL, w->pool, &error),
                          APR_SUCCESS);
