@@ -45,19 +45,29 @@ static apr_status_t dir_log(const mw_file_t *file, apr_status_t rv)
     return rv;
 }
 
+/** Made when it is missing. -1: errno says why it cannot be had. */
+static int dir_take(int at, const char *name)
+{
+    int error = mkdirat(at, name, 0700) == 0 ? 0 : errno;
+    int fd = openat(at, name, DIR_FLAGS);
+
+    if (fd < 0 && errno == ENOENT && error && error != EEXIST) {
+        errno = error;
+    }
+    return fd;
+}
+
 /** Open v1; the last components of its path are made if need be. */
 static apr_status_t dir_open(const mw_file_t *file, int *root)
 {
     int top, fd;
     apr_status_t rv = APR_SUCCESS;
 
-    mkdir(file->path, 0700);
-    top = open(file->path, DIR_FLAGS);
+    top = dir_take(AT_FDCWD, file->path);
     if (top < 0) {
         return errno;
     }
-    mkdirat(top, MW_PATH_ROOT, 0700);
-    fd = openat(top, MW_PATH_ROOT, DIR_FLAGS);
+    fd = dir_take(top, MW_PATH_ROOT);
     if (fd < 0) {
         rv = errno;
     }
