@@ -144,20 +144,18 @@ static void area_take(mw_mem_t *mem, mw_mem_area_t *area, apr_uint32_t unit,
     }
 }
 
-/** The gap around a wholly free word, as long as a run can use it. */
+/** The gap around a wholly free word, looked at until it has `enough` units. */
 static gap_t gap_around(const mw_mem_t *mem, apr_uint32_t begin,
-                        apr_uint32_t end, apr_uint32_t w)
+                        apr_uint32_t end, apr_uint32_t w, apr_uint32_t enough)
 {
     apr_uint32_t low = w;
     apr_uint32_t high = w + 1;
     gap_t gap;
 
-    while (high < end && !mem->taken[high]
-           && high - low < MW_MEM_RUN_MAX / 64) {
+    while (high < end && !mem->taken[high] && (high - low) * 64 < enough) {
         high++;
     }
-    while (low > begin && !mem->taken[low - 1]
-           && high - low < MW_MEM_RUN_MAX / 64) {
+    while (low > begin && !mem->taken[low - 1] && (high - low) * 64 < enough) {
         low--;
     }
     gap.start = (apr_uint64_t)low * 64;
@@ -191,7 +189,7 @@ static void area_lengthen(const mw_mem_t *mem, mw_mem_area_t *area,
         w = unit >> 6;
     }
     if (!mem->taken[w]) {
-        gap_t gap = gap_around(mem, begin, end, w);
+        gap_t gap = gap_around(mem, begin, end, w, MW_MEM_RUN_MAX);
 
         if (gap.count > longest) {
             MW_MEM_STORE(&area->longest, gap.count);
@@ -337,7 +335,7 @@ static gap_t gap_large(const mw_mem_t *mem, mw_mem_area_t *area,
     gap_t best = { 0, 0 };
 
     while (top >= begin && best.count < want) {
-        gap_t gap = gap_around(mem, begin, end, (apr_uint32_t)top);
+        gap_t gap = gap_around(mem, begin, end, (apr_uint32_t)top, want);
 
         if (gap.count > best.count) {
             best = gap;
