@@ -18,6 +18,7 @@ import pytest
 from conftest import SITE
 from harness import Gate, Httpd, Reply, settings
 from harness.server import processes_of, wait_for
+from harness.strace import strace
 from test_basic import noise
 from test_status import figures
 
@@ -569,17 +570,7 @@ def test_max_file_age(httpd, origin, path, cache):
 # ---- what a hit costs --------------------------------------------------------
 
 def calls_of(server, run, log):
-    pids = [word for pid in server.children() for word in ("-p", str(pid))]
-    strace = subprocess.Popen(["strace", "-f", "-y", "-o", str(log)] + pids,
-                              stderr=subprocess.PIPE, text=True)
-    try:
-        for _ in server.children():
-            assert "attached" in strace.stderr.readline()
-        run()
-    finally:
-        strace.send_signal(signal.SIGINT)
-        strace.communicate(timeout=30)
-    return log.read_text().splitlines()
+    return strace(server, run, log, "-y").splitlines()
 
 
 def store_calls(store, lines):
