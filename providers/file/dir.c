@@ -120,6 +120,10 @@ static apr_status_t mark_next(const mw_file_t *file, mw_mark_t *mark, int known)
                                     sizeof(mark->secret));
     }
     mw_mark_continue(mark, boot);
+    if (mark->levels != (apr_uint32_t)file->levels) {
+        /* What was removed meanwhile may be there still, elsewhere. */
+        mark->cleared = mark->epoch - 1;
+    }
     if (is_loaded && mark->epoch <= own->epoch) {
         mark->epoch = own->epoch + 1;
     }

@@ -273,6 +273,9 @@ int mw_index_make_room(mw_index_t *index, apr_time_t now, apr_uint32_t victims);
 int mw_index_scan_for_room(mw_index_t *index, apr_time_t now,
                            apr_uint32_t victims);
 
+/** What a scan has found, a file of so many bytes, it need not find any more. */
+void mw_index_found(mw_index_t *index, apr_uint64_t size);
+
 /** Clean-up of a pool: end what this process has open of the scan. */
 apr_status_t mw_index_scan_leave(void *index);
 

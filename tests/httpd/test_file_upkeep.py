@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What becomes of a directory of files that another configuration, another user
+or a sudden end has left."""
+
+import os
+
+import pytest
+
+from conftest import SITE
+from harness import Gate
+from harness.server import wait_for
+from test_basic import noise
+from test_file import (STORE, Store, assert_hits, assert_served,
+                       cache, fill, wait_for_hits)    # noqa: F401
+from test_status import figures
+
+MOST = 4 << 20
+
+
+def configure(store, options):
+    store.server.write_conf(SITE.replace(
+        "@PROVIDER@", STORE.replace("@OPTIONS@", options)))
+
+
+# ---- another number of levels ------------------------------------------------
+
+def depths(store):
+    """{levels: entries}"""
+    found = {}
+    for one in store.files():
+        level = len(one.relative_to(store.root).parts) - 1
+        found[level] = found.get(level, 0) + 1
+    return found
+
+
+def directories(store):
+    return sum(len(x[1]) for x in os.walk(store.root))
+
+
+def used(store):
+    """Of what comes and goes meanwhile, too, and never more than there was."""
+    total = 0
+    for base, _, names in os.walk(store.root):
+        for name in names:
+            try:
+                total += os.stat(os.path.join(base, name)).st_blocks * 512
+            except FileNotFoundError:
+                pass
+    return total
+
+
+def test_another_number_of_levels_leaves_nothing_behind(httpd, origin, path,
+                                                        cache):
+    store = Store(httpd, cache, "dir_levels=1", "4M")
+    pages = {path(f"p{n}"): noise(60000, n) for n in range(80)}
+    for page, body in pages.items():
+        origin.page(page, body)
+    few = dict(list(pages.items())[:20])
+    assert_served(store, pages)
+    assert set(depths(store)) == {1}
+    for levels in (2, 0, 1):
+        configure(store, f"dir_levels={levels}")
+        store.server.stop()
+        before = used(store)
+        assert before > MOST / 2
+        store.again()
+        for page, body in pages.items():
+            assert store.server.get(page).body == body
+            assert used(store) <= MOST * 1.01
+        store.scanned()
+        wait_for(lambda: set(depths(store)) == {levels}, "the others to go")
+        wait_for_hits(store, few)
+        assert_served(store, pages)
+        assert figures(store.server)["Entries"] == str(len(store.files()))
+        assert directories(store) <= 1 + [0, 256, 2 * len(pages)][levels]
+
+
+def test_what_lay_elsewhere_does_not_come_again(httpd, origin, path, cache):
+    store = Store(httpd, cache, "dir_levels=1")
+    pages = fill(store, origin, path)
+    kept = {x: x.read_bytes() for x in store.files()}
+    for levels in (2, 1):
+        configure(store, f"dir_levels={levels}")
+        store.server.stop()
+        for file, data in kept.items():
+            file.parent.mkdir(exist_ok=True)
+            file.write_bytes(data)
+            os.utime(file, (file.stat().st_atime, 2 ** 31))
+            for one in (file.parent, file):
+                os.chown(one, store.root.stat().st_uid, -1)
+        store.again()
+        for page, body in pages.items():
+            res = store.server.get(page)
+            assert (res.body, res.cache) == (body, "MISS")
+        wait_for_hits(store, pages)
+
+
+@pytest.mark.mpm
+def test_another_number_of_levels_while_children_of_before_serve(
+        httpd, origin, path, cache):
+    store = Store(httpd, cache, "dir_levels=1")
+    pages = fill(store, origin, path)
+    slow, gate = path("slow"), Gate()
+    origin.page(slow, [noise(500000), gate], framing="chunked")
+    with store.server.connect() as conn:
+        conn.send("GET", slow)
+        wait_for(store.temps, "a temporary file")
+        configure(store, "dir_levels=2")
+        store.server.graceful(wait_old=False)
+        assert_served(store, pages)
+        assert set(depths(store)) == {1}
+        gate.open()
+    wait_for_hits(store, pages)
+    store.scanned()
+    assert depths(store) == {2: len(store.files())}
+    assert_hits(store, pages)
+    assert figures(store.server)["Entries"] == str(len(store.files()))
