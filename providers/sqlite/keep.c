@@ -13,6 +13,8 @@
 #define SWEEP_ENTRIES 32
 /* A sweep waits for no one: it comes again. */
 #define SWEEP_WAIT 1000
+/* How often all entries are counted. µs */
+#define COUNT_INTERVAL ((apr_int64_t)3600 * 1000000)
 /* What stays free in the file, as part of max_bytes. */
 #define SWEEP_FREE 4
 
@@ -103,15 +105,59 @@ apr_status_t mw_sql_keys(void *self, const cachemw_call_t *call,
 
 /* --- sweep ---------------------------------------------------------------- */
 
+/* The next part of them. Triggers keep the count right, unless somebody sets it
+ * by hand or stores with INSERT OR REPLACE, which runs none of them; and who
+ * relied on a wrong one could fill the disk, or have everything evicted. */
+static int count_step(mw_sql_t *store, mw_sql_conn_t *conn)
+{
+    mw_sql_pool_t *pool = &store->pool;
+    sqlite3_stmt *next, *step;
+    int rc = pool->is_counting ? SQLITE_OK
+                               : mw_sql_do(store, conn, MW_SQL_COUNT_BEGIN);
+
+    if (rc != SQLITE_OK) {
+        return rc;
+    }
+    pool->is_counting = 1;
+    next = mw_sql_statement(store, conn, MW_SQL_COUNT_NEXT);
+    rc = mw_sql_fetch(conn, next);
+    if (rc == SQLITE_ROW) {
+        step = mw_sql_statement(store, conn, MW_SQL_COUNT_STEP);
+        sqlite3_bind_int64(step, 1, sqlite3_column_int64(next, 0));
+        sqlite3_reset(next);
+        return mw_sql_run(conn, step);
+    }
+    sqlite3_reset(next);
+    if (rc == SQLITE_NOTFOUND) {
+        pool->counted = mw_sql_clock();
+        pool->is_above = 1;
+        pool->is_counting = 0;
+        rc = mw_sql_do(store, conn, MW_SQL_COUNT_END);
+    }
+    return rc;
+}
+
+/* Also when there are more than allowed, before any of them goes. */
+static int count_is_due(mw_sql_pool_t *pool, int is_above)
+{
+    pool->is_above &= is_above;
+    return !pool->counted || mw_sql_clock() - pool->counted > COUNT_INTERVAL
+           || is_above > pool->is_above;
+}
+
 /* Limits that were lowered, too. */
 static int sweep_excess(mw_sql_t *store, mw_sql_conn_t *conn,
                         const cachemw_call_t *call, int *more)
 {
-    apr_int64_t entries = 0, used = 0;
+    apr_int64_t entries, used = 0;
     int dropped = 0;
-    int rc = mw_sql_number(conn, mw_sql_statement(store, conn, MW_SQL_STATE),
-                           &entries);
+    int rc = mw_sql_room_entries(store, conn, &entries);
 
+    if (rc == SQLITE_OK
+        && count_is_due(&store->pool, entries > store->max_entries)) {
+        *more = 1;
+        return count_step(store, conn);
+    }
     if (rc == SQLITE_OK) {
         rc = mw_sql_room_used(store, conn, &used);
     }
@@ -210,24 +256,6 @@ typedef struct figures_t {
     apr_int64_t entries, bytes, expired, used, pages, loose;
 } figures_t;
 
-/* Columns of MW_SQL_STATE. */
-enum { STATE_ENTRIES, STATE_BYTES };
-
-static int figures_state(const mw_sql_t *store, mw_sql_conn_t *conn,
-                         figures_t *figures)
-{
-    sqlite3_stmt *statement = mw_sql_statement(store, conn, MW_SQL_STATE);
-    int rc = mw_sql_fetch(conn, statement);
-
-    if (rc == SQLITE_ROW) {
-        figures->entries = sqlite3_column_int64(statement, STATE_ENTRIES);
-        figures->bytes = sqlite3_column_int64(statement, STATE_BYTES);
-        rc = SQLITE_OK;
-    }
-    sqlite3_reset(statement);
-    return rc == SQLITE_NOTFOUND ? SQLITE_CORRUPT : rc;
-}
-
 static int figures_read(const mw_sql_t *store, mw_sql_conn_t *conn,
                         const cachemw_call_t *call, figures_t *figures)
 {
@@ -239,7 +267,11 @@ static int figures_read(const mw_sql_t *store, mw_sql_conn_t *conn,
     sqlite3_bind_int64(statement, 1, call->now);
     rc = mw_sql_number(conn, statement, &figures->expired);
     if (rc == SQLITE_OK) {
-        rc = figures_state(store, conn, figures);
+        rc = mw_sql_room_entries(store, conn, &figures->entries);
+    }
+    if (rc == SQLITE_OK) {
+        rc = mw_sql_number(conn, mw_sql_statement(store, conn, MW_SQL_BYTES),
+                           &figures->bytes);
     }
     if (rc == SQLITE_OK) {
         rc = mw_sql_room_loose(store, conn, call, &figures->loose);

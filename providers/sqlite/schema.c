@@ -104,13 +104,14 @@ static int schema_create(const mw_sql_t *store, mw_sql_conn_t *conn)
         rc = sqlite3_exec(conn->db, store->schema, NULL, NULL, NULL);
     }
     if (rc == SQLITE_OK) {
-        sqlite3_snprintf(sizeof(end), end,
-                         "INSERT OR IGNORE INTO \"%w_state\" "
-                         "VALUES (1, randomblob(%d), 0, 0);"
-                         "PRAGMA application_id = %d;"
-                         "PRAGMA user_version = %d; COMMIT",
-                         store->table, (int)sizeof(conn->seed),
-                         MW_SQL_APPLICATION, MW_SQL_VERSION);
+        sqlite3_snprintf(
+            sizeof(end), end,
+            "INSERT OR IGNORE INTO \"%w_state\" "
+            "VALUES (1, randomblob(%d), 0, 0, 0, " MW_SQL_UP_TO_NONE ");"
+            "PRAGMA application_id = %d;"
+            "PRAGMA user_version = %d; COMMIT",
+            store->table, (int)sizeof(conn->seed), MW_SQL_APPLICATION,
+            MW_SQL_VERSION);
         rc = sqlite3_exec(conn->db, end, NULL, NULL, NULL);
     }
     return rc;

@@ -259,7 +259,7 @@ static int replaced_drop(const mw_sql_t *store, mw_sql_conn_t *conn,
     mw_sql_row_t row;
     int rc = mw_sql_find(store, conn, key, &row);
 
-    if (rc == SQLITE_OK) {
+    if (rc == SQLITE_OK || (rc == SQLITE_NOTFOUND && row.is_other)) {
         return mw_sql_drop(store, conn, call, &row);
     }
     return rc == SQLITE_NOTFOUND ? SQLITE_OK : rc;

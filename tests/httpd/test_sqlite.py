@@ -92,12 +92,18 @@ def assert_recovers(server, origin, path, name, seconds=15):
     wait_for(is_hit, "the store to work again", seconds)
 
 
+def is_counted(server):
+    return ask_db(server, "SELECT entries = (SELECT count(*) FROM cache_entries)"
+                  " FROM cache_entries_state") == [(1,)]
+
+
 def assert_sound(server):
     """SQLite finds nothing wrong, and the figures kept are those counted"""
     assert ask_db(server, "PRAGMA integrity_check") == [("ok",)]
-    assert ask_db(server, "SELECT entries, bytes FROM cache_entries_state") \
-        == ask_db(server, "SELECT count(*), coalesce(sum(length(key)"
-                  " + length(head) + body_len), 0) FROM cache_entries")
+    assert is_counted(server)
+    assert ask_db(server, "SELECT bytes FROM cache_entries_state") \
+        == ask_db(server, "SELECT coalesce(sum(length(key) + length(head)"
+                  " + body_len), 0) FROM cache_entries")
     assert ask_db(server, "SELECT count(*) FROM cache_entries_chunks WHERE id"
                   " NOT IN (SELECT id FROM cache_entries_bodies)") == [(0,)]
 
@@ -498,13 +504,51 @@ def test_table_dropped_under_the_running_server(server, origin, path):
     assert_sound(server)
 
 
-def test_count_that_is_wrong(make, origin, path):
-    """would have everything evicted, again and again"""
+COUNT_WRONG = "UPDATE cache_entries_state SET entries = "
+
+
+@pytest.mark.parametrize("change", [
+    COUNT_WRONG + "1000000", COUNT_WRONG + "-1000000",
+    COUNT_WRONG + "7, counted = -3, up_to = 5",
+    "INSERT OR REPLACE INTO cache_entries SELECT * FROM cache_entries"])
+def test_count_that_is_wrong(make, origin, path, change):
+    """would have everything evicted, or the cap exceeded"""
     server = make("max_entries=100")
-    fill(server, origin, path, 3)
-    ask_db(server, "UPDATE cache_entries_state SET entries = 1000000")
-    assert_recovers(server, origin, path, "after")
-    assert_hits(server, fill(server, origin, path, 10))
+    fill(server, origin, path, 30)
+    ask_db(server, change)
+    assert not is_counted(server)
+    for i in range(3):
+        assert_recovers(server, origin, path, f"while{i}")
+    if ask_db(server, "SELECT entries > 100 FROM cache_entries_state") \
+            != [(1,)]:
+        server.graceful()       # what sweeps counts first of all
+    wait_for(lambda: is_counted(server), "the count to be right", 15)
+    assert ask_db(server, "SELECT count(*) > 20 FROM cache_entries") == [(1,)]
+    assert_hits(server, fill(server, origin, path, 60))
+    assert not db_of(server, "-aside").exists()
+
+
+def test_entries_are_counted_while_they_change(make, origin, path):
+    """in steps, each of which sees what those before it have counted go"""
+    server = make("max_entries=30000 keep=0")
+    fill(server, origin, path, 1)
+    server.stop()
+    ask_db(server, f"""INSERT INTO cache_entries (hash, id, created, expires,
+        size, body_len, crc, key, head, body)
+        WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n
+                                LIMIT 25000)
+        SELECT random(), randomblob(16), 1,
+               iif(i % 3, 9000000000000000, {int(time.time() + 4)}000000),
+               50, 0, 1, randomblob(30), randomblob(20), x'' FROM n""")
+    ask_db(server, COUNT_WRONG + "1")
+    server.start()
+    for i in range(300):
+        page = path(f"new{i}")
+        origin.page(page, b"x")
+        server.get(page)
+    wait_for(lambda: is_counted(server), "the count to be right", 15)
+    assert ask_db(server, "SELECT counted, up_to <= -9223372036854775807"
+                  " FROM cache_entries_state") == [(0, 1)]
     assert_sound(server)
 
 
