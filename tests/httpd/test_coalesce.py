@@ -177,7 +177,8 @@ def test_switched_off_everybody_asks_the_origin(httpd, origin, path):
 
 
 def test_cache_lock_beside_it(httpd, origin, path):
-    server = httpd(CONF, names_of(2, 80, more="CacheLock on"))
+    server = httpd(CONF, names_of(2, 80, more=(
+        'CacheLock on\nCacheLockPath "@DIR@/cache/locks"')))
     page, gate = path(), Gate()
     origin.page(page, b"x", gate=gate)
     herd = meet(server, page, 15)
