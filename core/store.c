@@ -253,6 +253,11 @@ int mw_store_can_sweep(const mw_store_t *store)
     return store->can_sweep;
 }
 
+int mw_store_can_sync(const mw_store_t *store)
+{
+    return store->can_sync;
+}
+
 int mw_store_gives_whole_bodies(const mw_store_t *store)
 {
     return store->whole_bodies;

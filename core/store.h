@@ -201,6 +201,8 @@ apr_status_t mw_store_keys(mw_store_t *store, const cachemw_call_t *call,
 /** One step; of 10 ms when call->deadline is 0. */
 apr_status_t mw_store_sweep(mw_store_t *store, const cachemw_call_t *call,
                             int *more);
+/** Waits for the disk: see cachemw_provider_t. */
+apr_status_t mw_store_sync(mw_store_t *store, const cachemw_call_t *call);
 /**
  * Core's counters are beside it: mw_state_sum().
  * @param stats In: size, extra and baton. Out: the figures.
@@ -211,6 +213,8 @@ apr_status_t mw_store_stats(mw_store_t *store, const cachemw_call_t *call,
 
 /** Non-zero: the provider has a sweep. */
 int mw_store_can_sweep(const mw_store_t *store);
+/** Non-zero: the provider has a sync. */
+int mw_store_can_sync(const mw_store_t *store);
 /** Non-zero: get always gives whole bodies (the provider has no read). */
 int mw_store_gives_whole_bodies(const mw_store_t *store);
 

@@ -36,6 +36,7 @@ static const slot_t slots[MW_SLOTS] = {
     [MW_SLOT_CLEAR] = { "clear", MW_COUNT_ERROR_OTHER, ALLOWS_MISSING },
     [MW_SLOT_KEYS] = { "keys", MW_COUNT_ERROR_OTHER, ALLOWS_MISSING },
     [MW_SLOT_SWEEP] = { "sweep", MW_COUNT_ERROR_OTHER, 0 },
+    [MW_SLOT_SYNC] = { "sync", MW_COUNT_ERROR_OTHER, 0 },
     [MW_SLOT_STATS] = { "stats", MW_COUNT_ERROR_OTHER, 0 }
 };
 
@@ -294,6 +295,17 @@ apr_status_t mw_store_sweep(mw_store_t *store, const cachemw_call_t *call,
         *more = 0;
     }
     return rv;
+}
+
+apr_status_t mw_store_sync(mw_store_t *store, const cachemw_call_t *call)
+{
+    mw_pass_t pass;
+    apr_status_t rv = mw_pass_enter(&pass, store, call, MW_SLOT_SYNC);
+
+    if (rv != APR_SUCCESS) {
+        return rv;
+    }
+    return mw_pass_leave(&pass, store->table.sync(store->self, pass.call));
 }
 
 apr_status_t mw_store_stats(mw_store_t *store, const cachemw_call_t *call,

@@ -42,6 +42,7 @@ typedef enum mw_slot_e {
     MW_SLOT_CLEAR,
     MW_SLOT_KEYS,
     MW_SLOT_SWEEP,
+    MW_SLOT_SYNC,
     MW_SLOT_STATS,
     MW_SLOTS
 } mw_slot_e;
@@ -81,6 +82,7 @@ struct mw_store_t {
     unsigned int guards;      /**< MW_GUARD_…; of this process */
     int whole_bodies;         /**< the provider has no read */
     int can_sweep;            /**< the provider has a sweep */
+    int can_sync;             /**< the provider has a sync */
     void *self;               /**< what open() returned */
     mw_state_t *state;        /**< NULL before post_config */
     cachemw_provider_t table; /**< every slot that calls use is there */

@@ -84,7 +84,7 @@
  *
  * Every slot but open, post_config, child_init and close is called on any
  * thread of any child, concurrently, unless CACHEMW_SERIALIZE is set; only
- * sweep has a process of its own. Buckets that a slot returned may be read,
+ * sweep and sync have a process of their own. Buckets that a slot returned may be read,
  * split and destroyed by other threads than the calling one, but never by two
  * at once; CACHEMW_SERIALIZE does not cover that. A pool is not thread-safe:
  * during calls allocate from the call's pool, never from pconf or pchild.
@@ -590,6 +590,13 @@ struct cachemw_provider_t {
     void (*publish)(void);
     void (*watch)(void);
     /** @} */
+
+    /**
+     * Have the latest entries withstand a power loss. Every 30 s, in the
+     * process that sweeps: it may wait for the disk, and the sweeps of all
+     * stores wait with it. No request does, and the end of the server neither.
+     */
+    apr_status_t (*sync)(void *store, const cachemw_call_t *call);
 };
 
 #ifdef __cplusplus

@@ -46,7 +46,7 @@
 #include "providers/common/slots.h"
 
 #define MW_INDEX_MAGIC APR_UINT64_C(0x66696c65696e6478)
-#define MW_INDEX_LAYOUT 1 /**< changes with the meaning of this file */
+#define MW_INDEX_LAYOUT 2 /**< changes with the meaning of this file */
 
 #define MW_INDEX_SHARDS_MAX 64
 #define MW_INDEX_USES_MAX 3

@@ -3,6 +3,8 @@
 or a sudden end has left."""
 
 import os
+import struct
+import time
 
 import pytest
 
@@ -115,3 +117,37 @@ def test_another_number_of_levels_while_children_of_before_serve(
     assert depths(store) == {2: len(store.files())}
     assert_hits(store, pages)
     assert figures(store.server)["Entries"] == str(len(store.files()))
+
+
+# ---- power losses ------------------------------------------------------------
+
+def epoch_of(file):
+    return struct.unpack_from("<Q", file.read_bytes(), 56)[0]
+
+
+def safe_epoch(store):
+    """up to which epoch of this boot the mark says that all is on the disk"""
+    data = (store.root / "mark").read_bytes()
+    copies = [data[at:at + 176] for at in (0, 4096) if len(data) >= at + 176]
+    mark = max(copies, key=lambda x: struct.unpack_from("<Q", x, 8)[0])
+    boot = struct.unpack_from("<Q", mark, 80)[0] >> 32
+    return struct.unpack_from("<Q", mark, 96 + boot % 8 * 8)[0]
+
+
+@pytest.mark.long
+def test_a_power_loss_costs_a_minute_however_seldom_is_cleaned_up(
+        httpd, origin, path, cache):
+    store = Store(httpd, cache)
+    store.server.stop()
+    store.server.write_conf(SITE.replace(
+        "@PROVIDER@", STORE.replace("cleanup_interval=1s",
+                                    "cleanup_interval=1d")))
+    store.again()
+    page, body = path(), noise(5000)
+    origin.page(page, body)
+    store.server.get(page)
+    epoch = epoch_of(store.files()[0])
+    assert safe_epoch(store) < epoch
+    begun = time.monotonic()
+    wait_for(lambda: safe_epoch(store) >= epoch, "the disk", 90)
+    assert time.monotonic() - begun < 75

@@ -87,6 +87,8 @@ static void test_table_smaller_than_ours_has_fewer_slots(void **state)
     assert_int_equal(fake.calls[FAKE_POST_CONFIG], 0);
     assert_true(mw_store_gives_whole_bodies(store));
     assert_false(mw_store_can_sweep(store));
+    assert_false(mw_store_can_sync(store));
+    assert_int_equal(mw_store_sync(store, &call), APR_SUCCESS);
     assert_int_equal(mw_store_clear(store, &call), APR_ENOTIMPL);
     assert_int_equal(mw_store_sweep(store, &call, &more), APR_SUCCESS);
     assert_int_equal(more, 0);
@@ -693,6 +695,21 @@ static void test_keys_ended_by_the_caller_is_no_error(void **state)
     assert_int_equal(f->nlines, 0);
 }
 
+static void test_sync_has_none_and_its_failures_count(void **state)
+{
+    fixture_t *f = *state;
+    cachemw_call_t call = fixture_call(f);
+
+    fixture_start(f, &fake_full, NONE);
+    assert_true(mw_store_can_sync(f->store));
+    assert_int_equal(mw_store_sync(f->store, &call), APR_SUCCESS);
+    assert_int_equal(fake.calls[FAKE_SYNC], 1);
+    assert_int_equal(fake.seen.deadline, 0);
+    fake.fail[FAKE_SYNC] = APR_EGENERAL;
+    assert_int_equal(mw_store_sync(f->store, &call), APR_EGENERAL);
+    assert_int_equal(fixture_sum(f, MW_COUNT_ERROR_OTHER), 1);
+}
+
 static void test_sweep_has_a_deadline(void **state)
 {
     fixture_t *f = *state;
@@ -1223,6 +1240,7 @@ int main(void)
         TEST(test_remove_is_counted),
         TEST(test_keys_are_filtered),
         TEST(test_keys_ended_by_the_caller_is_no_error),
+        TEST(test_sync_has_none_and_its_failures_count),
         TEST(test_sweep_has_a_deadline),
         TEST(test_trouble_is_counted_by_kind),
         TEST(test_trouble_is_what_a_slot_may_not_answer),

@@ -314,7 +314,7 @@ static void test_facade_has_every_slot(void **state)
     assert_true(table->set_begin && table->set_write && table->set_commit
                 && table->set_abort);
     assert_true(table->clear && table->keys && table->sweep && table->stats
-                && table->object_limit);
+                && table->object_limit && table->sync);
     assert_int_equal(table->object_limit(facade.self), 16 << 20);
 }
 
@@ -444,6 +444,7 @@ static void test_facade_passes_the_others_on(void **state)
     assert_int_equal(n, 1);
     assert_int_equal(facade.table->sweep(facade.self, &call, &more),
                      APR_SUCCESS);
+    assert_int_equal(facade.table->sync(facade.self, &call), APR_SUCCESS);
     assert_int_equal(facade.table->stats(facade.self, &call, &stats),
                      APR_SUCCESS);
     assert_int_equal(stats.entries, 1);
@@ -452,6 +453,7 @@ static void test_facade_passes_the_others_on(void **state)
     assert_int_equal(fake.calls[FAKE_READ], 1);
     assert_int_equal(fake.calls[FAKE_SET_HEAD], 1);
     assert_int_equal(fake.calls[FAKE_SWEEP], 1);
+    assert_int_equal(fake.calls[FAKE_SYNC], 1);
 }
 
 /* Its breaker is the inner store's own. */
