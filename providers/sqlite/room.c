@@ -123,8 +123,8 @@ static int loose_find(const mw_sql_t *store, mw_sql_conn_t *conn,
     return rc;
 }
 
-static int loose_drop(const mw_sql_t *store, mw_sql_conn_t *conn,
-                      const cachemw_id_t *id)
+int mw_sql_drop_body(const mw_sql_t *store, mw_sql_conn_t *conn,
+                     const cachemw_id_t *id)
 {
     sqlite3_stmt *statement = mw_sql_statement(store, conn, MW_SQL_BODY_DELETE);
 
@@ -145,7 +145,7 @@ int mw_sql_drop_loose(const mw_sql_t *store, mw_sql_conn_t *conn,
             return SQLITE_OK;
         }
         if (rc == SQLITE_OK) {
-            rc = loose_drop(store, conn, &id);
+            rc = mw_sql_drop_body(store, conn, &id);
         }
         if (rc != SQLITE_OK) {
             break;

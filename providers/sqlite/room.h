@@ -49,6 +49,10 @@ int mw_sql_drop_found(const mw_sql_t *store, mw_sql_conn_t *conn,
 int mw_sql_drop_loose(const mw_sql_t *store, mw_sql_conn_t *conn,
                       apr_time_t now, int n, int *dropped);
 
+/** Drop a body, now. */
+int mw_sql_drop_body(const mw_sql_t *store, mw_sql_conn_t *conn,
+                     const cachemw_id_t *id);
+
 /**
  * Make room for so many bytes, and an entry: first goes what nobody can read
  * any more, then the oldest entries.
