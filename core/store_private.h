@@ -148,9 +148,6 @@ static inline apr_status_t mw_pass_leave(mw_pass_t *pass, apr_status_t rv)
     return mw_pass_leave_slowly(pass, rv);
 }
 
-/** Give a remote store's call a deadline that several slots share. */
-void mw_call_share_deadline(const mw_store_t *store, cachemw_call_t *call);
-
 /** One call in 64 is timed. */
 static inline int mw_call_is_sampled(const cachemw_call_t *call)
 {
@@ -215,7 +212,8 @@ apr_status_t mw_amend_by_set(mw_store_t *store, const cachemw_call_t *call,
 
 /**
  * A log line of core's own about a store.
- * @param kind warnings of the same kind share the limit; not 0
+ * @param kind warnings of the same kind share the limit; 0: none, each is
+ *        written
  */
 void mw_store_log_kind(mw_store_t *store, cachemw_level_e level,
                        apr_status_t rv, apr_uint32_t kind, const char *format,

@@ -25,7 +25,6 @@ APLOG_USE_MODULE(cachemw);
 /* What `ps` and `top` show; Linux takes 15 characters. */
 #define SWEEPER_NAME "cachemw-sweeper"
 
-#define SWEEPER_STEP APR_TIME_C(10000)
 /* Steps of one store at a time, and the rest before more of them. */
 #define SWEEPER_STEPS 5
 #define SWEEPER_BREATH APR_TIME_C(1000000)
@@ -146,7 +145,6 @@ static int step_sweep(mw_store_t *store, apr_pool_t *pool)
     int more = 0;
 
     call.now = apr_time_now();
-    call.deadline = mw_monotonic() + SWEEPER_STEP;
     return mw_store_sweep(store, &call, &more) == APR_SUCCESS && more;
 }
 
@@ -346,8 +344,7 @@ static void sweeper_add(void *baton, mw_store_t *store)
     mw_sweeper_t *sweeper = baton;
 
     if (mw_store_state(store) && mw_store_can_sweep(store)) {
-        turn_add(sweeper, store, step_sweep,
-                 mw_store_settings(store)->cleanup_interval);
+        turn_add(sweeper, store, step_sweep, mw_store_sweep_interval(store));
     }
     if (mw_store_state(store) && mw_store_can_sync(store)) {
         turn_add(sweeper, store, step_sync, SWEEPER_SYNC)->due =

@@ -67,6 +67,45 @@ static void test_services_remaining(void **state)
     assert_in_range(services->remaining(services, &call), 5000000, 10000000);
 }
 
+static void test_services_deadline_in(void **state)
+{
+    const cachemw_services_t *services = services_of(*state);
+    cachemw_call_t call = fixture_call(*state);
+    const apr_int64_t before = mw_monotonic();
+    const apr_int64_t now = services->deadline_in(services, NULL, 0);
+    const apr_int64_t later = services->deadline_in(services, &call, 5000000);
+
+    assert_in_range(now, before, mw_monotonic());
+    assert_in_range(later, now + 5000000, mw_monotonic() + 5000000);
+    call.deadline = now + 1000000;
+    assert_int_equal(services->deadline_in(services, &call, 5000000),
+                     call.deadline);
+    assert_true(services->deadline_in(services, &call, 0) < call.deadline);
+}
+
+static void kind_sum(void *baton, const char *name, apr_uint64_t n)
+{
+    *(apr_uint64_t *)baton += strcmp(name, "OOM") == 0 ? n : 1000;
+}
+
+static void test_services_count_kind(void **state)
+{
+    const cachemw_services_t *services = services_of(*state);
+    apr_uint64_t sum = 0;
+
+    services->count_kind(services, "OOM", 2);
+    services->count_kind(services, "OOM", 3);
+    mw_kinds_each(mw_store_state(((fixture_t *)*state)->store), kind_sum, &sum);
+    assert_int_equal(sum, 5);
+}
+
+/* Nobody can count before there is shared memory; nor may it crash. */
+static void test_services_count_kind_before_post_config(void **state)
+{
+    assert_int_equal(fixture_open(*state, &fake_full, NONE), APR_SUCCESS);
+    fake.services->count_kind(fake.services, "OOM", 1);
+}
+
 static void test_services_random_differs(void **state)
 {
     const cachemw_services_t *services = services_of(*state);
@@ -486,6 +525,9 @@ int main(void)
         TEST(test_services_log_names_the_store_and_is_limited),
         TEST(test_services_count),
         TEST(test_services_remaining),
+        TEST(test_services_deadline_in),
+        TEST(test_services_count_kind),
+        TEST(test_services_count_kind_before_post_config),
         TEST(test_services_random_differs),
         TEST(test_random_differs_after_a_fork),
         TEST(test_random_draws_differ_once_seeded),
