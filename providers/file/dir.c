@@ -35,6 +35,13 @@ static apr_status_t dir_log(const mw_file_t *file, apr_status_t rv)
                             "ended",
                             file->path);
     }
+    else if (rv == EPERM) {
+        file->services->log(file->services, CACHEMW_LOG_WARNING, rv,
+                            "%s belongs to another user than the one that "
+                            "httpd's children run as, or may not be changed: "
+                            "%s",
+                            file->root_path, after);
+    }
     else if (rv == ELOOP || rv == ENOTDIR) {
         file->services->log(file->services, CACHEMW_LOG_WARNING, rv,
                             "cache_dir=%s is, or has in it, a link or a file "
@@ -61,6 +68,33 @@ static int dir_take(int at, const char *name)
     return fd;
 }
 
+/**
+ * What others have put there is not to be served, and what is cached is nobody
+ * else's to read.
+ */
+static apr_status_t dir_close_to_others(const mw_file_t *file, int root)
+{
+    struct stat info;
+
+    if (fstat(root, &info) != 0) {
+        return errno;
+    }
+    if (info.st_uid != geteuid()) {
+        return EPERM;
+    }
+    if (!(info.st_mode & 077)) {
+        return APR_SUCCESS;
+    }
+    if (fchmod(root, 0700) != 0) {
+        return errno;
+    }
+    file->services->log(file->services, CACHEMW_LOG_WARNING, APR_SUCCESS,
+                        "%s was open to other users (mode %04o): it is not any "
+                        "more",
+                        file->root_path, (unsigned int)info.st_mode & 07777);
+    return APR_SUCCESS;
+}
+
 /** Open v1; the last components of its path are made if need be. */
 static apr_status_t dir_open(const mw_file_t *file, int *root)
 {
@@ -74,12 +108,18 @@ static apr_status_t dir_open(const mw_file_t *file, int *root)
     fd = dir_take(top, MW_PATH_ROOT);
     if (fd < 0) {
         rv = errno;
-    }
-    else if (mkdirat(fd, MW_PATH_TEMP, 0700) != 0 && errno != EEXIST) {
-        rv = errno;
-        close(fd);
+        close(top);
+        return rv;
     }
     close(top);
+    rv = dir_close_to_others(file, fd);
+    if (rv == APR_SUCCESS && mkdirat(fd, MW_PATH_TEMP, 0700) != 0
+        && errno != EEXIST) {
+        rv = errno;
+    }
+    if (rv != APR_SUCCESS) {
+        close(fd);
+    }
     *root = fd;
     return rv;
 }

@@ -26,6 +26,9 @@
 
 #define MW_MARK_SIZE 176
 
+/** The file in v1. */
+#define MW_MARK_NAME "mark"
+
 typedef struct mw_mark_t {
     apr_uint64_t number;      /**< the higher one counts */
     unsigned char owner[16];  /**< of the server that has the directory */

@@ -3,17 +3,18 @@
 or a sudden end has left."""
 
 import os
+import stat
 import struct
 import time
 
 import pytest
 
 from conftest import SITE
-from harness import Gate
+from harness import Gate, settings
 from harness.server import wait_for
 from test_basic import noise
 from test_file import (STORE, Store, assert_hits, assert_served,
-                       cache, fill, wait_for_hits)    # noqa: F401
+                       cache, fill, needs_root, wait_for_hits)    # noqa: F401
 from test_status import figures
 
 MOST = 4 << 20
@@ -151,3 +152,55 @@ def test_a_power_loss_costs_a_minute_however_seldom_is_cleaned_up(
     begun = time.monotonic()
     wait_for(lambda: safe_epoch(store) >= epoch, "the disk", 90)
     assert time.monotonic() - begun < 75
+
+
+# ---- whose it is ---------------------------------------------------------------
+
+def test_directory_that_was_open_to_others_is_closed(httpd, origin, path,
+                                                     cache):
+    store = Store(httpd, cache)
+    pages = fill(store, origin, path)
+    store.server.stop()
+    store.root.chmod(0o2775)
+    store.again()
+    wait_for_hits(store, pages)
+    assert stat.S_IMODE(store.root.stat().st_mode) == 0o700
+    store.server.wait_log("was open to other users (mode 2775)")
+
+
+@needs_root
+def test_directory_of_somebody_else_is_not_used(httpd, origin, path, cache):
+    store = Store(httpd, cache)
+    pages = fill(store, origin, path)
+    foreign = store.dir / "foreign"
+    foreign.mkdir()
+    foreign.chmod(0o777)
+    os.chown(foreign, 12345, 12345)
+    store.root.rename(store.dir / "old")
+    foreign.rename(store.root)
+    for _ in range(3):
+        assert_served(store, pages)
+    store.server.wait_log("belongs to another user")
+    assert store.server.get(list(pages)[0]).cache == "MISS"
+    assert list(store.root.iterdir()) == []
+    user = settings.run_user
+    os.chown(store.root, *(user[1:] if user else (0, 0)))
+    wait_for_hits(store, pages)
+    assert stat.S_IMODE(store.root.stat().st_mode) == 0o700
+
+
+@needs_root
+def test_another_users_entries_and_mark_are_not_believed(httpd, origin, path,
+                                                         cache):
+    store = Store(httpd, cache)
+    pages = fill(store, origin, path)
+    store.server.stop()
+    for one in [store.root, *store.root.glob("**/*")]:
+        os.chown(one, 12345, 12345)
+        one.chmod(0o777)
+    store.again()
+    for page, body in pages.items():
+        assert store.server.get(page).cache == "MISS"
+    wait_for_hits(store, pages)
+    for one in [store.root, *store.root.glob("**/")]:
+        assert stat.S_IMODE(one.stat().st_mode) == 0o700, one
