@@ -266,5 +266,5 @@ int main(void)
         cmocka_unit_test(test_few_entries_in_one_shard_do_the_same),
     };
 
-    return cmocka_run_group_tests(tests, world_group_begin, world_group_end);
+    return cmocka_run_group_tests(tests, shared_group_begin, shared_group_end);
 }

@@ -19,7 +19,6 @@ typedef struct files_t {
 static apr_status_t file_make(void *baton, apr_file_t **file, apr_pool_t *pool)
 {
     files_t *files = baton;
-    char *name;
 
     files->made++;
     if (files->rv != APR_SUCCESS) {
@@ -28,8 +27,7 @@ static apr_status_t file_make(void *baton, apr_file_t **file, apr_pool_t *pool)
     if (files->path) {
         return apr_file_open(file, files->path, files->flags, 0, pool);
     }
-    name = apr_pstrdup(pool, "/tmp/cachemw-spool-XXXXXX");
-    return apr_file_mktemp(file, name, 0, pool);
+    return apr_file_mktemp(file, shared_temp("spool", pool), 0, pool);
 }
 
 static int pool_setup(void **state)
