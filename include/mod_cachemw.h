@@ -663,11 +663,14 @@ struct cachemw_provider_t {
     /** @} */
 
     /**
-     * Have the latest entries withstand a power loss. Every 30 s, in the
+     * Have the latest entries withstand a power loss. Now and then, in the
      * process that sweeps: it may wait for the disk, and the sweeps of all
      * stores wait with it. No request does, and the end of the server neither.
      */
     apr_status_t (*sync)(void *store, const cachemw_call_t *call);
+
+    /** µs between two of these; 0: 30 s. */
+    apr_interval_time_t sync_interval;
 };
 
 #ifdef __cplusplus

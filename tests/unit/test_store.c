@@ -708,6 +708,7 @@ static void test_sync_has_none_and_its_failures_count(void **state)
     assert_int_equal(mw_store_sync(f->store, &call), APR_SUCCESS);
     assert_int_equal(fake.calls[FAKE_SYNC], 1);
     assert_int_equal(fake.seen.deadline, 0);
+    assert_int_equal(mw_store_sync_interval(f->store), apr_time_from_sec(30));
     fake.fail[FAKE_SYNC] = APR_EGENERAL;
     assert_int_equal(mw_store_sync(f->store, &call), APR_EGENERAL);
     assert_int_equal(fixture_sum(f, MW_COUNT_ERROR_OTHER), 1);
