@@ -283,11 +283,6 @@ apr_interval_time_t mw_store_sync_interval(const mw_store_t *store)
     return wanted > 0 ? wanted : SYNC_INTERVAL;
 }
 
-int mw_store_gives_whole_bodies(const mw_store_t *store)
-{
-    return store->whole_bodies;
-}
-
 int mw_store_is_usable(mw_store_t *store)
 {
     apr_status_t why;

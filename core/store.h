@@ -248,8 +248,6 @@ apr_interval_time_t mw_store_sync_interval(const mw_store_t *store);
 apr_interval_time_t mw_store_sweep_interval(const mw_store_t *store);
 /** Non-zero: calls leave the machine. */
 int mw_store_is_remote(const mw_store_t *store);
-/** Non-zero: get always gives whole bodies (the provider has no read). */
-int mw_store_gives_whole_bodies(const mw_store_t *store);
 
 /** @} */
 

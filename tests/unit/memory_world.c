@@ -270,6 +270,14 @@ cachemw_stats_t world_stats(world_t *w)
     return stats;
 }
 
+apr_uint64_t world_units(const world_t *w, int queue)
+{
+    mw_mem_tally_t sum;
+
+    mw_shard_sum(w->mem, &sum);
+    return sum.units[queue];
+}
+
 void world_assert_empty(world_t *w)
 {
     const mw_mem_t *mem = w->mem;
@@ -278,8 +286,8 @@ void world_assert_empty(world_t *w)
 
     assert_int_equal(stats.entries, 0);
     assert_int_equal(stats.bytes, 0);
-    assert_int_equal(mw_shard_units(mem, MW_MEM_SMALL), 0);
-    assert_int_equal(mw_shard_units(mem, MW_MEM_MAIN), 0);
+    assert_int_equal(world_units(w, MW_MEM_SMALL), 0);
+    assert_int_equal(world_units(w, MW_MEM_MAIN), 0);
     assert_int_equal(mw_blocks_free(mem), mw_blocks_total(mem));
     assert_int_equal(mem->spilled, 0);
     for (i = 0; i < mem->geometry.shards; i++) {

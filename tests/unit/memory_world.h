@@ -107,6 +107,9 @@ void world_sweep(world_t *w);
 
 cachemw_stats_t world_stats(world_t *w);
 
+/** Units in a queue, over all shards. */
+apr_uint64_t world_units(const world_t *w, int queue);
+
 /** Nothing is held: entries, bytes, units, claims. */
 void world_assert_empty(world_t *w);
 

@@ -78,7 +78,7 @@ static void test_unused_space_taken_in_advance_is_given_back(void **state)
                      APR_SUCCESS);
     used = mw_blocks_total(w->mem) - mw_blocks_free(w->mem);
     assert_in_range(used * w->mem->unit_size, 300001, 300001 + 2048);
-    assert_int_equal(mw_shard_units(w->mem, MW_MEM_SMALL), used);
+    assert_int_equal(world_units(w, MW_MEM_SMALL), used);
     world_end(w);
 }
 

@@ -147,7 +147,7 @@ static void test_a_hit_writes_at_most_a_count_of_uses(void **state)
 
 static void assert_shards_are_alike(world_t *w)
 {
-    apr_uint64_t average = mw_shard_units(w->mem, MW_MEM_SMALL) / 8;
+    apr_uint64_t average = world_units(w, MW_MEM_SMALL) / 8;
     int i;
 
     for (i = 0; i < 8; i++) {

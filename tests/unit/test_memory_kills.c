@@ -103,8 +103,8 @@ static void test_a_lock_left_by_the_dead_empties_its_shard_only(void **state)
     world_sweep(w);
     assert_true(w->mem->header->collection.freed > 0);
     assert_int_equal(mw_blocks_total(w->mem) - mw_blocks_free(w->mem),
-                     mw_shard_units(w->mem, MW_MEM_SMALL)
-                         + mw_shard_units(w->mem, MW_MEM_MAIN));
+                     world_units(w, MW_MEM_SMALL)
+                         + world_units(w, MW_MEM_MAIN));
     assert_usable_and_empty_after_clear(w);
     world_end(w);
 }
@@ -243,7 +243,7 @@ static void test_what_the_dead_were_storing_goes(void **state)
     world_sweep(w);
     assert_int_equal(w->mem->header->deaths, 1);
     assert_int_equal(mw_blocks_total(w->mem) - mw_blocks_free(w->mem),
-                     mw_shard_units(w->mem, MW_MEM_SMALL));
+                     world_units(w, MW_MEM_SMALL));
     world_remove(w, "/x", NULL);
     world_assert_empty(w);
     world_end(w);

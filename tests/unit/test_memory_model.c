@@ -225,8 +225,8 @@ static void model_run(setting_t setting, int may_forget)
         model_get(m);
     }
     assert_int_equal(mw_blocks_total(m->w->mem) - mw_blocks_free(m->w->mem),
-                     mw_shard_units(m->w->mem, MW_MEM_SMALL)
-                         + mw_shard_units(m->w->mem, MW_MEM_MAIN));
+                     world_units(m->w, MW_MEM_SMALL)
+                         + world_units(m->w, MW_MEM_MAIN));
     assert_true(!may_forget == !m->forgotten);
     world_clear(m->w);
     world_assert_empty(m->w);

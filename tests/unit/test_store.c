@@ -85,7 +85,6 @@ static void test_table_smaller_than_ours_has_fewer_slots(void **state)
     table.size = offsetof(cachemw_provider_t, post_config) + 3;
     store = fixture_start(*state, &table, NONE);
     assert_int_equal(fake.calls[FAKE_POST_CONFIG], 0);
-    assert_true(mw_store_gives_whole_bodies(store));
     assert_false(mw_store_can_sweep(store));
     assert_false(mw_store_can_sync(store));
     assert_int_equal(mw_store_sync(store, &call), APR_SUCCESS);
