@@ -1052,6 +1052,26 @@ static void test_breaker_is_not_told_of_what_was_not_tried(void **state)
     assert_true(mw_store_is_usable(f->store));
 }
 
+/* A page that is looked at every second must not make the store look well. */
+static void test_breaker_is_not_told_of_stats(void **state)
+{
+    fixture_t *f = *state;
+    cachemw_call_t call = fixture_call(f);
+    cachemw_stats_t stats = { .size = sizeof(stats) };
+    apr_status_t rv;
+    int i;
+
+    start_remote(f);
+    fake.fail[FAKE_GET] = APR_ECONNREFUSED;
+    for (i = 0; i < MW_BREAKER_FAILURES; i++) {
+        assert_true(mw_store_is_usable(f->store));
+        fixture_get(f, "k", &rv);
+        assert_int_equal(mw_store_stats(f->store, &call, &stats), APR_SUCCESS);
+    }
+    assert_false(mw_store_is_usable(f->store));
+    assert_int_equal(mw_store_stats(f->store, &call, &stats), APR_SUCCESS);
+}
+
 /* Addresses are looked up there: without them the store would never come
  * back. */
 static void test_sweep_of_remote_stores_goes_on_without_it(void **state)
@@ -1485,6 +1505,7 @@ int main(void)
         TEST(test_deadline_already_past_is_no_failure),
         TEST(test_breaker_each_change_is_a_line),
         TEST(test_breaker_is_not_told_of_what_was_not_tried),
+        TEST(test_breaker_is_not_told_of_stats),
         TEST(test_sweep_of_remote_stores_goes_on_without_it),
         TEST(test_sweep_interval_of_remote_stores_is_short),
         TEST(test_read_on_tries_again),
