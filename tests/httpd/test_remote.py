@@ -6,6 +6,7 @@ breaker is open nobody waits at all.
 One table, run with each backend: the test provider that claims to be remote,
 and real ones behind a proxy that makes the trouble."""
 
+import os
 import re
 import statistics
 import threading
@@ -15,7 +16,7 @@ import pytest
 
 from conftest import SITE, h2_modules
 from harness import TcpProxy
-from harness.faults import MODULES, STORES, write
+from harness.faults import MODULES, PIECES, STORES, write
 from harness.origin import Gate, cacheable
 from harness.server import wait_for
 from test_basic import noise
@@ -52,16 +53,25 @@ class Faulty:
         "fails late": "timeout=250",
     }
 
+    def __init__(self):
+        self.always = []
+
     def attach(self, server):
         self.server = server
+
+    def in_pieces(self):
+        """From now on bodies come in pieces."""
+        self.always = [PIECES]
+        self.end()
 
     def begin(self, trouble):
         slots = ("get", "read", "set", "set_begin", "set_write", "set_commit",
                  "set_head", "remove", "exists")
-        write(self.server, *[f"{x} {self.troubles[trouble]}" for x in slots])
+        write(self.server, *[f"{x} {self.troubles[trouble]}" for x in slots],
+              *self.always)
 
     def end(self):
-        write(self.server)
+        write(self.server, *self.always)
 
     def remove(self):
         pass
@@ -93,6 +103,9 @@ CacheEnable cachemw /
 
     def attach(self, server):
         self.server = server
+
+    def in_pieces(self):
+        """They do."""
 
     def begin(self, trouble):
         name, args = self.troubles[trouble]
@@ -243,39 +256,97 @@ def slowly(server, page, meanwhile):
         return res, time.monotonic() - begin
 
 
-def test_body_outlasts_a_moment_of_trouble(start, origin, path):
+UNDER_WAY = [(n, t) for n, t in TABLE if "late" not in t]
+
+
+@pytest.mark.parametrize("name,trouble", UNDER_WAY,
+                         ids=[f"{n}-{t}".replace(" ", "_")
+                              for n, t in UNDER_WAY])
+def test_body_outlasts_a_moment_of_trouble(start, origin, path, name, trouble):
     """Visitors who have begun to read do not notice that it was gone."""
-    backend = start("faulty")
+    backend = start(name, options="timeout=300ms store_timeout=5s")
     server = backend.server
     page = Page(origin, path(), 6000000)
     visit(server, page)
-    always = "get truncated piece"
-    write(server, always)
+    backend.in_pieces()
+    wait_for(lambda: visit(server, page).cache == "HIT", "a hit")
 
     def gone():
-        write(server, always, "read error=ECONNRESET count=6")
+        backend.begin(trouble)
+        threading.Timer(0.6, backend.end).start()
 
     res, seconds = slowly(server, page, gone)
     assert res.complete and res.cache == "HIT", server.log()[-3000:]
-    assert seconds < 10
+    assert 0.3 < seconds < 10, "the trouble came too late, or stayed"
     assert figures(server)["CutBodies"] == "0"
-    assert lines(server, "out of use"), "the breaker opened meanwhile"
 
 
-def test_body_that_does_not_come_is_cut_in_time(start, origin, path):
-    backend = start("faulty", options=OPTIONS + " body_timeout=1s")
+@pytest.mark.parametrize("name", BACKENDS)
+def test_body_that_does_not_come_is_cut_in_time(start, origin, path, name):
+    backend = start(name, options="timeout=300ms store_timeout=5s "
+                    "body_timeout=1s")
     server = backend.server
     page = Page(origin, path(), 6000000)
     visit(server, page)
-    write(server, "get truncated piece")
-
-    def gone():
-        write(server, "read timeout")
-
-    res, seconds = slowly(server, page, gone)
+    backend.in_pieces()
+    wait_for(lambda: visit(server, page).cache == "HIT", "a hit")
+    res, seconds = slowly(server, page, lambda: backend.begin("hangs"))
     assert not res.complete
     assert seconds < 1 + TIMEOUT + MARGIN
     assert figures(server)["CutBodies"] == "1"
+
+
+# ---- nothing is left behind --------------------------------------------------
+
+def open_files(server):
+    """How many descriptors each child has."""
+    return {pid: len(os.listdir(f"/proc/{pid}/fd"))
+            for pid in server.children()}
+
+
+def many_visits(server, pages, count):
+    """COUNT requests by four visitors; each answer is looked at."""
+    wrong = []
+
+    def come():
+        try:
+            with server.connect() as conn:
+                for number in range(count // 4):
+                    page = pages[number % len(pages)]
+                    page.check(conn.get(page.target), current=True)
+        except Exception as e:
+            wrong.append(e)
+
+    visitors = [threading.Thread(target=come) for _ in range(4)]
+    for one in visitors:
+        one.start()
+    for one in visitors:
+        one.join()
+    assert not wrong, wrong
+
+
+if len(BACKENDS) > 1:   # with a peer of its own
+    @pytest.mark.parametrize("what", ["reply", "connection"])
+    @pytest.mark.parametrize("count", [3000, pytest.param(
+        100000, marks=pytest.mark.long)])
+    @pytest.mark.parametrize("name", [x for x in BACKENDS if x != "faulty"])
+    def test_peer_that_fails_every_tenth_leaves_nothing_open(
+            start, origin, path, name, count, what):
+        backend = start(name)
+        server = backend.server
+        pages = [Page(origin, path(f"p{i}"), (300, 3000, 100000)[i % 3])
+                 for i in range(12)]
+        backend.proxy.set("fail", every=10, what=what)
+        many_visits(server, pages, 600)
+        before, open_before = open_files(server), backend.proxy.connections
+        many_visits(server, pages, count)
+        after = open_files(server)
+        if what == "reply":
+            assert backend.proxy.failed >= count // 20, "too few failed"
+        for pid in set(before) & set(after):
+            assert after[pid] <= before[pid] + 4, (before, after)
+        assert backend.proxy.connections <= open_before + 4
+        backend.end()
 
 
 # ---- storing -----------------------------------------------------------------
