@@ -8,8 +8,12 @@
 
 #include "load.h"
 
-/** Readings until one was not disturbed by an amendment. */
-#define LOAD_TRIES 4
+/**
+ * Readings until one was not disturbed by an amendment: the first two at once,
+ * then with pauses, for who writes may have been interrupted.
+ */
+#define LOAD_TRIES 5
+#define LOAD_PAUSE(tries) ((tries) < 2 ? 0 : 250 << (tries)) /* µs */
 
 void mw_load_digest(const mw_file_t *file, const cachemw_key_t *key,
                     mw_digest_t *digest)
@@ -118,6 +122,9 @@ apr_status_t mw_load(const mw_file_t *file, const cachemw_key_t *key,
     int tries;
 
     for (tries = 0; rv == APR_EAGAIN && tries < LOAD_TRIES; tries++) {
+        if (LOAD_PAUSE(tries)) {
+            apr_sleep(LOAD_PAUSE(tries));
+        }
         rv = bytes_read(load->fd, load->bytes, load->room, 0, &load->length);
         if (rv == APR_SUCCESS) {
             rv = load_try(load, pool);

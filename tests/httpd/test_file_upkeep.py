@@ -14,7 +14,8 @@ from harness import Gate, settings
 from harness.server import wait_for
 from test_basic import noise
 from test_file import (STORE, Store, assert_hits, assert_served,
-                       cache, fill, needs_root, wait_for_hits)    # noqa: F401
+                       cache, fill, needs_root, store,
+                       wait_for_hits)    # noqa: F401
 from test_status import figures
 
 MOST = 4 << 20
@@ -204,3 +205,20 @@ def test_another_users_entries_and_mark_are_not_believed(httpd, origin, path,
     wait_for_hits(store, pages)
     for one in [store.root, *store.root.glob("**/")]:
         assert stat.S_IMODE(one.stat().st_mode) == 0o700, one
+
+
+@pytest.mark.parametrize("size", [1000, 300000])
+def test_no_link_is_followed_to_an_entry(store, origin, path, size):
+    page, body = path(), noise(size)
+    origin.page(page, body)
+    assert_served(store, {page: body})
+    assert_hits(store, {page: body})
+    file, = store.files()
+    away = store.dir / "away"
+    file.parent.rename(away)
+    file.parent.symlink_to(away)
+    kept = (away / file.name).read_bytes()
+    assert store.server.get(page).cache == "MISS"
+    wait_for_hits(store, {page: body})
+    assert not file.parent.is_symlink()
+    assert (away / file.name).read_bytes() == kept
