@@ -87,6 +87,19 @@ def free_port(taken=()):
     raise RuntimeError("no free port")
 
 
+def can_listen(address):
+    """A killed process is a zombie before its last thread has let go of the
+    port."""
+    with socket.socket() as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            sock.bind(address)
+        except OSError:
+            return False
+        sock.listen(1)
+    return True
+
+
 def wait_for(condition, what, timeout=START):
     """Return CONDITION's first true value; fail when none comes."""
     end = time.monotonic() + timeout
