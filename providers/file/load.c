@@ -57,6 +57,15 @@ apr_status_t mw_load_bytes(int fd, void *to, apr_size_t length, apr_uint64_t at)
     return APR_SUCCESS;
 }
 
+apr_status_t mw_load_super(int fd, mw_format_super_t *super)
+{
+    unsigned char bytes[MW_FORMAT_SUPER + CACHEMW_KEY_MAX];
+    apr_size_t length = 0;
+    apr_status_t rv = bytes_read(fd, bytes, sizeof(bytes), 0, &length);
+
+    return rv == APR_SUCCESS ? mw_format_decode(bytes, length, super) : rv;
+}
+
 /** @return APR_EAGAIN: something does not match its checksum, perhaps because
  *          it is being written; APR_EINCOMPLETE; trouble */
 static apr_status_t load_try(mw_load_t *load, apr_pool_t *pool)

@@ -2,6 +2,8 @@
 """What becomes of a directory of files that another configuration, another user
 or a sudden end has left."""
 
+import contextlib
+import http.client
 import os
 import stat
 import struct
@@ -12,6 +14,7 @@ import pytest
 from conftest import SITE
 from harness import Gate, settings
 from harness.server import wait_for
+from harness.strace import strace
 from test_basic import noise
 from test_file import (STORE, Store, assert_hits, assert_served,
                        cache, fill, needs_root, store,
@@ -153,6 +156,51 @@ def test_a_power_loss_costs_a_minute_however_seldom_is_cleaned_up(
     begun = time.monotonic()
     wait_for(lambda: safe_epoch(store) >= epoch, "the disk", 90)
     assert time.monotonic() - begun < 75
+
+
+# ---- sudden ends ------------------------------------------------------------
+
+def after_now():
+    """Expiry is kept in seconds."""
+    now = time.time()
+    wait_for(lambda: time.time() > now + 1.1, "another second")
+
+
+def test_a_child_that_dies_in_a_304_leaves_the_entry(store, origin, path,
+                                                     tmp_path):
+    page, body = path(), noise(300000)
+    origin.page(page, body, age=0, etag='"a"')
+    assert store.server.get(page).body == body
+    before, children = store.files(), set(store.server.children())
+
+    def die():
+        with contextlib.suppress(OSError, http.client.HTTPException,
+                                 AssertionError):
+            store.server.get(page)
+
+    strace(store.server, die, tmp_path / "calls",
+           "-einject=utimensat:signal=KILL:when=1")
+    wait_for(lambda: set(store.server.children()) != children, "its death")
+    after_now()
+    for _ in range(2):
+        res = store.server.get(page)
+        assert (res.body, res.cache) == (body, "REVALIDATE")
+    assert store.files() == before
+
+
+def test_a_server_that_ended_in_a_304_leaves_the_entry(store, origin, path):
+    pages = fill(store, origin, path)
+    store.server.stop()
+    for file in store.files():
+        with open(file, "r+b") as writing:
+            start = writing.read(100)
+            writing.seek(0)
+            writing.write(start)
+    after_now()
+    store.again()
+    store.scanned()
+    assert_hits(store, pages)
+    assert all(origin.count(page) == 1 for page in pages)
 
 
 # ---- whose it is ---------------------------------------------------------------
