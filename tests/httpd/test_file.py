@@ -17,7 +17,7 @@ import pytest
 
 from conftest import SITE
 from harness import Gate, Httpd, Reply, settings
-from harness.server import can_listen, processes_of, wait_for
+from harness.server import processes_of, wait_for
 from harness.strace import strace
 from test_basic import noise
 from test_status import figures
@@ -179,8 +179,7 @@ def kill_all(server):
     for pid in processes_of(group):
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-    wait_for(lambda: not processes_of(group) and can_listen(server.addr()),
-             "everything to end")
+    wait_for(lambda: not processes_of(group), "everything to end")
     server.process = None
     Httpd.live.remove(server)
 

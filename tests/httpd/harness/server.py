@@ -190,6 +190,7 @@ class Httpd:
         self.process = None
         self.ports = []
         self._seen = 0
+        self._has_run = False
         self._conf = conf
         self._names = dict(names)
         self._modules = list(MODULES if modules is None else modules)
@@ -275,8 +276,13 @@ class Httpd:
             raise
 
     def _start_somewhere(self):
+        if self._has_run:       # and may have been killed; keys have the port
+            wait_for(lambda: all(can_listen(self.addr(x))
+                                 for x in range(len(self.ports))),
+                     "its ports to be free")
         for attempt in range(3):
             if self._start():
+                self._has_run = True
                 Httpd.live.append(self)
                 return self
             busy = "could not bind" in self.log()
