@@ -230,7 +230,8 @@ def test_directory_of_somebody_else_is_not_used(httpd, origin, path, cache):
     for _ in range(3):
         assert_served(store, pages)
     store.server.wait_log("belongs to another user")
-    assert store.server.get(list(pages)[0]).cache == "MISS"
+    wait_for(lambda: {store.server.get(x).cache for x in pages} == {"MISS"},
+             "all children to leave it")
     assert list(store.root.iterdir()) == []
     user = settings.run_user
     os.chown(store.root, *(user[1:] if user else (0, 0)))
