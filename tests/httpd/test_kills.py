@@ -53,7 +53,8 @@ class Killer:
         self.locks = Locks(server.pid)
         self.random = random.Random(seed)
         self.full = len(server.children())
-        self.dead = set()
+        self.killed = 0
+        self.dying = set()      # killed, and perhaps still to be seen
         self.blind = 0          # of these, without a look at the locks
         self.holders = 0        # of these, seen with a lock held
         self.in_shard = 0       # of these, with a shard's
@@ -103,15 +104,14 @@ class Killer:
             pid = self.random.choice(children)
             self.blind += 1
         os.kill(pid, signal.SIGKILL)
-        self.dead.add(pid)
+        self.killed += 1
+        self.dying.add(pid)
         children.remove(pid)
 
-    @property
-    def killed(self):
-        return len(self.dead)
-
     def _enough_children(self):
-        children = [x for x in self.server.children() if x not in self.dead]
+        seen = self.server.children()
+        self.dying &= set(seen)     # others may get their numbers
+        children = [x for x in seen if x not in self.dying]
         return len(children) > self.full // 2 and children
 
     def round(self, most, seconds=0.7):
