@@ -98,10 +98,11 @@ static void path_error(const path_t *path, const path_t *other)
     }
     mw_place_error(
         &definition->place,
-        "%s %s: %s=%s: one lies in the other of this and %s=%s of "
-        "%s %s on line %d of %s; put both beside each other",
+        "%s %s: %s=%s %s %s=%s of %s %s on line %d of %s; give each "
+        "store a place of its own, side by side",
         definition->directive, definition_word(definition), path->option,
-        path->text, other->option, other->text, other->definition->directive,
+        path->text, path_is_in(path, other) ? "lies in" : "has in it",
+        other->option, other->text, other->definition->directive,
         definition_word(other->definition), place->line, place->file);
 }
 

@@ -118,13 +118,13 @@ TABLE = [
     ("a directory in another store's",
      "CachemwStore pages file cache_dir=/nowhere/a\n"
      "CachemwStore other file cache_dir=/nowhere/a/v1/../b <-\n",
-     ["CachemwStore other: cache_dir=/nowhere/a/b",
-      "cache_dir=/nowhere/a of CachemwStore pages", "lies in"]),
+     ["CachemwStore other: cache_dir=/nowhere/a/b lies in "
+      "cache_dir=/nowhere/a of CachemwStore pages"]),
     ("a directory around another store's",
      "CachemwStore pages file cache_dir=/nowhere/a/b\n"
      "CachemwStore other file cache_dir=/nowhere/a <-\n",
-     ["CachemwStore other: cache_dir=/nowhere/a",
-      "cache_dir=/nowhere/a/b of CachemwStore pages", "lies in"]),
+     ["CachemwStore other: cache_dir=/nowhere/a has in it "
+      "cache_dir=/nowhere/a/b of CachemwStore pages"]),
     ("multitier, which is planned", "CachemwStore both multitier near=a <-",
      ["CachemwStore both", "multitier is not part of this version"]),
     ("options at the use of a named store",
