@@ -86,8 +86,9 @@
  * thread of any child, concurrently, unless CACHEMW_SERIALIZE is set; only
  * sweep and sync have a process of their own. Buckets that a slot returned may
  * be read, split and destroyed by other threads than the calling one, but never
- * by two at once; CACHEMW_SERIALIZE does not cover that. A pool is not thread-safe:
- * during calls allocate from the call's pool, never from pconf or pchild.
+ * by two at once; CACHEMW_SERIALIZE does not cover that. A pool is not
+ * thread-safe: during calls allocate from the call's pool, never from pconf or
+ * pchild.
  * Between two calls a provider holds no lock, statement or checked-out
  * connection on behalf of a request.
  *
