@@ -113,7 +113,9 @@ static void figure_extra(void *baton, const char *name, apr_int64_t value)
     figure_number(to, key, label, value);
 }
 
-static void collect_breaker(figures_t *to, mw_store_t *store)
+/* @param rv what its stats returned */
+static const char *state_word(const figures_t *to, mw_store_t *store,
+                              mw_breaker_e breaker, apr_status_t rv)
 {
     static const char *const words[] = {
         [MW_BREAKER_CLOSED] = "on",
@@ -121,14 +123,26 @@ static void collect_breaker(figures_t *to, mw_store_t *store)
         [MW_BREAKER_PROBING] = "breaker open, probing",
     };
     char text[120];
+
+    if (breaker == MW_BREAKER_CLOSED && !mw_store_is_usable(store)) {
+        return STATUS_OFF;
+    }
+    if (breaker == MW_BREAKER_CLOSED && rv != APR_SUCCESS) {
+        return apr_pstrcat(to->pool,
+                           "in trouble: ", apr_strerror(rv, text, sizeof(text)),
+                           NULL);
+    }
+    return words[breaker];
+}
+
+static void collect_breaker(figures_t *to, mw_store_t *store, apr_status_t rv)
+{
+    char text[120];
     apr_status_t why;
     apr_int64_t until, left;
     mw_breaker_e breaker = mw_breaker_read(mw_store_state(store), &why, &until);
 
-    figure_text(to, "State", "State",
-                breaker != MW_BREAKER_CLOSED || mw_store_is_usable(store)
-                    ? words[breaker]
-                    : STATUS_OFF);
+    figure_text(to, "State", "State", state_word(to, store, breaker, rv));
     if (breaker != MW_BREAKER_CLOSED) {
         left = until - mw_monotonic();
         figure_number(to, "RetryMilliseconds", "Next attempt in ms",
@@ -174,11 +188,13 @@ static void figure_kind(void *baton, const char *name, apr_uint64_t n)
                   (apr_int64_t)n);
 }
 
-static void collect_stats(figures_t *to, mw_store_t *store, request_rec *r)
+static apr_status_t collect_stats(figures_t *to, mw_store_t *store,
+                                  request_rec *r)
 {
     cachemw_call_t call = { .pool = r->pool };
     cachemw_stats_t stats;
     figures_t extra;
+    apr_status_t rv;
 
     extra.pool = to->pool;
     extra.list = apr_array_make(to->pool, 4, sizeof(figure_t));
@@ -187,8 +203,9 @@ static void collect_stats(figures_t *to, mw_store_t *store, request_rec *r)
     stats.baton = &extra;
     call.bucket_alloc = r->connection->bucket_alloc;
     call.now = apr_time_now();
-    if (mw_store_stats(store, &call, &stats) != APR_SUCCESS) {
-        return;
+    rv = mw_store_stats(store, &call, &stats);
+    if (rv != APR_SUCCESS) {
+        return rv;
     }
     figure_number(to, "Entries", "Entries", stats.entries);
     figure_number(to, "EntriesMax", "Entries at most", stats.entries_max);
@@ -197,22 +214,27 @@ static void collect_stats(figures_t *to, mw_store_t *store, request_rec *r)
     figure_number(to, "Bytes", "Bytes", stats.bytes);
     figure_number(to, "BytesMax", "Bytes at most", stats.bytes_max);
     apr_array_cat(to->list, extra.list);
+    return APR_SUCCESS;
 }
 
 static apr_array_header_t *status_collect(mw_store_t *store, request_rec *r)
 {
     const mw_state_t *state = mw_store_state(store);
+    figures_t held;
     figures_t to;
+    apr_status_t rv;
 
-    to.pool = r->pool;
+    held.pool = to.pool = r->pool;
+    held.list = apr_array_make(r->pool, 10, sizeof(figure_t));
     to.list = apr_array_make(r->pool, 40, sizeof(figure_t));
     figure_text(&to, "Provider", "Provider", mw_store_provider_name(store));
     if (!state) {
         figure_text(&to, "State", "State", STATUS_OFF);
         return to.list;
     }
-    collect_breaker(&to, store);
-    collect_stats(&to, store, r);
+    rv = collect_stats(&held, store, r);
+    collect_breaker(&to, store, rv);
+    apr_array_cat(to.list, held.list);
     collect_counters(&to, state);
     mw_kinds_each(state, figure_kind, &to);
     return to.list;

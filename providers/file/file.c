@@ -185,10 +185,13 @@ static apr_status_t file_sync(void *store, const cachemw_call_t *call)
 static apr_status_t file_stats(void *store, const cachemw_call_t *call,
                                cachemw_stats_t *stats)
 {
-    const mw_file_t *file = store;
+    mw_file_t *file = store;
+    apr_status_t rv = mw_dir_need(file, call->now);
 
-    mw_index_stats(file->index, call->now, stats);
-    return APR_SUCCESS;
+    if (rv == APR_SUCCESS) {
+        mw_index_stats(file->index, call->now, stats);
+    }
+    return rv;
 }
 
 const cachemw_provider_t mw_file_provider = {

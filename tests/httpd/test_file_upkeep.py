@@ -233,10 +233,13 @@ def test_directory_of_somebody_else_is_not_used(httpd, origin, path, cache):
     wait_for(lambda: {store.server.get(x).cache for x in pages} == {"MISS"},
              "all children to leave it")
     assert list(store.root.iterdir()) == []
+    wait_for(lambda: figures(store.server)["State"]
+             == "in trouble: Operation not permitted", "it to be told")
     user = settings.run_user
     os.chown(store.root, *(user[1:] if user else (0, 0)))
     wait_for_hits(store, pages)
     assert stat.S_IMODE(store.root.stat().st_mode) == 0o700
+    wait_for(lambda: figures(store.server)["State"] == "on", "it to be told")
 
 
 @needs_root
