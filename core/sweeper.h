@@ -9,9 +9,10 @@
  * and is not in the scoreboard. Each store is swept once per cleanup_interval,
  * and synced every 30 s or as often as its provider wants. It ends within a
  * second when its configuration or its parent does, whatever a provider is
- * doing: a sweep that is stuck is cut off anywhere. (Where the kernel does not tell of a parent's death, that is seen
- * after the sweep.) One that ends by itself is followed by another, at once at
- * first, later after pauses that double; not in a server of one process (-X).
+ * doing: a sweep that is stuck is cut off anywhere. (Where the kernel does not
+ * tell of a parent's death, that is seen after the sweep.) One that ends by
+ * itself is followed by another, at once at first, later after pauses that
+ * double; not in a server of one process (-X).
  *
  * All here is called in the parent, on its only thread.
  */
