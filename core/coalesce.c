@@ -19,6 +19,8 @@
 #define COALESCE_LATE APR_INT64_C(1000000)
 /* Part of the threads that may wait at once. */
 #define COALESCE_PART 4
+/* Bytes that httpd buffers for a client before it waits for him. */
+#define OUTPUT_BUFFER 65536
 
 /* mod_http2's: how many threads of its own a child may have. */
 APR_DECLARE_OPTIONAL_FN(void, http2_get_num_workers,
@@ -272,15 +274,32 @@ static void output_push(ap_filter_t *f)
 #endif
 }
 
+/* Whether passing this on may wait for the client: there is much of it, or it
+ * does not take what it was sent before. */
+static int output_may_wait(ap_filter_t *f, apr_bucket_brigade *bb)
+{
+    apr_off_t length;
+
+    if (apr_brigade_length(bb, 0, &length) != APR_SUCCESS || length < 0
+        || length > OUTPUT_BUFFER) {
+        return 1;
+    }
+    if (f->c->data_in_output_filters) {
+        output_push(f);
+    }
+    return f->c->data_in_output_filters;
+}
+
 /* Behind mod_cache's filters: what comes by and is not being stored by now will
  * not be. Canned error pages, for example, never pass mod_cache's filter, and
  * nobody else would tell. What is stored on another machine is committed here,
- * behind its last byte. */
+ * behind its last byte, unless others would have to wait for the client. */
 static apr_status_t verdict_pass(ap_filter_t *f, apr_bucket_brigade *bb)
 {
     mw_turn_t *turn = f->ctx;
     mw_handle_t *handle = request_is_storing(f->r);
     apr_status_t rv;
+    int is_late;
 
     if (ap_is_HTTP_INFO(f->r->status)
         || (handle != NULL && mw_store_is_remote(handle->store)
@@ -292,8 +311,13 @@ static apr_status_t verdict_pass(ap_filter_t *f, apr_bucket_brigade *bb)
     if (handle == NULL) {
         mw_coalesce_end_unstored(f->r);
     }
+    is_late = handle != NULL && handle->is_late && handle->set != NULL;
+    if (is_late && output_may_wait(f, bb)) {
+        mw_cache_adapter_commit(handle, f->r);
+        is_late = 0;
+    }
     rv = ap_pass_brigade(f->next, bb);
-    if (handle != NULL && handle->is_late && handle->set != NULL) {
+    if (is_late) {
         output_push(f);
         mw_cache_adapter_commit(handle, f->r);
     }

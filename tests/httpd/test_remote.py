@@ -511,3 +511,20 @@ def test_visitor_who_leaves_at_the_end_leaves_a_stored_page(start, origin,
     conn.abort()
     assert visit(server, page, current=True).cache == "HIT"
     assert len(origin.requests(page.target)) == 1
+
+
+def test_client_that_stalls_holds_up_no_other(start):
+    """What comes in large pieces is committed before the last is passed on."""
+    backend = start("faulty", options="store_timeout=2s timeout=1s",
+                    conf=SITE + 'CacheIgnoreNoLastMod on\n')
+    server = backend.server
+    body = noise(8000000, 1)
+    file = server.dir / "htdocs/local/large"
+    file.parent.mkdir(exist_ok=True)
+    file.write_bytes(body)
+    os.utime(file, (1e9, 1e9))
+    with server.connect(rcvbuf=4096) as slow:
+        slow.send("GET", "/local/large")
+        assert slow.head().status == 200
+        res = server.get("/local/large")
+        assert (res.cache, res.body) == ("HIT", body)
