@@ -1,0 +1,63 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/**
+ * @file conn.h
+ * @brief A connection: greeting, and batches of commands with their replies.
+ */
+#ifndef MW_REDIS_CONN_H
+#define MW_REDIS_CONN_H
+
+#include "resp.h"
+#include "stream.h"
+
+/** One thread at a time. malloc'ed. */
+typedef struct mw_redis_conn_t {
+    mw_redis_stream_t stream;
+    redisReader *reader;
+    const mw_redis_t *store;
+    apr_int64_t used;  /**< when it was given back last */
+    unsigned int uses; /**< batches that were answered */
+    int is_bad;        /**< close it, do not use it again */
+} mw_redis_conn_t;
+
+/**
+ * Who greets: commands of a new connection before its first use.
+ */
+typedef struct mw_redis_greeting_t {
+    const char *user;     /**< NULL: none */
+    const char *password; /**< NULL: no AUTH */
+    int db;               /**< 0: no SELECT */
+    /**
+     * One more command, and whether its reply is right: ROLE for Sentinel,
+     * READONLY. NULL: none.
+     */
+    const char *command;
+    apr_status_t (*check)(const mw_redis_reply_t *reply);
+} mw_redis_greeting_t;
+
+/**
+ * Connect and greet.
+ * @param deadline of all
+ * @return APR_TIMEUP; APR_EAGAIN: no address yet; APR_EACCES: AUTH refused;
+ *         what `check` said; trouble. Counted; logged at a limited rate
+ */
+apr_status_t mw_redis_conn_open(const mw_redis_t *store,
+                                const mw_redis_endpoint_t *endpoint,
+                                const mw_redis_greeting_t *greeting,
+                                apr_int64_t deadline, mw_redis_conn_t **conn);
+
+void mw_redis_conn_close(mw_redis_conn_t *conn);
+
+/**
+ * Send a batch and read its replies.
+ * @param replies set to an array of batch->commands replies, in batch->pool;
+ *        error replies are replies
+ * @return APR_TIMEUP; APR_EOF, ECONNRESET, EPIPE and the like: the connection
+ *         has ended; APR_EGENERAL: nonsense. After any but APR_SUCCESS the
+ *         connection is bad
+ */
+apr_status_t mw_redis_conn_batch(mw_redis_conn_t *conn, mw_redis_batch_t *batch,
+                                 apr_int64_t deadline,
+                                 mw_redis_reply_t ***replies);
+
+#endif
