@@ -20,26 +20,21 @@ typedef struct mw_redis_conn_t {
     int is_bad;        /**< close it, do not use it again */
 } mw_redis_conn_t;
 
-/**
- * Who greets: commands of a new connection before its first use.
- */
+/** What a new connection says before its first use. */
 typedef struct mw_redis_greeting_t {
     const char *user;     /**< NULL: none */
     const char *password; /**< NULL: no AUTH */
     int db;               /**< 0: no SELECT */
-    /**
-     * One more command, and whether its reply is right: ROLE for Sentinel,
-     * READONLY. NULL: none.
-     */
+    /** One more command of one word, e.g. ROLE, and whether its reply is
+     *  right. NULL: none. */
     const char *command;
     apr_status_t (*check)(const mw_redis_reply_t *reply);
 } mw_redis_greeting_t;
 
 /**
- * Connect and greet.
- * @param deadline of all
- * @return APR_TIMEUP; APR_EAGAIN: no address yet; APR_EACCES: AUTH refused;
- *         what `check` said; trouble. Counted; logged at a limited rate
+ * Connect and greet, within connect_timeout and the deadline.
+ * @return APR_TIMEUP; APR_EAGAIN: no address yet; the status of the error
+ *         reply (EACCES for AUTH); what `check` said; trouble. Counted
  */
 apr_status_t mw_redis_conn_open(const mw_redis_t *store,
                                 const mw_redis_endpoint_t *endpoint,
@@ -54,7 +49,7 @@ void mw_redis_conn_close(mw_redis_conn_t *conn);
  *        error replies are replies
  * @return APR_TIMEUP; APR_EOF, ECONNRESET, EPIPE and the like: the connection
  *         has ended; APR_EGENERAL: nonsense. After any but APR_SUCCESS the
- *         connection is bad
+ *         connection is bad. Counted but for the ends
  */
 apr_status_t mw_redis_conn_batch(mw_redis_conn_t *conn, mw_redis_batch_t *batch,
                                  apr_int64_t deadline,

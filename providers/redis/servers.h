@@ -12,58 +12,84 @@
 /** Slots of a cluster. */
 #define MW_REDIS_SLOTS 16384
 
-/**
- * A kind of arrangement. `self` is store->servers_self. Any thread, save
- * child_init.
- */
+/** Why another server may be the right one. */
+typedef struct mw_redis_reason_t {
+    const mw_redis_pool_t *pool;   /**< where it went wrong */
+    apr_status_t rv;               /**< a failure; APR_SUCCESS: see reply */
+    mw_redis_error_e error;        /**< READONLY, MOVED, ASK, … */
+    const mw_redis_reply_t *reply; /**< the error reply, or NULL */
+} mw_redis_reason_t;
+
+/** A kind of arrangement. Any thread, save child_init. */
 struct mw_redis_servers_ops_t {
-    /** Make self; register on pchild what must end with the child. */
+    /**
+     * Make store->servers_self unless it is there. What must end with the child
+     * is registered on pchild; but calls of other threads may go on after that,
+     * so memory that they use stays until close.
+     */
     apr_status_t (*child_init)(mw_redis_t *store, apr_pool_t *pchild);
+
+    /** Free servers_self, if it was made. */
+    void (*close)(mw_redis_t *store);
 
     /**
      * The server of a slot.
-     * @param slot 0 … MW_REDIS_SLOTS - 1; what is not a cluster ignores it
+     * @param slot 0 … MW_REDIS_SLOTS - 1; what is no cluster ignores it
      * @param pool referenced for the caller, who calls mw_redis_pool_unref()
-     * @return APR_TIMEUP; trouble: nobody knows now
+     * @return APR_EAGAIN: the child is ending, or an address is not known yet;
+     *         APR_TIMEUP; trouble: nobody knows now
      */
     apr_status_t (*find)(mw_redis_t *store, int slot, apr_int64_t deadline,
                          mw_redis_pool_t **pool);
 
     /**
-     * A batch ended so that another server may be the right one: an error
-     * reply (READONLY, MOVED, ASK, CLUSTERDOWN, LOADING, …) or, with error
-     * NULL, failure rv. NULL: there is no other.
-     * @param asking set when the batch is to begin with ASKING
-     * @param pool the next to try, referenced; NULL: give up
+     * After a batch went wrong, once for each batch. May be NULL: there is no
+     * other server.
+     * @param is_asking set to 1 when ASKING must come first
+     * @param pool the next one to try, referenced; NULL: there is none
      */
-    void (*redirect)(mw_redis_t *store, int slot, const mw_redis_pool_t *failed,
-                     apr_status_t rv, const mw_redis_reply_t *error,
-                     apr_int64_t deadline, mw_redis_pool_t **pool, int *asking);
+    void (*redirect)(mw_redis_t *store, int slot,
+                     const mw_redis_reason_t *reason, apr_int64_t deadline,
+                     mw_redis_pool_t **pool, int *is_asking);
 
     /**
      * The i-th of the servers that together have all keys, from 0 on.
-     * @return APR_EOF: there are no more
+     * @return APR_EOF: there are no more; see find
      */
     apr_status_t (*at)(mw_redis_t *store, int i, apr_int64_t deadline,
                        mw_redis_pool_t **pool);
 
-    /** From sweep(), in the process that sweeps. NULL: nothing to do. */
-    apr_status_t (*sweep)(mw_redis_t *store, const cachemw_call_t *call,
-                          int *more);
+    /** From sweep(), in the process that sweeps. May be NULL. */
+    apr_status_t (*sweep)(mw_redis_t *store, const cachemw_call_t *call);
 };
 
 extern const mw_redis_servers_ops_t mw_redis_standalone;
 
-/** The slot of a key (CRC16 of its {tag}), by the rules of Redis Cluster. */
+/** The slot of a key by the rules of Redis Cluster: CRC16 of its {tag}. */
 int mw_redis_slot(const char *name, apr_size_t len);
 
 /**
- * Run a batch where the key of a slot is: find, pool_batch, at most one
- * redirect. Error replies are counted by kind.
- * @param name,len a key, for its slot
+ * The first error reply that matters, also inside of an EXEC's array.
+ * NOSCRIPT, WRONGTYPE and OTHER inside of an EXEC do not: its other commands
+ * have been done.
+ */
+mw_redis_error_e mw_redis_replies_error(mw_redis_reply_t *const *replies,
+                                        int count,
+                                        const mw_redis_reply_t **error);
+
+/**
+ * Run a batch where a key is, with at most one redirection.
+ * @param name,len one of its keys
+ * @return what the first error reply that matters means, counted; NOSCRIPT and
+ *         WRONGTYPE, which the caller knows how to deal with, are APR_SUCCESS
  */
 apr_status_t mw_redis_run(mw_redis_t *store, const char *name, apr_size_t len,
                           mw_redis_batch_t *batch, apr_int64_t deadline,
                           mw_redis_reply_t ***replies);
+
+/** The same on a server that `at` told. */
+apr_status_t mw_redis_run_at(mw_redis_t *store, mw_redis_pool_t *pool,
+                             mw_redis_batch_t *batch, apr_int64_t deadline,
+                             mw_redis_reply_t ***replies);
 
 #endif

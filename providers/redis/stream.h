@@ -44,7 +44,9 @@ typedef struct mw_redis_stream_ops_t {
 
 struct mw_redis_stream_t {
     const mw_redis_stream_ops_t *ops;
-    int fd; /**< nonblocking, close-on-exec; -1: none */
+    int fd;       /**< nonblocking, close-on-exec; -1: none */
+    int is_asked; /**< sent since the last recv: nothing is
+                                    there yet */
     const mw_redis_t *store;
     void *tls;        /**< of the TLS transport; else NULL */
     const char *what; /**< what went wrong in TLS, or NULL; static or
@@ -67,9 +69,10 @@ apr_status_t mw_redis_stream_open(mw_redis_stream_t *stream,
 void mw_redis_stream_close(mw_redis_stream_t *stream);
 
 /**
- * Wait until a descriptor can be read (POLLIN) or written (POLLOUT).
+ * Wait until the socket can be read (POLLIN) or written (POLLOUT).
  * @return APR_TIMEUP
  */
-apr_status_t mw_redis_stream_wait(int fd, short events, apr_int64_t deadline);
+apr_status_t mw_redis_stream_wait(const mw_redis_stream_t *stream, short events,
+                                  apr_int64_t deadline);
 
 #endif

@@ -1,0 +1,251 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "servers.h"
+
+/* --- slots ---------------------------------------------------------------- */
+
+/* CRC-16/XMODEM, four bits at a time. */
+static unsigned int crc16(const char *data, apr_size_t len)
+{
+    static const unsigned short table[16] = {
+        0x0000, 0x1021, 0x2042, 0x3063, 0x4084, 0x50a5, 0x60c6, 0x70e7,
+        0x8108, 0x9129, 0xa14a, 0xb16b, 0xc18c, 0xd1ad, 0xe1ce, 0xf1ef,
+    };
+    unsigned int crc = 0;
+    apr_size_t i;
+
+    for (i = 0; i < len; i++) {
+        unsigned int byte = (unsigned char)data[i];
+
+        crc = (crc << 4 & 0xffff) ^ table[crc >> 12 ^ byte >> 4];
+        crc = (crc << 4 & 0xffff) ^ table[crc >> 12 ^ (byte & 15)];
+    }
+    return crc;
+}
+
+int mw_redis_slot(const char *name, apr_size_t len)
+{
+    const char *open = memchr(name, '{', len);
+    const char *close =
+        open ? memchr(open + 1, '}', len - (apr_size_t)(open + 1 - name))
+             : NULL;
+
+    if (close && close > open + 1) {
+        len = (apr_size_t)(close - open - 1);
+        name = open + 1;
+    }
+    return (int)(crc16(name, len) % MW_REDIS_SLOTS);
+}
+
+/* --- running batches ------------------------------------------------------ */
+
+static int error_matters(mw_redis_error_e kind, int is_inside)
+{
+    switch (kind) {
+    case MW_REDIS_ERROR_NONE:
+    case MW_REDIS_ERROR_NOSCRIPT:
+    case MW_REDIS_ERROR_WRONGTYPE:
+        return 0;
+    case MW_REDIS_ERROR_OTHER:
+        return !is_inside;
+    default:
+        return 1;
+    }
+}
+
+static mw_redis_error_e replies_error(mw_redis_reply_t *const *replies,
+                                      apr_size_t count, int is_inside,
+                                      const mw_redis_reply_t **error)
+{
+    mw_redis_error_e kind = MW_REDIS_ERROR_NONE;
+    apr_size_t i;
+
+    for (i = 0; i < count && kind == MW_REDIS_ERROR_NONE; i++) {
+        if (replies[i]->type == REDIS_REPLY_ARRAY && !is_inside) {
+            kind =
+                replies_error(replies[i]->elements, replies[i]->len, 1, error);
+        }
+        else if (error_matters(mw_redis_error_of(replies[i]), is_inside)) {
+            kind = mw_redis_error_of(replies[i]);
+            *error = replies[i];
+        }
+    }
+    return kind;
+}
+
+mw_redis_error_e mw_redis_replies_error(mw_redis_reply_t *const *replies,
+                                        int count,
+                                        const mw_redis_reply_t **error)
+{
+    *error = NULL;
+    return replies_error(replies, (apr_size_t)count, 0, error);
+}
+
+/* Once, on one server. The reason is set when that was wrong. */
+static apr_status_t run_once(mw_redis_t *store, mw_redis_pool_t *pool,
+                             mw_redis_batch_t *batch, apr_int64_t deadline,
+                             mw_redis_reply_t ***replies,
+                             mw_redis_reason_t *reason)
+{
+    memset(reason, 0, sizeof(*reason));
+    reason->pool = pool;
+    reason->rv = mw_redis_pool_batch(pool, batch, deadline, replies);
+    if (reason->rv != APR_SUCCESS) {
+        return reason->rv;
+    }
+    reason->error =
+        mw_redis_replies_error(*replies, batch->commands, &reason->reply);
+    if (reason->error == MW_REDIS_ERROR_NONE) {
+        return APR_SUCCESS;
+    }
+    mw_redis_count(store, mw_redis_error_name(reason->error));
+    return mw_redis_error_status(reason->error);
+}
+
+apr_status_t mw_redis_run_at(mw_redis_t *store, mw_redis_pool_t *pool,
+                             mw_redis_batch_t *batch, apr_int64_t deadline,
+                             mw_redis_reply_t ***replies)
+{
+    mw_redis_reason_t reason;
+
+    return run_once(store, pool, batch, deadline, replies, &reason);
+}
+
+/* The batch with an ASKING before it, whose reply is dropped. */
+static apr_status_t run_asking(mw_redis_t *store, mw_redis_pool_t *pool,
+                               const mw_redis_batch_t *batch,
+                               apr_int64_t deadline,
+                               mw_redis_reply_t ***replies)
+{
+    mw_redis_reason_t reason;
+    mw_redis_batch_t asking;
+    apr_status_t rv;
+
+    mw_redis_batch_init(&asking, batch->reply_max, batch->pool);
+    mw_redis_batch_words(&asking, "ASKING", NULL);
+    apr_array_cat(asking.iov, batch->iov);
+    asking.commands += batch->commands;
+    asking.more = batch->more;
+    asking.baton = batch->baton;
+    rv = run_once(store, pool, &asking, deadline, replies, &reason);
+    *replies += 1;
+    return rv;
+}
+
+apr_status_t mw_redis_run(mw_redis_t *store, const char *name, apr_size_t len,
+                          mw_redis_batch_t *batch, apr_int64_t deadline,
+                          mw_redis_reply_t ***replies)
+{
+    int slot = mw_redis_slot(name, len);
+    mw_redis_reason_t reason;
+    mw_redis_pool_t *pool, *next = NULL;
+    int is_asking = 0;
+    apr_status_t rv = store->servers->find(store, slot, deadline, &pool);
+
+    if (rv != APR_SUCCESS) {
+        return rv;
+    }
+    rv = run_once(store, pool, batch, deadline, replies, &reason);
+    if (rv != APR_SUCCESS && rv != APR_EAGAIN && store->servers->redirect) {
+        store->servers->redirect(store, slot, &reason, deadline, &next,
+                                 &is_asking);
+    }
+    if (next) {
+        if (!batch->is_begun) {
+            mw_redis_count(store, "redirected");
+            rv = is_asking
+                     ? run_asking(store, next, batch, deadline, replies)
+                     : run_once(store, next, batch, deadline, replies, &reason);
+        }
+        mw_redis_pool_unref(next);
+    }
+    mw_redis_pool_unref(pool);
+    return rv;
+}
+
+/* --- one alone ------------------------------------------------------------ */
+
+typedef struct standalone_t {
+    mw_redis_greeting_t greeting;
+    mw_redis_pool_t *pool;
+} standalone_t;
+
+/* Other threads may have calls under way: their connections are closed when
+ * these are over. */
+static apr_status_t standalone_end(void *data)
+{
+    standalone_t *self = data;
+
+    mw_redis_pool_drop(self->pool);
+    return APR_SUCCESS;
+}
+
+static standalone_t *standalone_make(const mw_redis_t *store)
+{
+    const mw_redis_url_t *url = &store->settings.url;
+    standalone_t *self = calloc(1, sizeof(*self));
+
+    if (!self) {
+        return NULL;
+    }
+    self->greeting.user = url->user;
+    self->greeting.password = url->password;
+    self->greeting.db = url->db;
+    self->pool = mw_redis_pool_make(store, &url->endpoints[0], &self->greeting);
+    if (!self->pool) {
+        free(self);
+        self = NULL;
+    }
+    return self;
+}
+
+static apr_status_t standalone_child_init(mw_redis_t *store, apr_pool_t *pchild)
+{
+    if (!store->servers_self) {
+        store->servers_self = standalone_make(store);
+    }
+    if (!store->servers_self) {
+        return APR_ENOMEM;
+    }
+    apr_pool_cleanup_register(pchild, store->servers_self, standalone_end,
+                              apr_pool_cleanup_null);
+    return APR_SUCCESS;
+}
+
+static void standalone_close(mw_redis_t *store)
+{
+    standalone_t *self = store->servers_self;
+
+    if (self) {
+        mw_redis_pool_unref(self->pool);
+        free(self);
+        store->servers_self = NULL;
+    }
+}
+
+static apr_status_t standalone_find(mw_redis_t *store, int slot,
+                                    apr_int64_t deadline,
+                                    mw_redis_pool_t **pool)
+{
+    standalone_t *self = store->servers_self;
+
+    (void)slot, (void)deadline;
+    *pool = mw_redis_pool_ref(self->pool);
+    return APR_SUCCESS;
+}
+
+static apr_status_t standalone_at(mw_redis_t *store, int i,
+                                  apr_int64_t deadline, mw_redis_pool_t **pool)
+{
+    return i == 0 ? standalone_find(store, 0, deadline, pool) : APR_EOF;
+}
+
+const mw_redis_servers_ops_t mw_redis_standalone = {
+    .child_init = standalone_child_init,
+    .close = standalone_close,
+    .find = standalone_find,
+    .at = standalone_at,
+};
