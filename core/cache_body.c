@@ -14,6 +14,7 @@ typedef struct body_source_t {
     conn_rec *c;
     cachemw_id_t id;
     apr_time_t looked_up;
+    apr_interval_time_t left; /* of body_timeout */
     cachemw_key_t key;
 } body_source_t;
 
@@ -28,8 +29,8 @@ static apr_status_t source_read(void *baton, apr_off_t offset, apr_size_t limit,
         .now = source->looked_up,
     };
 
-    return mw_store_read(source->store, &call, &source->key, &source->id,
-                         offset, limit, body);
+    return mw_store_read_on(source->store, &call, &source->key, &source->id,
+                            offset, limit, body, &source->left);
 }
 
 /* Make the client see that the response is incomplete. Of the ways that look
@@ -70,6 +71,7 @@ static body_source_t *source_make(const mw_handle_t *handle)
     source->c = handle->connection;
     source->id = handle->entry.id;
     source->looked_up = handle->looked_up;
+    source->left = mw_store_settings(handle->store)->body_timeout;
     source->key.data = key;
     source->key.len = handle->key.len;
     return source;

@@ -34,6 +34,9 @@ typedef struct mw_handle_t {
     cachemw_id_t record_id;
     apr_time_t record_expires;
 
+    apr_int64_t deadline; /**< of what belongs to storing; 0: calls have
+                               their own */
+
     cachemw_entry_t entry;   /**< what was found, or is being stored */
     apr_bucket_brigade body; /**< its body, when found; pool NULL: unused */
     mw_head_t head;          /**< decoded, or being made */

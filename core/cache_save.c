@@ -54,6 +54,23 @@ static int save_is_overtaken(const mw_handle_t *handle)
                                  handle->epoch);
 }
 
+/* One of the calls that make up a store. */
+static void save_call(const mw_handle_t *handle, request_rec *r,
+                      cachemw_call_t *call)
+{
+    mw_request_call(r, apr_time_now(), call);
+    call->deadline = handle->deadline;
+}
+
+/* The first of them. */
+static void save_call_first(mw_handle_t *handle, request_rec *r,
+                            cachemw_call_t *call)
+{
+    mw_request_call(r, apr_time_now(), call);
+    mw_store_share_deadline(handle->store, call);
+    handle->deadline = call->deadline;
+}
+
 /* What was published although a purge or an invalidation had come: that one
  * could not remove it. */
 static apr_status_t save_withdraw(mw_handle_t *handle,
@@ -61,8 +78,12 @@ static apr_status_t save_withdraw(mw_handle_t *handle,
                                   const cachemw_key_t *key,
                                   const cachemw_id_t *id)
 {
+    cachemw_call_t own = *call;
+
+    /* This must not be left out when storing took its time. */
+    own.deadline = 0;
     mw_store_count(handle->store, MW_COUNT_REFUSED, 1);
-    mw_store_remove(handle->store, call, key, id);
+    mw_store_remove(handle->store, &own, key, id);
     return APR_NOTFOUND;
 }
 
@@ -150,12 +171,12 @@ static apr_status_t save_encode(mw_handle_t *handle, request_rec *r)
 
 apr_status_t mw_save_headers(mw_handle_t *handle, request_rec *r)
 {
-    apr_time_t now = apr_time_now();
     cachemw_call_t call;
     apr_array_header_t *fields;
     apr_status_t rv;
     int star = 0;
 
+    save_call_first(handle, r, &call);
     mw_info_to_head(&handle->head, &handle->object.info);
     handle->head.headers = mw_cacheable_headers(r);
     apr_table_unset(handle->head.headers, "Transfer-Encoding");
@@ -170,8 +191,7 @@ apr_status_t mw_save_headers(mw_handle_t *handle, request_rec *r)
         return rv;
     }
     mw_entry_id_draw(&handle->entry.id, &handle->key);
-    handle->entry.expires = save_expires(handle, now);
-    mw_request_call(r, now, &call);
+    handle->entry.expires = save_expires(handle, call.now);
     call.purge_epoch = handle->epoch;
     return mw_store_set_begin(handle->store, &call, &handle->key,
                               &handle->plain, &handle->entry, &handle->set);
@@ -323,7 +343,7 @@ static apr_status_t save_put_record(mw_handle_t *handle, request_rec *r,
     if (rv != APR_SUCCESS) {
         return rv;
     }
-    mw_request_call(r, apr_time_now(), &call);
+    save_call(handle, r, &call);
     /* Longer than its variants, so that it need not be written for each. */
     entry.expires = call.now + 2 * (handle->entry.expires - call.now);
     if (entry.expires < there->record_expires) {
@@ -349,7 +369,7 @@ static void save_remove_variant(mw_handle_t *handle, request_rec *r,
     cachemw_call_t call;
     cachemw_key_t key;
 
-    mw_request_call(r, apr_time_now(), &call);
+    save_call(handle, r, &call);
     mw_vary_key(&handle->plain, handle->record, digest, &key, r->pool);
     mw_store_remove(handle->store, &call, &key, id);
 }
@@ -402,6 +422,7 @@ apr_status_t mw_save_commit(mw_handle_t *handle, request_rec *r)
         return APR_EGENERAL;
     }
     handle->set = NULL;
+    handle->deadline = mw_store_set_deadline(set);
     mw_request_call(r, apr_time_now(), &call);
     rv = mw_store_set_commit(set, &call);
     if (rv == APR_SUCCESS && handle->record != NULL) {
@@ -460,7 +481,7 @@ static apr_status_t save_set_head(mw_handle_t *handle, request_rec *r)
         mw_store_count(handle->store, MW_COUNT_REFUSED, 1);
         return APR_NOTFOUND;
     }
-    mw_request_call(r, apr_time_now(), &call);
+    save_call_first(handle, r, &call);
     rv = mw_store_set_head(handle->store, &call, &handle->key,
                            &handle->entry.id, &handle->entry);
     return rv == APR_SUCCESS && save_is_overtaken(handle)

@@ -58,7 +58,7 @@ void mw_segments_end(mw_segments_t *list);
 
 typedef struct mw_state_t mw_state_t;
 
-#define MW_STATE_LAYOUT 3
+#define MW_STATE_LAYOUT 4
 
 /** Bytes that a state needs, at an address that is a multiple of 64. */
 apr_size_t mw_state_size(void);
@@ -109,6 +109,23 @@ void mw_state_count(mw_state_t *state, mw_counter_e which, apr_uint64_t n);
 apr_uint64_t mw_state_sum(const mw_state_t *state, mw_counter_e which);
 /** Name of a counter as the status page shows it, e.g. "Hits". */
 const char *mw_counter_name(mw_counter_e which);
+
+/** @} */
+
+/** @name Failures by kind, as a provider names them @{ */
+
+/** Longest name in bytes; the rest of a longer one does not count. */
+#define MW_KIND_NAME_MAX 23
+
+/**
+ * Any process, any thread. What is neither letter, digit nor '-' becomes '_'.
+ * After 31 different names others are counted as "other".
+ */
+void mw_kind_count(mw_state_t *state, const char *name, apr_uint64_t n);
+
+/** @param name valid as long as the state */
+typedef void mw_kinds_fn(void *baton, const char *name, apr_uint64_t n);
+void mw_kinds_each(const mw_state_t *state, mw_kinds_fn *each, void *baton);
 
 /** @} */
 

@@ -6,7 +6,7 @@
  *        state.h only.
  *
  *     header | breaker | store-wide epoch | epochs | marks | unstorable |
- *     limiters | counters
+ *     limiters | kinds | counters
  *
  * Parts that are written at different occasions are on different cache lines.
  * A change here is a change of MW_STATE_LAYOUT.
@@ -26,6 +26,7 @@
 #define MW_UNSTORABLE_SETS 4096
 #define MW_UNSTORABLE_WAYS 4
 #define MW_LIMITERS 64
+#define MW_KINDS 32
 #define MW_COUNTER_SLOTS 64
 
 /** Everything that decides is in one word: see breaker.c. */
@@ -46,6 +47,13 @@ typedef struct mw_limiter_t {
     apr_uint32_t kind; /**< whose it is; 0: free */
 } mw_limiter_t;
 
+/** See kinds.c. */
+typedef struct mw_kind_t {
+    apr_uint64_t n;
+    apr_uint32_t claim;
+    char name[MW_KIND_NAME_MAX + 1];
+} mw_kind_t;
+
 typedef struct mw_counters_t {
     apr_uint64_t n[MW_COUNTERS];
 } MW_ON_LINE mw_counters_t;
@@ -62,6 +70,7 @@ struct mw_state_t {
     mw_mark_t marks[MW_MARKS] MW_ON_LINE;
     apr_uint64_t unstorable[MW_UNSTORABLE_SETS][MW_UNSTORABLE_WAYS] MW_ON_LINE;
     mw_limiter_t limiters[MW_LIMITERS] MW_ON_LINE;
+    mw_kind_t kinds[MW_KINDS] MW_ON_LINE;
     mw_counters_t counters[MW_COUNTER_SLOTS];
 };
 

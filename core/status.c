@@ -165,6 +165,15 @@ static void collect_counters(figures_t *to, const mw_state_t *state)
                  mw_state_sum(state, MW_COUNT_SET_SAMPLES));
 }
 
+static void figure_kind(void *baton, const char *name, apr_uint64_t n)
+{
+    figures_t *to = baton;
+
+    figure_number(to, apr_pstrcat(to->pool, "Failures-", name, NULL),
+                  apr_pstrcat(to->pool, "Failures: ", name, NULL),
+                  (apr_int64_t)n);
+}
+
 static void collect_stats(figures_t *to, mw_store_t *store, request_rec *r)
 {
     cachemw_call_t call = { .pool = r->pool };
@@ -205,6 +214,7 @@ static apr_array_header_t *status_collect(mw_store_t *store, request_rec *r)
     collect_breaker(&to, store);
     collect_stats(&to, store, r);
     collect_counters(&to, state);
+    mw_kinds_each(state, figure_kind, &to);
     return to.list;
 }
 

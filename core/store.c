@@ -9,6 +9,9 @@
 
 #define STORE_LINE_MAX 1024
 
+/* Where addresses are looked up, which may change within seconds. */
+#define SWEEP_REMOTE apr_time_from_sec(10)
+
 void mw_store_log_kind(mw_store_t *store, cachemw_level_e level,
                        apr_status_t rv, apr_uint32_t kind, const char *format,
                        va_list arguments)
@@ -17,7 +20,7 @@ void mw_store_log_kind(mw_store_t *store, cachemw_level_e level,
     apr_uint32_t suppressed = 0;
     int length;
 
-    if (store->state && level == CACHEMW_LOG_WARNING
+    if (store->state && level == CACHEMW_LOG_WARNING && kind
         && !mw_log_allowed(store->state, kind, mw_monotonic(), &suppressed)) {
         return;
     }
@@ -243,14 +246,32 @@ mw_state_t *mw_store_state(const mw_store_t *store)
     return store->state;
 }
 
+int mw_store_is_remote(const mw_store_t *store)
+{
+    return (store->table.flags & CACHEMW_REMOTE) != 0;
+}
+
 int mw_store_wants_checksum(const mw_store_t *store)
 {
     return !(store->table.flags & CACHEMW_IN_MEMORY);
 }
 
+apr_interval_time_t mw_store_sweep_interval(const mw_store_t *store)
+{
+    const apr_interval_time_t interval = store->settings.cleanup_interval;
+
+    return mw_store_is_remote(store) && interval > SWEEP_REMOTE ? SWEEP_REMOTE
+                                                                : interval;
+}
+
 int mw_store_can_sweep(const mw_store_t *store)
 {
     return store->can_sweep;
+}
+
+int mw_store_can_sync(const mw_store_t *store)
+{
+    return store->can_sync;
 }
 
 int mw_store_gives_whole_bodies(const mw_store_t *store)

@@ -60,6 +60,7 @@ typedef struct mw_store_settings_t {
     int max_variants;
     apr_interval_time_t cleanup_interval; /**< between full sweeps */
     apr_interval_time_t timeout;          /**< remote: per call */
+    apr_interval_time_t body_timeout;     /**< remote: pieces of a body */
     apr_interval_time_t store_timeout;    /**< remote: for storing */
     int coalesce;                         /**< one fetch per page */
     apr_interval_time_t coalesce_timeout; /**< longest wait for it */
@@ -136,12 +137,29 @@ apr_status_t mw_store_read(mw_store_t *store, const cachemw_call_t *call,
                            apr_bucket_brigade *body);
 
 /**
+ * A piece of a body of which bytes were sent already, so that giving up shows:
+ * what fails in a remote store is tried again every 100 ms, also while its
+ * breaker is open, as long as there is time.
+ * @param left In: what is left of the body's body_timeout. Out: without what
+ *        was waited for this piece.
+ */
+apr_status_t mw_store_read_on(mw_store_t *store, const cachemw_call_t *call,
+                              const cachemw_key_t *key, const cachemw_id_t *id,
+                              apr_off_t offset, apr_size_t limit,
+                              apr_bucket_brigade *body,
+                              apr_interval_time_t *left);
+
+/**
  * Only the reader of a head can see that it is damaged: counts it, logs it and
  * removes the entry.
  * @param id of the entry that mw_store_get() gave
  */
 void mw_store_damaged(mw_store_t *store, const cachemw_call_t *call,
                       const cachemw_key_t *key, const cachemw_id_t *id);
+
+/** Give the calls that make up one store of a response a common deadline,
+ *  store_timeout from now; a local store's calls none. */
+void mw_store_share_deadline(const mw_store_t *store, cachemw_call_t *call);
 
 /**
  * Store a small entry in one piece (a Vary record, a test). Neither purge
@@ -152,7 +170,9 @@ apr_status_t mw_store_set(mw_store_t *store, const cachemw_call_t *call,
                           const cachemw_key_t *key,
                           const cachemw_entry_t *entry);
 
-/** A set in pieces, streamed or spooled as the provider can. */
+/** A set in pieces, streamed or spooled as the provider can. What a remote
+ *  store makes the caller wait, in the sum of its calls, is limited to
+ *  store_timeout; then the set has failed with APR_TIMEUP. */
 typedef struct mw_set_t mw_set_t;
 
 /**
@@ -162,6 +182,8 @@ typedef struct mw_set_t mw_set_t;
  * Until commit or abort the set is aborted by a cleanup on call->pool, which
  * lives as long. Refused with APR_ENOSPC when its announced length is beyond
  * the store's limits, APR_NOTFOUND when a purge has overtaken it.
+ * @param call a deadline is one for all of the set's waiting, as if all of it
+ *        came now
  */
 apr_status_t mw_store_set_begin(mw_store_t *store, const cachemw_call_t *call,
                                 const cachemw_key_t *key,
@@ -183,6 +205,9 @@ apr_status_t mw_store_set_commit(mw_set_t *set, const cachemw_call_t *call);
 void mw_store_set_abort(mw_set_t *set);
 /** Bytes written so far. */
 apr_off_t mw_store_set_length(const mw_set_t *set);
+/** When a commit that began now would have to end, and whatever belongs to it:
+ *  monotonic; 0: no limit. */
+apr_int64_t mw_store_set_deadline(const mw_set_t *set);
 
 /** Amend; where the provider has no set_head: get, then set anew with the same
  *  id. */
@@ -198,9 +223,12 @@ apr_status_t mw_store_clear(mw_store_t *store, const cachemw_call_t *call);
 apr_status_t mw_store_keys(mw_store_t *store, const cachemw_call_t *call,
                            const char *pattern, cachemw_keys_fn *each,
                            void *baton);
-/** One step; of 10 ms when call->deadline is 0. */
+/** One step, whatever the breaker says. When call->deadline is 0, of 10 ms, and
+ *  of 1 s where the store is remote. */
 apr_status_t mw_store_sweep(mw_store_t *store, const cachemw_call_t *call,
                             int *more);
+/** Waits for the disk: see cachemw_provider_t. */
+apr_status_t mw_store_sync(mw_store_t *store, const cachemw_call_t *call);
 /**
  * Core's counters are beside it: mw_state_sum().
  * @param stats In: size, extra and baton. Out: the figures.
@@ -211,6 +239,13 @@ apr_status_t mw_store_stats(mw_store_t *store, const cachemw_call_t *call,
 
 /** Non-zero: the provider has a sweep. */
 int mw_store_can_sweep(const mw_store_t *store);
+/** Non-zero: the provider has a sync. */
+int mw_store_can_sync(const mw_store_t *store);
+/** Time between two full sweeps: cleanup_interval, of a remote store 10 s at
+ *  most. */
+apr_interval_time_t mw_store_sweep_interval(const mw_store_t *store);
+/** Non-zero: calls leave the machine. */
+int mw_store_is_remote(const mw_store_t *store);
 /** Non-zero: get always gives whole bodies (the provider has no read). */
 int mw_store_gives_whole_bodies(const mw_store_t *store);
 

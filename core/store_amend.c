@@ -108,7 +108,7 @@ apr_status_t mw_amend_by_set(mw_store_t *store, const cachemw_call_t *call,
     if (store->guards & MW_GUARD_OFF) {
         return APR_EGENERAL;
     }
-    mw_call_share_deadline(store, &own);
+    mw_store_share_deadline(store, &own);
     if (!own.bucket_alloc) {
         own.bucket_alloc = apr_bucket_alloc_create(call->pool);
     }

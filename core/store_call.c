@@ -4,6 +4,7 @@
 #include "store_private.h"
 
 #define SWEEP_STEP 10000 /* µs */
+#define SWEEP_STEP_REMOTE 1000000
 #define LOCK_WAIT 250000 /* µs, where no deadline says less */
 
 /** What a slot may answer without it being trouble. */
@@ -11,6 +12,7 @@
 #define ALLOWS_NO_SPACE 0x2u /* APR_ENOSPC */
 #define ALLOWS_MISSING 0x4u  /* APR_ENOTIMPL */
 #define FOR_STORING 0x8u     /* store_timeout is its deadline */
+#define IS_UPKEEP 0x10u      /* the breaker is neither asked nor told */
 
 typedef struct slot_t {
     const char *name;
@@ -35,7 +37,8 @@ static const slot_t slots[MW_SLOTS] = {
     [MW_SLOT_REMOVE] = { "remove", MW_COUNT_ERROR_OTHER, 0 },
     [MW_SLOT_CLEAR] = { "clear", MW_COUNT_ERROR_OTHER, ALLOWS_MISSING },
     [MW_SLOT_KEYS] = { "keys", MW_COUNT_ERROR_OTHER, ALLOWS_MISSING },
-    [MW_SLOT_SWEEP] = { "sweep", MW_COUNT_ERROR_OTHER, 0 },
+    [MW_SLOT_SWEEP] = { "sweep", MW_COUNT_ERROR_OTHER, IS_UPKEEP },
+    [MW_SLOT_SYNC] = { "sync", MW_COUNT_ERROR_OTHER, IS_UPKEEP },
     [MW_SLOT_STATS] = { "stats", MW_COUNT_ERROR_OTHER, 0 }
 };
 
@@ -79,6 +82,13 @@ static void call_log(mw_store_t *store, mw_slot_e slot, apr_status_t rv,
 }
 
 /* --- around a slot -------------------------------------------------------- */
+
+/* Whether the breaker has a say in it. */
+static int pass_has_breaker(const mw_pass_t *pass)
+{
+    return (pass->store->guards & MW_GUARD_REMOTE)
+           && !(slots[pass->slot].rules & IS_UPKEEP);
+}
 
 static apr_status_t pass_lock(mw_pass_t *pass, apr_int64_t now)
 {
@@ -140,7 +150,7 @@ apr_status_t mw_pass_enter_guarded(mw_pass_t *pass)
             return rv;
         }
     }
-    if ((guards & MW_GUARD_REMOTE) && !mw_breaker_allows(store->state, now)) {
+    if (pass_has_breaker(pass) && !mw_breaker_allows(store->state, now)) {
         mw_store_count(store, MW_COUNT_SKIPPED, 1);
         if (guards & MW_GUARD_SERIALIZE) {
             apr_thread_mutex_unlock(store->mutex);
@@ -150,22 +160,35 @@ apr_status_t mw_pass_enter_guarded(mw_pass_t *pass)
     return APR_SUCCESS;
 }
 
+static void breaker_log(mw_store_t *store, apr_status_t rv, const char *format,
+                        ...) __attribute__((format(printf, 3, 4)));
+
+/* Each change is told: there is one in a second at most. */
+static void breaker_log(mw_store_t *store, apr_status_t rv, const char *format,
+                        ...)
+{
+    va_list arguments;
+
+    va_start(arguments, format);
+    mw_store_log_kind(store, CACHEMW_LOG_WARNING, rv, 0, format, arguments);
+    va_end(arguments);
+}
+
 static void pass_tell_breaker(mw_store_t *store, apr_status_t rv, int trouble)
 {
     apr_uint32_t random;
 
     if (!trouble) {
         if (mw_breaker_success(store->state)) {
-            mw_store_log(store, CACHEMW_LOG_INFO, APR_SUCCESS,
-                         "works again: back in use");
+            breaker_log(store, APR_SUCCESS, "works again: back in use");
         }
         return;
     }
     mw_store_random(&random, sizeof(random));
     if (mw_breaker_failure(store->state, mw_monotonic(), random, rv)) {
-        mw_store_log(store, CACHEMW_LOG_WARNING, rv,
-                     "%d failures in a row: out of use until a probe works",
-                     MW_BREAKER_FAILURES);
+        breaker_log(store, rv,
+                    "%d failures in a row: out of use until a probe works",
+                    MW_BREAKER_FAILURES);
     }
 }
 
@@ -178,6 +201,10 @@ apr_status_t mw_pass_leave_slowly(mw_pass_t *pass, apr_status_t rv)
     if (store->guards & MW_GUARD_SERIALIZE) {
         apr_thread_mutex_unlock(store->mutex);
     }
+    if (rv == APR_EAGAIN && (store->guards & MW_GUARD_REMOTE)) {
+        mw_store_count(store, MW_COUNT_SKIPPED, 1);
+        return APR_EGENERAL;
+    }
     if (trouble) {
         int timeout = status_is_timeout(rv);
 
@@ -185,13 +212,13 @@ apr_status_t mw_pass_leave_slowly(mw_pass_t *pass, apr_status_t rv)
         call_log(store, pass->slot, rv, "%s: %s", slot->name,
                  timeout ? "timed out" : "failed");
     }
-    if (store->guards & MW_GUARD_REMOTE) {
+    if (pass_has_breaker(pass)) {
         pass_tell_breaker(store, rv, trouble);
     }
     return rv;
 }
 
-void mw_call_share_deadline(const mw_store_t *store, cachemw_call_t *call)
+void mw_store_share_deadline(const mw_store_t *store, cachemw_call_t *call)
 {
     if ((store->guards & MW_GUARD_REMOTE) && !call->deadline) {
         call->deadline = mw_monotonic() + store->settings.store_timeout;
@@ -283,7 +310,9 @@ apr_status_t mw_store_sweep(mw_store_t *store, const cachemw_call_t *call,
 
     *more = 0;
     if (!step.deadline) {
-        step.deadline = mw_monotonic() + SWEEP_STEP;
+        step.deadline =
+            mw_monotonic()
+            + (mw_store_is_remote(store) ? SWEEP_STEP_REMOTE : SWEEP_STEP);
     }
     rv = mw_pass_enter(&pass, store, &step, MW_SLOT_SWEEP);
     if (rv != APR_SUCCESS) {
@@ -294,6 +323,17 @@ apr_status_t mw_store_sweep(mw_store_t *store, const cachemw_call_t *call,
         *more = 0;
     }
     return rv;
+}
+
+apr_status_t mw_store_sync(mw_store_t *store, const cachemw_call_t *call)
+{
+    mw_pass_t pass;
+    apr_status_t rv = mw_pass_enter(&pass, store, call, MW_SLOT_SYNC);
+
+    if (rv != APR_SUCCESS) {
+        return rv;
+    }
+    return mw_pass_leave(&pass, store->table.sync(store->self, pass.call));
 }
 
 apr_status_t mw_store_stats(mw_store_t *store, const cachemw_call_t *call,

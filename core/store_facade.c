@@ -137,6 +137,11 @@ static apr_status_t facade_sweep(void *store, const cachemw_call_t *call,
     return mw_store_sweep(store, call, more);
 }
 
+static apr_status_t facade_sync(void *store, const cachemw_call_t *call)
+{
+    return mw_store_sync(store, call);
+}
+
 static apr_status_t facade_stats(void *store, const cachemw_call_t *call,
                                  cachemw_stats_t *stats)
 {
@@ -167,4 +172,5 @@ const cachemw_provider_t mw_facade = { .size = sizeof(cachemw_provider_t),
                                        .keys = facade_keys,
                                        .sweep = facade_sweep,
                                        .stats = facade_stats,
-                                       .object_limit = facade_object_limit };
+                                       .object_limit = facade_object_limit,
+                                       .sync = facade_sync };

@@ -4,6 +4,8 @@
 
 #include "store_private.h"
 
+#define READ_PAUSE 100000 /* µs, before what failed is tried again */
+
 /* Bytes of the buckets from `first` on; -1 when one is no data. */
 static apr_off_t body_length(apr_bucket_brigade *body, apr_bucket *first)
 {
@@ -107,7 +109,7 @@ apr_status_t mw_store_get(mw_store_t *store, const cachemw_call_t *call,
         apr_brigade_cleanup(body);
     }
     if (rv == APR_EINCOMPLETE) {
-        call_damaged(store, call, key, NULL,
+        call_damaged(store, pass.call, key, NULL,
                      nonsense ? nonsense : "the provider says so");
         rv = APR_NOTFOUND;
     }
@@ -148,7 +150,7 @@ apr_status_t mw_read_by_slot(mw_store_t *store, const cachemw_call_t *call,
     }
     body_cut(body, last);
     if (rv == APR_EINCOMPLETE) {
-        call_damaged(store, call, key, id,
+        call_damaged(store, pass.call, key, id,
                      nonsense ? nonsense : "the provider says so");
         rv = APR_NOTFOUND;
     }
@@ -221,6 +223,42 @@ apr_status_t mw_store_read(mw_store_t *store, const cachemw_call_t *call,
     return store->composed.read(store, call, key, id, offset, limit, body);
 }
 
+/* Whether it may be another time. */
+static int read_may_work(const mw_store_t *store, apr_status_t rv)
+{
+    return rv != APR_SUCCESS && rv != APR_NOTFOUND
+           && !(store->guards & MW_GUARD_OFF);
+}
+
+apr_status_t mw_store_read_on(mw_store_t *store, const cachemw_call_t *call,
+                              const cachemw_key_t *key, const cachemw_id_t *id,
+                              apr_off_t offset, apr_size_t limit,
+                              apr_bucket_brigade *body,
+                              apr_interval_time_t *left)
+{
+    const apr_interval_time_t timeout = store->settings.timeout;
+    cachemw_call_t own = *call;
+    apr_int64_t now = mw_monotonic();
+    const apr_int64_t end = now + *left;
+    apr_status_t rv = APR_TIMEUP;
+
+    if (!mw_store_is_remote(store)) {
+        return mw_store_read(store, call, key, id, offset, limit, body);
+    }
+    while (now < end) {
+        own.deadline = end - now < timeout ? end : now + timeout;
+        rv = mw_store_read(store, &own, key, id, offset, limit, body);
+        now = mw_monotonic();
+        if (!read_may_work(store, rv) || end - now <= READ_PAUSE) {
+            break;
+        }
+        apr_sleep(READ_PAUSE);
+        now = mw_monotonic();
+    }
+    *left = end - now;
+    return rv;
+}
+
 apr_status_t mw_exists_by_get(mw_store_t *store, const cachemw_call_t *call,
                               const cachemw_key_t *key)
 {
@@ -241,7 +279,7 @@ apr_status_t mw_exists_by_slot(mw_store_t *store, const cachemw_call_t *call,
     }
     rv = mw_pass_leave(&pass, store->table.exists(store->self, pass.call, key));
     if (rv == APR_EINCOMPLETE) {
-        call_damaged(store, call, key, NULL, "the provider says so");
+        call_damaged(store, pass.call, key, NULL, "the provider says so");
         rv = APR_NOTFOUND;
     }
     return rv;

@@ -42,6 +42,7 @@ typedef enum mw_slot_e {
     MW_SLOT_CLEAR,
     MW_SLOT_KEYS,
     MW_SLOT_SWEEP,
+    MW_SLOT_SYNC,
     MW_SLOT_STATS,
     MW_SLOTS
 } mw_slot_e;
@@ -81,6 +82,7 @@ struct mw_store_t {
     unsigned int guards;      /**< MW_GUARD_…; of this process */
     int whole_bodies;         /**< the provider has no read */
     int can_sweep;            /**< the provider has a sweep */
+    int can_sync;             /**< the provider has a sync */
     void *self;               /**< what open() returned */
     mw_state_t *state;        /**< NULL before post_config */
     cachemw_provider_t table; /**< every slot that calls use is there */
@@ -146,9 +148,6 @@ static inline apr_status_t mw_pass_leave(mw_pass_t *pass, apr_status_t rv)
     return mw_pass_leave_slowly(pass, rv);
 }
 
-/** Give a remote store's call a deadline that several slots share. */
-void mw_call_share_deadline(const mw_store_t *store, cachemw_call_t *call);
-
 /** One call in 64 is timed. */
 static inline int mw_call_is_sampled(const cachemw_call_t *call)
 {
@@ -213,7 +212,8 @@ apr_status_t mw_amend_by_set(mw_store_t *store, const cachemw_call_t *call,
 
 /**
  * A log line of core's own about a store.
- * @param kind warnings of the same kind share the limit; not 0
+ * @param kind warnings of the same kind share the limit; 0: none, each is
+ *        written
  */
 void mw_store_log_kind(mw_store_t *store, cachemw_level_e level,
                        apr_status_t rv, apr_uint32_t kind, const char *format,

@@ -58,6 +58,27 @@ static apr_interval_time_t services_remaining(
     return left > 0 ? left : 0;
 }
 
+static apr_int64_t services_deadline_in(const cachemw_services_t *services,
+                                        const cachemw_call_t *call,
+                                        apr_interval_time_t microseconds)
+{
+    const apr_int64_t deadline = mw_monotonic() + microseconds;
+
+    (void)services;
+    return call && call->deadline && call->deadline < deadline ? call->deadline
+                                                               : deadline;
+}
+
+static void services_count_kind(const cachemw_services_t *services,
+                                const char *kind, apr_uint64_t n)
+{
+    const mw_store_t *store = services_store(services);
+
+    if (store->state) {
+        mw_kind_count(store->state, kind, n);
+    }
+}
+
 static apr_status_t services_random(const cachemw_services_t *services,
                                     void *buffer, apr_size_t length)
 {
@@ -142,4 +163,6 @@ void mw_services_init(mw_store_t *store)
     services->temp_file = services_temp_file;
     services->segment = services_segment;
     services->store = services_find;
+    services->deadline_in = services_deadline_in;
+    services->count_kind = services_count_kind;
 }

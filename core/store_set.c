@@ -23,6 +23,7 @@ struct mw_set_t {
     void *handle;              /* the provider's, streamed */
     mw_spool_t *spool;         /* spooled */
     apr_interval_time_t spent; /* in the provider, when sampled */
+    apr_interval_time_t left;  /* remote: for all that is still to be done */
 };
 
 static int set_is_sampled(const mw_set_t *set)
@@ -36,6 +37,37 @@ static void count_sample(mw_store_t *store, apr_interval_time_t spent)
     mw_store_count(store, MW_COUNT_SET_MICROSECONDS, spent);
 }
 
+/* --- waiting for a remote store ------------------------------------------- */
+
+/* A body comes as slowly as its origin sends it: that is no waiting of ours. So
+ * what is left goes from call to call, and each has a deadline made of it. */
+static apr_status_t set_enter(mw_set_t *set, mw_pass_t *pass,
+                              const cachemw_call_t *call, mw_slot_e slot)
+{
+    mw_store_t *store = set->store;
+
+    if (!mw_store_is_remote(store) || call->deadline) {
+        return mw_pass_enter(pass, store, call, slot);
+    }
+    if (set->left <= 0) {
+        mw_store_count(store, MW_COUNT_TIMEOUT, 1);
+        mw_store_log(store, CACHEMW_LOG_WARNING, APR_TIMEUP,
+                     "a response is not stored: it took too long");
+        return APR_TIMEUP;
+    }
+    pass->own = *call;
+    pass->own.deadline = mw_monotonic() + set->left;
+    return mw_pass_enter(pass, store, &pass->own, slot);
+}
+
+static apr_status_t set_leave(mw_set_t *set, mw_pass_t *pass, apr_status_t rv)
+{
+    if (mw_store_is_remote(set->store)) {
+        set->left = pass->call->deadline - mw_monotonic();
+    }
+    return mw_pass_leave(pass, rv);
+}
+
 /* --- streamed ------------------------------------------------------------- */
 
 static apr_status_t streamed_begin(mw_set_t *set, const cachemw_call_t *call,
@@ -44,14 +76,14 @@ static apr_status_t streamed_begin(mw_set_t *set, const cachemw_call_t *call,
 {
     mw_store_t *store = set->store;
     mw_pass_t pass;
-    apr_status_t rv = mw_pass_enter(&pass, store, call, MW_SLOT_SET_BEGIN);
+    apr_status_t rv = set_enter(set, &pass, call, MW_SLOT_SET_BEGIN);
 
     if (rv != APR_SUCCESS) {
         return rv;
     }
     rv = store->table.set_begin(store->self, pass.call, key, entry,
                                 &set->handle);
-    rv = mw_pass_leave(&pass, rv);
+    rv = set_leave(set, &pass, rv);
     if (rv == APR_SUCCESS) {
         apr_pool_create(&set->scratch, set->call.pool);
     }
@@ -63,14 +95,14 @@ static apr_status_t streamed_write(mw_set_t *set, const cachemw_call_t *call,
 {
     mw_store_t *store = set->store;
     mw_pass_t pass;
-    apr_status_t rv = mw_pass_enter(&pass, store, call, MW_SLOT_SET_WRITE);
+    apr_status_t rv = set_enter(set, &pass, call, MW_SLOT_SET_WRITE);
 
     if (rv != APR_SUCCESS) {
         return rv;
     }
-    return mw_pass_leave(&pass,
-                         store->table.set_write(store->self, pass.call,
-                                                set->handle, data, length));
+    rv = store->table.set_write(store->self, pass.call, set->handle, data,
+                                length);
+    return set_leave(set, &pass, rv);
 }
 
 static void streamed_abort(mw_set_t *set)
@@ -92,14 +124,14 @@ static apr_status_t streamed_commit(mw_set_t *set, const cachemw_call_t *call)
 {
     mw_store_t *store = set->store;
     mw_pass_t pass;
-    apr_status_t rv = mw_pass_enter(&pass, store, call, MW_SLOT_SET_COMMIT);
+    apr_status_t rv = set_enter(set, &pass, call, MW_SLOT_SET_COMMIT);
 
     if (rv != APR_SUCCESS) {
         streamed_abort(set);
         return rv;
     }
-    return mw_pass_leave(
-        &pass, store->table.set_commit(store->self, pass.call, set->handle));
+    rv = store->table.set_commit(store->self, pass.call, set->handle);
+    return set_leave(set, &pass, rv);
 }
 
 const mw_set_way_t mw_set_streamed = { .begin = streamed_begin,
@@ -167,10 +199,10 @@ static apr_status_t spooled_commit(mw_set_t *set, const cachemw_call_t *call)
     entry.body_len = set->length;
     rv = mw_spool_brigade(set->spool, entry.body);
     if (rv == APR_SUCCESS) {
-        rv = mw_pass_enter(&pass, store, call, MW_SLOT_SET);
+        rv = set_enter(set, &pass, call, MW_SLOT_SET);
         if (rv == APR_SUCCESS) {
             rv = store->table.set(store->self, pass.call, &set->key, &entry);
-            rv = mw_pass_leave(&pass, rv);
+            rv = set_leave(set, &pass, rv);
         }
     }
     apr_brigade_destroy(entry.body);
@@ -260,6 +292,8 @@ apr_status_t mw_set_begin(mw_store_t *store, const cachemw_call_t *call,
     set->entry.body = NULL;
     set->key.data = apr_pmemdup(call->pool, key->data, key->len);
     set->key.len = key->len;
+    set->left = call->deadline ? call->deadline - mw_monotonic()
+                               : store->settings.store_timeout;
     if (flags & MW_SET_EPOCH) {
         set->slot = mw_epoch_slot(store->state, plain);
     }
@@ -401,6 +435,11 @@ apr_off_t mw_store_set_length(const mw_set_t *set)
     return set->length;
 }
 
+apr_int64_t mw_store_set_deadline(const mw_set_t *set)
+{
+    return mw_store_is_remote(set->store) ? mw_monotonic() + set->left : 0;
+}
+
 apr_status_t mw_store_set_begin(mw_store_t *store, const cachemw_call_t *call,
                                 const cachemw_key_t *key,
                                 const cachemw_key_t *plain,
@@ -454,7 +493,7 @@ apr_status_t mw_set_by_streaming(mw_store_t *store, const cachemw_call_t *call,
     mw_set_t *set;
     apr_status_t rv;
 
-    mw_call_share_deadline(store, &shared);
+    mw_store_share_deadline(store, &shared);
     rv = mw_set_begin(store, &shared, key, NULL, entry, 0, &set);
     if (rv != APR_SUCCESS) {
         return rv;

@@ -40,20 +40,22 @@ static apr_int64_t settings_number(const mw_options_t *options,
 }
 
 static const char *settings_local(const mw_store_t *store,
-                                  const mw_options_t *options)
+                                  const mw_options_t *options, apr_pool_t *pool)
 {
+    static const char *const names[] = { "timeout", "body_timeout",
+                                         "store_timeout" };
     const mw_options_t ours[2] = { { NULL, NULL }, options[1] };
-    const cachemw_value_t *timeout =
-        settings_value(ours, "timeout", CACHEMW_DURATION);
-    const cachemw_value_t *store_timeout =
-        settings_value(ours, "store_timeout", CACHEMW_DURATION);
+    apr_size_t i;
 
-    if (timeout && timeout->is_set && !(store->table.flags & CACHEMW_REMOTE)) {
-        return "timeout: only stores on other machines have one";
-    }
-    if (store_timeout && store_timeout->is_set
-        && !(store->table.flags & CACHEMW_REMOTE)) {
-        return "store_timeout: only stores on other machines have one";
+    for (i = 0; i < sizeof(names) / sizeof(*names); i++) {
+        const cachemw_value_t *value =
+            settings_value(ours, names[i], CACHEMW_DURATION);
+
+        if (value && value->is_set && !mw_store_is_remote(store)) {
+            return apr_pstrcat(pool, names[i],
+                               ": only stores on other machines have one",
+                               NULL);
+        }
     }
     return NULL;
 }
@@ -93,7 +95,7 @@ const char *mw_settings_read(mw_store_t *store, const mw_options_t *options,
                              apr_pool_t *pool)
 {
     mw_store_settings_t *to = &store->settings;
-    const char *error = settings_local(store, options);
+    const char *error = settings_local(store, options, pool);
 
     if (error) {
         return error;
@@ -106,6 +108,8 @@ const char *mw_settings_read(mw_store_t *store, const mw_options_t *options,
     to->cleanup_interval =
         settings_number(options, "cleanup_interval", CACHEMW_DURATION);
     to->timeout = settings_number(options, "timeout", CACHEMW_DURATION);
+    to->body_timeout =
+        settings_number(options, "body_timeout", CACHEMW_DURATION);
     to->store_timeout =
         settings_number(options, "store_timeout", CACHEMW_DURATION);
     to->coalesce = settings_number(options, "coalesce", CACHEMW_FLAG) != 0;
@@ -189,13 +193,22 @@ const cachemw_option_t mw_store_options[] = {
       .maximum = "60s",
       .help = "Stores on other machines: longest time for one operation of a"
               " lookup; after it the request goes to the origin." },
+    { .name = "body_timeout",
+      .type = CACHEMW_DURATION,
+      .fallback = "10s",
+      .minimum = "1ms",
+      .maximum = "60s",
+      .help = "Stores on other machines: longest time that the pieces of one"
+              " body are waited for, all together, once its first bytes were"
+              " sent; after it the response is cut off." },
     { .name = "store_timeout",
       .type = CACHEMW_DURATION,
       .fallback = "50ms",
       .minimum = "1ms",
       .maximum = "60s",
-      .help = "Stores on other machines: longest time for one operation of a"
-              " store; after it the response is not stored." },
+      .help = "Stores on other machines: longest time that storing one"
+              " response is waited for, all together; after it the response"
+              " is not stored." },
     { .name = "coalesce",
       .type = CACHEMW_FLAG,
       .fallback = "on",

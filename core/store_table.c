@@ -49,6 +49,12 @@ static apr_status_t default_sweep(void *store, const cachemw_call_t *call,
     return APR_SUCCESS;
 }
 
+static apr_status_t default_sync(void *store, const cachemw_call_t *call)
+{
+    (void)store, (void)call;
+    return APR_SUCCESS;
+}
+
 static apr_status_t default_stats(void *store, const cachemw_call_t *call,
                                   cachemw_stats_t *stats)
 {
@@ -71,6 +77,7 @@ static void table_fill(cachemw_provider_t *table)
     TABLE_FILL(table, clear);
     TABLE_FILL(table, keys);
     TABLE_FILL(table, sweep);
+    TABLE_FILL(table, sync);
     TABLE_FILL(table, stats);
 }
 
@@ -119,6 +126,7 @@ static void table_compose(mw_store_t *store)
 
     store->whole_bodies = !table->read;
     store->can_sweep = !!table->sweep;
+    store->can_sync = !!table->sync;
     composed->way = table->set_begin ? &mw_set_streamed : &mw_set_spooled;
     composed->set = table->set ? mw_set_by_slot : mw_set_by_streaming;
     composed->set_head = table->set_head ? mw_amend_by_slot : mw_amend_by_set;

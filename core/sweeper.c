@@ -25,7 +25,6 @@ APLOG_USE_MODULE(cachemw);
 /* What `ps` and `top` show; Linux takes 15 characters. */
 #define SWEEPER_NAME "cachemw-sweeper"
 
-#define SWEEPER_STEP APR_TIME_C(10000)
 /* Steps of one store at a time, and the rest before more of them. */
 #define SWEEPER_STEPS 5
 #define SWEEPER_BREATH APR_TIME_C(1000000)
@@ -45,11 +44,17 @@ APLOG_USE_MODULE(cachemw);
 #define SWEEPER_PAUSE APR_TIME_C(1000000)
 #define SWEEPER_PAUSE_MAX APR_TIME_C(300000000)
 
-/* A store's turn. */
+/* Between two waits for the disk, so that a power loss costs that much. */
+#define SWEEPER_SYNC APR_TIME_C(30000000)
+
+/* What is done with a store now and then. */
 typedef struct turn_t {
     struct turn_t *next;
     mw_store_t *store;
-    apr_int64_t due; /* monotonic; 0: at once */
+    /* Returns whether there is more to do at once. */
+    int (*step)(mw_store_t *store, apr_pool_t *pool);
+    apr_interval_time_t rest; /* until the next one */
+    apr_int64_t due;          /* monotonic; 0: at once */
 } turn_t;
 
 struct mw_sweeper_t {
@@ -134,25 +139,33 @@ static void sweeper_rest(const mw_sweeper_t *sweeper, apr_int64_t until)
     pthread_sigmask(SIG_SETMASK, &open, NULL);
 }
 
-static int turn_step(const turn_t *turn, apr_pool_t *pool)
+static int step_sweep(mw_store_t *store, apr_pool_t *pool)
 {
     cachemw_call_t call = { .pool = pool };
     int more = 0;
 
     call.now = apr_time_now();
-    call.deadline = mw_monotonic() + SWEEPER_STEP;
-    return mw_store_sweep(turn->store, &call, &more) == APR_SUCCESS && more;
+    return mw_store_sweep(store, &call, &more) == APR_SUCCESS && more;
+}
+
+static int step_sync(mw_store_t *store, apr_pool_t *pool)
+{
+    cachemw_call_t call = { .pool = pool };
+
+    call.now = apr_time_now();
+    mw_store_sync(store, &call);
+    return 0;
 }
 
 static void turn_take(turn_t *turn, apr_pool_t *pool)
 {
-    apr_interval_time_t rest = mw_store_settings(turn->store)->cleanup_interval;
+    apr_interval_time_t rest = turn->rest;
     int steps = 0;
 
     if (mw_monotonic() < turn->due) {
         return;
     }
-    while (!sweeper_is_told && turn_step(turn, pool)) {
+    while (!sweeper_is_told && turn->step(turn->store, pool)) {
         if (++steps == SWEEPER_STEPS) {
             rest = SWEEPER_BREATH;
             break;
@@ -312,16 +325,30 @@ void mw_sweeper_tend(mw_sweeper_t *sweeper)
                  pid);
 }
 
+static turn_t *turn_add(mw_sweeper_t *sweeper, mw_store_t *store,
+                        int (*step)(mw_store_t *store, apr_pool_t *pool),
+                        apr_interval_time_t rest)
+{
+    turn_t *turn = apr_pcalloc(sweeper->pconf, sizeof(*turn));
+
+    turn->store = store;
+    turn->step = step;
+    turn->rest = rest;
+    turn->next = sweeper->turns;
+    sweeper->turns = turn;
+    return turn;
+}
+
 static void sweeper_add(void *baton, mw_store_t *store)
 {
     mw_sweeper_t *sweeper = baton;
-    turn_t *turn;
 
     if (mw_store_state(store) && mw_store_can_sweep(store)) {
-        turn = apr_pcalloc(sweeper->pconf, sizeof(*turn));
-        turn->store = store;
-        turn->next = sweeper->turns;
-        sweeper->turns = turn;
+        turn_add(sweeper, store, step_sweep, mw_store_sweep_interval(store));
+    }
+    if (mw_store_state(store) && mw_store_can_sync(store)) {
+        turn_add(sweeper, store, step_sync, SWEEPER_SYNC)->due =
+            mw_monotonic() + SWEEPER_SYNC;
     }
 }
 

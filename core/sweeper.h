@@ -6,8 +6,8 @@
  *        stores.
  *
  * It runs as httpd's user, goes through child_init like a child, serves nothing
- * and is not in the scoreboard. Each store has its turn once per
- * cleanup_interval. It ends within a second when its configuration or its
+ * and is not in the scoreboard. Each store is swept once per cleanup_interval,
+ * and synced every 30 s. It ends within a second when its configuration or its
  * parent does, whatever a provider is doing: a sweep that is stuck is cut off
  * anywhere. (Where the kernel does not tell of a parent's death, that is seen
  * after the sweep.) One that ends by itself is followed by another, at once at
@@ -25,7 +25,7 @@ typedef struct mw_sweeper_t mw_sweeper_t;
 /**
  * post_config, when the stores are made. The process ends when pconf is
  * cleared; that waits for it, for two seconds at most.
- * @return NULL: no store is to be swept
+ * @return NULL: no store is to be swept or synced
  */
 mw_sweeper_t *mw_sweeper_make(mw_stores_t *stores, apr_pool_t *pconf);
 

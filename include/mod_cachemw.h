@@ -84,9 +84,9 @@
  *
  * Every slot but open, post_config, child_init and close is called on any
  * thread of any child, concurrently, unless CACHEMW_SERIALIZE is set; only
- * sweep has a process of its own. Buckets that a slot returned may be read,
- * split and destroyed by other threads than the calling one, but never by two
- * at once; CACHEMW_SERIALIZE does not cover that. A pool is not thread-safe:
+ * sweep and sync have a process of their own. Buckets that a slot returned may
+ * be read, split and destroyed by other threads than the calling one, but never
+ * by two at once; CACHEMW_SERIALIZE does not cover that. A pool is not thread-safe:
  * during calls allocate from the call's pool, never from pconf or pchild.
  * Between two calls a provider holds no lock, statement or checked-out
  * connection on behalf of a request.
@@ -100,12 +100,57 @@
  *     APR_EINCOMPLETE  what was found is damaged (wrong magic, length, key or
  *                      checksum). mod_cachemw removes it and misses.
  *     APR_ENOTIMPL     clear and keys only: this provider cannot do this.
+ *     APR_EAGAIN       of a CACHEMW_REMOTE provider: nothing was tried, and the
+ *                      backend is not to blame. See below.
  *     anything else    trouble: counted, logged at a limited rate, and, for a
  *                      CACHEMW_REMOTE provider, a reason to open the breaker.
  *
  * A miss and a failure are never reported by the same code. Out-parameters
  * have a meaning after APR_SUCCESS only. No outcome of a slot ever becomes an
  * error page.
+ *
+ * ## Backends on other machines
+ *
+ * A provider whose calls leave the machine has the flag CACHEMW_REMOTE. Then
+ *
+ * - each call has a deadline. It is absolute: before each wait for the network
+ *   ask remaining() and wait no longer than that, so that a peer which sends a
+ *   byte now and then gains nothing. What comes from deadline_in() serves for
+ *   shorter steps within a call: connecting, a second attempt on a fresh
+ *   connection. At the deadline return APR_TIMEUP, and drop the connection: an
+ *   answer may still be on its way.
+ * - mod_cachemw has the breaker, for all children together: after five failures
+ *   in a row no slot but sweep, sync and set_abort is called for a second, then
+ *   one call is let through to see, and the pauses become longer, up to 30
+ *   seconds. A provider needs nothing of that kind. Its idle connections may be
+ *   dead when it is called again.
+ * - sets and set_heads have a small budget for the sum of their calls
+ *   (store_timeout, 50 ms). set_begin and set_write run while a visitor waits
+ *   for the bytes that are stored; so do there what needs no waiting, and the
+ *   rest in set_commit. A provider with set alone has it by itself: the
+ *   response is collected before.
+ * - a read that failed is called again, every 100 ms for up to 10 s
+ *   (body_timeout), since giving up would cut a response: do not insist.
+ * - no slot that requests call resolves names, for nothing limits how long that
+ *   takes. Addresses written as numbers are parsed in open; names are resolved
+ *   in sweep, which has a process of its own, is called as soon as that has
+ *   begun and every 10 seconds at the latest, and goes on while the breaker
+ *   is open. It leaves the addresses in a segment, where calls find them: at a
+ *   graceful restart two processes may write there for a moment, and either
+ *   may die half-way. Old addresses are better than none.
+ * - what cannot be tried (no address known yet; all connections in use until
+ *   the deadline) is APR_EAGAIN: a miss that the breaker does not hear of. Take
+ *   care not to pass on an EAGAIN of a socket by mistake.
+ * - the status shows the last failure as apr_strerror() words it: return one
+ *   that says something (APR_ECONNREFUSED, APR_ECONNRESET, APR_EACCES, EROFS,
+ *   EPROTO). What only the backend can name is counted by count_kind(). A
+ *   backend that is full is APR_ENOSPC, not a failure.
+ * - whatever comes from a peer is checked before it is believed: shape and
+ *   length of an answer, before memory is taken for it. What is no answer at
+ *   all is trouble (and the end of the connection), an entry that cannot be
+ *   right is APR_EINCOMPLETE.
+ * - connections belong to one child, made on first use, never over a fork. The
+ *   child's pool closes them.
  *
  * ## What every provider owes
  *
@@ -377,6 +422,29 @@ struct cachemw_services_t {
      */
     apr_status_t (*store)(const cachemw_services_t *services, const char *name,
                           const cachemw_provider_t **table, void **self);
+
+    /**
+     * A deadline of a provider's own, for a step of a call (connecting, a
+     * second attempt) or a wait for a lock: some microseconds from now, but
+     * never after the call's.
+     * @param call NULL: there is none; then 0 microseconds is what the
+     *        monotonic clock shows, for the age of a connection
+     * @return fit for cachemw_call_t::deadline
+     */
+    apr_int64_t (*deadline_in)(const cachemw_services_t *services,
+                               const cachemw_call_t *call,
+                               apr_interval_time_t microseconds);
+
+    /**
+     * Count failures by kind, as the backend names them ("READONLY", "503"):
+     * shown for the store, summed over all children, beside what core counts
+     * itself, also while the breaker is open. Any thread, from post_config()
+     * on.
+     * @param kind 1 to 23 letters, digits, '-' and '_'. There is room for 31
+     *        different ones, so never a peer's own words
+     */
+    void (*count_kind)(const cachemw_services_t *services, const char *kind,
+                       apr_uint64_t n);
 };
 
 /** @} */
@@ -569,7 +637,10 @@ struct cachemw_provider_t {
 
     /**
      * One bounded step of housekeeping: drop expired entries and what dead
-     * processes left. Returns by call->deadline (10 ms at most).
+     * processes left. Returns by call->deadline: 10 ms at most, 1 s for a
+     * CACHEMW_REMOTE provider, which resolves its names here and may take
+     * longer for that alone. Only in the process that sweeps, of which there
+     * are two for a moment at a graceful restart.
      * @param more set to non-zero when there is more to do at once
      */
     apr_status_t (*sweep)(void *store, const cachemw_call_t *call, int *more);
@@ -590,6 +661,13 @@ struct cachemw_provider_t {
     void (*publish)(void);
     void (*watch)(void);
     /** @} */
+
+    /**
+     * Have the latest entries withstand a power loss. Every 30 s, in the
+     * process that sweeps: it may wait for the disk, and the sweeps of all
+     * stores wait with it. No request does, and the end of the server neither.
+     */
+    apr_status_t (*sync)(void *store, const cachemw_call_t *call);
 };
 
 #ifdef __cplusplus

@@ -12,8 +12,12 @@
 
 #define DIR_FLAGS (O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)
 
-/** Tries, a millisecond apart, while another process marks the directory. */
+/**
+ * Tries, a millisecond apart, while somebody has the directory or marks it. To
+ * mark it waits for the disk: who begins waits for that, a request does not.
+ */
 #define LOCK_TRIES 50
+#define LOCK_TRIES_BEGIN 2000
 
 static apr_status_t dir_log(const mw_file_t *file, apr_status_t rv)
 {
@@ -30,6 +34,13 @@ static apr_status_t dir_log(const mw_file_t *file, apr_status_t rv)
                             "index: nothing is found or stored until they have "
                             "ended",
                             file->path);
+    }
+    else if (rv == EPERM) {
+        file->services->log(file->services, CACHEMW_LOG_WARNING, rv,
+                            "%s belongs to another user than the one that "
+                            "httpd's children run as, or may not be changed: "
+                            "%s",
+                            file->root_path, after);
     }
     else if (rv == ELOOP || rv == ENOTDIR) {
         file->services->log(file->services, CACHEMW_LOG_WARNING, rv,
@@ -57,6 +68,33 @@ static int dir_take(int at, const char *name)
     return fd;
 }
 
+/**
+ * What others have put there is not to be served, and what is cached is nobody
+ * else's to read.
+ */
+static apr_status_t dir_close_to_others(const mw_file_t *file, int root)
+{
+    struct stat info;
+
+    if (fstat(root, &info) != 0) {
+        return errno;
+    }
+    if (info.st_uid != geteuid()) {
+        return EPERM;
+    }
+    if (!(info.st_mode & 077)) {
+        return APR_SUCCESS;
+    }
+    if (fchmod(root, 0700) != 0) {
+        return errno;
+    }
+    file->services->log(file->services, CACHEMW_LOG_WARNING, APR_SUCCESS,
+                        "%s was open to other users (mode %04o): it is not any "
+                        "more",
+                        file->root_path, (unsigned int)info.st_mode & 07777);
+    return APR_SUCCESS;
+}
+
 /** Open v1; the last components of its path are made if need be. */
 static apr_status_t dir_open(const mw_file_t *file, int *root)
 {
@@ -70,12 +108,18 @@ static apr_status_t dir_open(const mw_file_t *file, int *root)
     fd = dir_take(top, MW_PATH_ROOT);
     if (fd < 0) {
         rv = errno;
-    }
-    else if (mkdirat(fd, MW_PATH_TEMP, 0700) != 0 && errno != EEXIST) {
-        rv = errno;
-        close(fd);
+        close(top);
+        return rv;
     }
     close(top);
+    rv = dir_close_to_others(file, fd);
+    if (rv == APR_SUCCESS && mkdirat(fd, MW_PATH_TEMP, 0700) != 0
+        && errno != EEXIST) {
+        rv = errno;
+    }
+    if (rv != APR_SUCCESS) {
+        close(fd);
+    }
     *root = fd;
     return rv;
 }
@@ -116,6 +160,10 @@ static apr_status_t mark_next(const mw_file_t *file, mw_mark_t *mark, int known)
                                     sizeof(mark->secret));
     }
     mw_mark_continue(mark, boot);
+    if (mark->levels != (apr_uint32_t)file->levels) {
+        /* What was removed meanwhile may be there still, elsewhere. */
+        mark->cleared = mark->epoch - 1;
+    }
     if (is_loaded && mark->epoch <= own->epoch) {
         mark->epoch = own->epoch + 1;
     }
@@ -159,14 +207,16 @@ static apr_status_t dir_mark(mw_file_t *file, int root)
 /**
  * Lock v1, and mark it as ours if it is nobody's. Turning one lock into the
  * other may lose both: hence the loop, at whose end all is as it must be.
+ * @param most tries while somebody is marking it
  * @return EBUSY: another server has it; EAGAIN: somebody is marking it
  */
-static apr_status_t dir_claim(mw_file_t *file, int root)
+static apr_status_t dir_claim(mw_file_t *file, int root, int most)
 {
     apr_status_t rv = EAGAIN;
+    int refused = 0;
     int tries;
 
-    for (tries = 0; tries < LOCK_TRIES; tries++) {
+    for (tries = 0; tries < most && refused < LOCK_TRIES; tries++) {
         if (dir_lock(root, LOCK_SH)) {
             if (dir_is_ours(file, root)) {
                 return APR_SUCCESS;
@@ -179,6 +229,10 @@ static apr_status_t dir_claim(mw_file_t *file, int root)
                 continue;
             }
             rv = EBUSY;
+            refused++;
+        }
+        else {
+            rv = EAGAIN;
         }
         apr_sleep(1000);
     }
@@ -198,7 +252,8 @@ static void dir_settle(mw_file_t *file, int root)
     MW_FILE_STORE(&file->is_ready, 1);
 }
 
-static apr_status_t dir_enter(mw_file_t *file)
+/** @param most see dir_claim() */
+static apr_status_t dir_enter(mw_file_t *file, int most)
 {
     int had_trouble = file->trouble != APR_SUCCESS && file->trouble != EAGAIN;
     int root = -1;
@@ -208,7 +263,7 @@ static apr_status_t dir_enter(mw_file_t *file)
     MW_FILE_STORE(&file->place, MW_FILE_LOAD(&file->shared->place));
     rv = dir_open(file, &root);
     if (rv == APR_SUCCESS) {
-        rv = dir_claim(file, root);
+        rv = dir_claim(file, root, most);
         if (rv != APR_SUCCESS) {
             close(root);
         }
@@ -224,6 +279,16 @@ static apr_status_t dir_enter(mw_file_t *file)
     return APR_SUCCESS;
 }
 
+/** The caller alone is at it. */
+static apr_status_t dir_try(mw_file_t *file, apr_time_t now, int most)
+{
+    apr_status_t rv = mw_dir_is_had(file) ? APR_SUCCESS : dir_enter(file, most);
+
+    MW_FILE_STORE(&file->trouble, rv == APR_SUCCESS ? EAGAIN : rv);
+    MW_FILE_STORE(&file->tried, now);
+    return rv;
+}
+
 apr_status_t mw_dir_enter(mw_file_t *file, apr_time_t now)
 {
     apr_int64_t tried = MW_FILE_LOAD(&file->tried);
@@ -236,9 +301,7 @@ apr_status_t mw_dir_enter(mw_file_t *file, apr_time_t now)
     if (pthread_mutex_trylock(&file->entering) != 0) {
         return MW_FILE_LOAD(&file->trouble);
     }
-    rv = mw_dir_is_had(file) ? APR_SUCCESS : dir_enter(file);
-    MW_FILE_STORE(&file->trouble, rv == APR_SUCCESS ? EAGAIN : rv);
-    MW_FILE_STORE(&file->tried, now);
+    rv = dir_try(file, now, LOCK_TRIES);
     pthread_mutex_unlock(&file->entering);
     return rv;
 }
@@ -247,11 +310,10 @@ apr_status_t mw_dir_begin(mw_file_t *file)
 {
     file->is_ready = 0;
     file->trouble = EAGAIN;
-    file->tried = MW_DIR_NEVER;
     if (pthread_mutex_init(&file->entering, NULL) != 0) {
         return APR_ENOMEM;
     }
-    mw_dir_enter(file, 0);
+    dir_try(file, 0, LOCK_TRIES_BEGIN);
     return APR_SUCCESS;
 }
 

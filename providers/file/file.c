@@ -6,7 +6,6 @@
 #include "apr_strings.h"
 
 #include "amend.h"
-#include "core/state.h"
 #include "dir.h"
 #include "file.h"
 #include "files.h"
@@ -14,9 +13,6 @@
 #include "path.h"
 #include "read.h"
 #include "write.h"
-
-/** Least time between two waits for the disk. */
-#define SYNC_INTERVAL apr_time_from_sec(30)
 
 enum {
     OPTION_CACHE_DIR,
@@ -161,23 +157,6 @@ static apr_status_t file_clear(void *store, const cachemw_call_t *call)
     return rv;
 }
 
-/** Of all processes one waits for the disk, now and then. */
-static int sync_is_due(mw_file_t *file)
-{
-    apr_int64_t *synced = &file->shared->synced;
-    apr_int64_t now = mw_monotonic();
-    apr_int64_t last = MW_FILE_LOAD(synced);
-
-    if (!last) {
-        __atomic_compare_exchange_n(synced, &last, now, 0, __ATOMIC_ACQ_REL,
-                                    __ATOMIC_RELAXED);
-        return 0;
-    }
-    return now - last >= SYNC_INTERVAL
-           && __atomic_compare_exchange_n(synced, &last, now, 0,
-                                          __ATOMIC_ACQ_REL, __ATOMIC_RELAXED);
-}
-
 static apr_status_t file_sweep(void *store, const cachemw_call_t *call,
                                int *more)
 {
@@ -189,11 +168,15 @@ static apr_status_t file_sweep(void *store, const cachemw_call_t *call,
     if (rv != APR_SUCCESS) {
         return rv;
     }
-    rv = mw_index_sweep(file->index, call, more);
-    if (rv == APR_SUCCESS && sync_is_due(file)) {
-        rv = mw_dir_sync(file);
-    }
-    return rv;
+    return mw_index_sweep(file->index, call, more);
+}
+
+static apr_status_t file_sync(void *store, const cachemw_call_t *call)
+{
+    mw_file_t *file = store;
+    apr_status_t rv = mw_dir_need(file, call->now);
+
+    return rv == APR_SUCCESS ? mw_dir_sync(file) : rv;
 }
 
 static apr_status_t file_stats(void *store, const cachemw_call_t *call,
@@ -226,4 +209,5 @@ const cachemw_provider_t mw_file_provider = {
     .sweep = file_sweep,
     .stats = file_stats,
     .object_limit = mw_file_object_limit,
+    .sync = file_sync,
 };

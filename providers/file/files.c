@@ -11,10 +11,23 @@
 #include "files.h"
 #include "path.h"
 
-/** A directory that is being listed. */
-typedef struct listing_t {
+/** A directory, and how far below v1 it is. */
+typedef struct frame_t {
     DIR *list;
+    int level;
+    char name[3]; /**< of one below those with entries */
+} frame_t;
+
+/**
+ * A directory that is being listed. Once there may have been another number of
+ * levels: then entries lie above or below those that have them now. So the
+ * first of the directories in one is listed together with that one, and what
+ * is in a directory for entries is gone through. The last frame is at hand.
+ */
+typedef struct listing_t {
     apr_uint32_t dir;
+    int depth;
+    frame_t frames[MW_PATH_LEVELS_MAX + 1];
 } listing_t;
 
 static apr_status_t files_probe(void *baton, const mw_digest_t *digest,
@@ -79,27 +92,87 @@ static apr_status_t files_unlink_temps(void *baton, const char *prefix,
     return rv;
 }
 
+/** Takes over the descriptor. */
+static apr_status_t listing_push(listing_t *listing, int fd, int level)
+{
+    frame_t *frame = &listing->frames[listing->depth];
+
+    frame->list = fdopendir(fd);
+    if (!frame->list) {
+        close(fd);
+        return APR_ENOMEM;
+    }
+    frame->level = level;
+    frame->name[0] = '\0';
+    listing->depth++;
+    return APR_SUCCESS;
+}
+
+/** The directory, and those above that are not listed with another one. */
+static apr_status_t listing_begin(listing_t *listing, const mw_file_t *file)
+{
+    apr_uint32_t dir = listing->dir;
+    apr_status_t rv = APR_SUCCESS;
+    int level = file->levels;
+
+    for (;;) {
+        int fd = mw_path_open_dir(file->root, level, dir);
+
+        if (fd >= 0) {
+            rv = listing_push(listing, fd, level);
+        }
+        else if (errno != ENOENT && errno != ELOOP && errno != ENOTDIR) {
+            rv = errno;
+        }
+        if (rv != APR_SUCCESS || level == 0 || (dir & 0xff) != 0) {
+            return rv;
+        }
+        dir >>= 8;
+        level--;
+    }
+}
+
+/** An empty one below those with entries is of no use any more. */
+static void listing_pop(listing_t *listing)
+{
+    const frame_t *frame = &listing->frames[--listing->depth];
+
+    closedir(frame->list);
+    if (frame->name[0]) {
+        unlinkat(dirfd(frame[-1].list), frame->name, AT_REMOVEDIR);
+    }
+}
+
+static void files_close(void *baton, void *data)
+{
+    listing_t *listing = data;
+
+    (void)baton;
+    while (listing->depth) {
+        closedir(listing->frames[--listing->depth].list);
+    }
+    free(listing);
+}
+
 static apr_status_t files_list(void *baton, apr_uint32_t dir, void **out)
 {
-    const mw_file_t *file = baton;
-    int fd = mw_path_open_dir(file->root, file->levels, dir);
-    listing_t *listing;
+    listing_t *listing = calloc(1, sizeof(*listing));
+    apr_status_t rv;
 
-    if (fd < 0) {
-        return errno == ELOOP || errno == ENOTDIR ? APR_ENOENT : errno;
+    if (!listing) {
+        return APR_ENOMEM;
     }
-    listing = malloc(sizeof(*listing));
-    if (listing) {
-        listing->dir = dir;
-        listing->list = fdopendir(fd);
-        if (listing->list) {
-            *out = listing;
-            return APR_SUCCESS;
-        }
-        free(listing);
+    listing->dir = dir;
+    rv = listing_begin(listing, baton);
+    if (rv == APR_SUCCESS && !listing->depth) {
+        rv = APR_ENOENT;
     }
-    close(fd);
-    return APR_ENOMEM;
+    if (rv != APR_SUCCESS) {
+        files_close(baton, listing);
+        return rv;
+    }
+    *out = listing;
+    return APR_SUCCESS;
 }
 
 /** The number of the directory that a digest's file belongs in. */
@@ -114,32 +187,58 @@ static apr_uint32_t digest_dir(int levels, const mw_digest_t *digest)
     return dir;
 }
 
-static apr_status_t files_next(void *baton, void *data, mw_digest_t *digest)
+/** Nobody would ever look for it there. */
+static void stray_remove(int dir, const char *name, mw_index_facts_t *gone)
 {
-    const mw_file_t *file = baton;
-    const listing_t *listing = data;
-    struct dirent *item;
+    struct stat info;
 
-    while ((item = readdir(listing->list))) {
-        if (!mw_path_parse(item->d_name, digest)) {
-            continue;
-        }
-        if (digest_dir(file->levels, digest) == listing->dir) {
-            return APR_SUCCESS;
-        }
-        /* Nobody would ever look for it here. */
-        unlinkat(dirfd(listing->list), item->d_name, 0);
+    if (fstatat(dir, name, &info, AT_SYMLINK_NOFOLLOW) == 0
+        && unlinkat(dir, name, 0) == 0) {
+        gone->exists = S_ISREG(info.st_mode);
+        gone->size = (apr_uint64_t)info.st_size;
     }
-    return APR_ENOENT;
 }
 
-static void files_close(void *baton, void *data)
+static void listing_descend(listing_t *listing, const char *name)
 {
+    const frame_t *at = &listing->frames[listing->depth - 1];
+    int fd = openat(dirfd(at->list), name,
+                    O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+
+    if (fd >= 0 && listing_push(listing, fd, at->level + 1) == APR_SUCCESS) {
+        memcpy(listing->frames[listing->depth - 1].name, name, 3);
+    }
+}
+
+static apr_status_t files_next(void *baton, void *data, mw_digest_t *digest,
+                               mw_index_facts_t *gone)
+{
+    const mw_file_t *file = baton;
     listing_t *listing = data;
 
-    (void)baton;
-    closedir(listing->list);
-    free(listing);
+    gone->exists = 0;
+    while (listing->depth) {
+        const frame_t *frame = &listing->frames[listing->depth - 1];
+        const struct dirent *item = readdir(frame->list);
+
+        if (!item) {
+            listing_pop(listing);
+            return APR_EAGAIN;
+        }
+        if (mw_path_parse(item->d_name, digest)) {
+            if (frame->level == file->levels
+                && digest_dir(file->levels, digest) == listing->dir) {
+                return APR_SUCCESS;
+            }
+            stray_remove(dirfd(frame->list), item->d_name, gone);
+            return APR_EAGAIN;
+        }
+        if (frame->level >= file->levels && frame->level < MW_PATH_LEVELS_MAX
+            && mw_path_is_part(item->d_name)) {
+            listing_descend(listing, item->d_name);
+        }
+    }
+    return APR_ENOENT;
 }
 
 const mw_index_files_t mw_files = {

@@ -474,10 +474,10 @@ mw_index_answer_e mw_index_find(mw_index_t *index, const mw_digest_t *digest,
     return answer == MW_INDEX_ABSENT && !is_known ? MW_INDEX_UNKNOWN : answer;
 }
 
-/** What a scan has found it need not find any more. */
-static void unfound_take(mw_index_t *index, apr_uint64_t blocks)
+void mw_index_found(mw_index_t *index, apr_uint64_t size)
 {
     apr_uint64_t *word = &index->header->scan.unfound;
+    apr_uint64_t blocks = mw_index_blocks(size);
     apr_uint64_t old = __atomic_load_n(word, __ATOMIC_SEQ_CST);
     apr_uint64_t rest;
 
@@ -508,7 +508,7 @@ static apr_status_t check_apply(mw_index_t *index, apr_uint32_t shard,
     }
     rv = facts_apply(index, shard, digest, MW_INDEX_MAIN, facts, now);
     if (is_found && (rv == APR_SUCCESS || rv == APR_ENOSPC)) {
-        unfound_take(index, mw_index_blocks(facts->size));
+        mw_index_found(index, facts->size);
     }
     return rv;
 }

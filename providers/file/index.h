@@ -91,8 +91,14 @@ typedef struct mw_index_files_t {
      *         again later
      */
     apr_status_t (*list)(void *baton, apr_uint32_t dir, void **listing);
-    /** @return APR_ENOENT at the end. Names that are no digests are passed */
-    apr_status_t (*next)(void *baton, void *listing, mw_digest_t *digest);
+    /**
+     * Names that are no digests are passed.
+     * @param gone APR_EAGAIN: whether a file went, and its size
+     * @return APR_ENOENT at the end; APR_EAGAIN: none this time, perhaps
+     *         because something was removed that was not where it belongs
+     */
+    apr_status_t (*next)(void *baton, void *listing, mw_digest_t *digest,
+                         mw_index_facts_t *gone);
     void (*close)(void *baton, void *listing);
 } mw_index_files_t;
 

@@ -46,7 +46,7 @@
 #include "providers/common/slots.h"
 
 #define MW_INDEX_MAGIC APR_UINT64_C(0x66696c65696e6478)
-#define MW_INDEX_LAYOUT 1 /**< changes with the meaning of this file */
+#define MW_INDEX_LAYOUT 2 /**< changes with the meaning of this file */
 
 #define MW_INDEX_SHARDS_MAX 64
 #define MW_INDEX_USES_MAX 3
@@ -272,6 +272,9 @@ int mw_index_make_room(mw_index_t *index, apr_time_t now, apr_uint32_t victims);
  */
 int mw_index_scan_for_room(mw_index_t *index, apr_time_t now,
                            apr_uint32_t victims);
+
+/** What a scan has found, a file of so many bytes, it need not find any more. */
+void mw_index_found(mw_index_t *index, apr_uint64_t size);
 
 /** Clean-up of a pool: end what this process has open of the scan. */
 apr_status_t mw_index_scan_leave(void *index);

@@ -187,11 +187,18 @@ static apr_status_t scan_files(mw_index_t *index, apr_time_t now)
     int i;
 
     for (i = 0; rv == APR_SUCCESS && i < SWEEP_FILES; i++) {
+        mw_index_facts_t gone;
         mw_digest_t digest;
 
-        rv = index->files->next(index->baton, index->listing, &digest);
-        if (rv == APR_SUCCESS
-            && mw_index_check(index, &digest, now) == APR_TIMEUP) {
+        rv = index->files->next(index->baton, index->listing, &digest, &gone);
+        if (rv == APR_EAGAIN) {
+            if (gone.exists) {
+                mw_index_found(index, gone.size);
+            }
+            rv = APR_SUCCESS;
+        }
+        else if (rv == APR_SUCCESS
+                 && mw_index_check(index, &digest, now) == APR_TIMEUP) {
             rv = APR_TIMEUP;
         }
     }

@@ -10,8 +10,6 @@
 #include "core/wire.h"
 #include "mark.h"
 
-#define MARK_NAME "mark"
-
 /* "CMWmark1" */
 #define MARK_MAGIC APR_UINT64_C(0x316b72616d574d43)
 
@@ -158,8 +156,8 @@ int mw_mark_trusts(const mw_mark_t *mark, apr_uint64_t epoch)
 static int mark_open(int dir, int flags)
 {
     struct stat info;
-    int fd = openat(dir, MARK_NAME, flags | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC,
-                    0600);
+    int fd = openat(dir, MW_MARK_NAME,
+                    flags | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0600);
 
     if (fd >= 0 && (fstat(fd, &info) != 0 || !S_ISREG(info.st_mode))) {
         close(fd);
@@ -212,7 +210,7 @@ apr_status_t mw_mark_write(int dir, const mw_mark_t *mark)
     int fd = mark_open(dir, O_RDWR | O_CREAT);
 
     if (fd < 0 && (errno == EINVAL || errno == ELOOP)
-        && unlinkat(dir, MARK_NAME, 0) == 0) {
+        && unlinkat(dir, MW_MARK_NAME, 0) == 0) {
         fd = mark_open(dir, O_RDWR | O_CREAT);
     }
     if (fd < 0) {

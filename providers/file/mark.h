@@ -6,11 +6,11 @@
  *        the disk.
  *
  * Each entry carries the number of the *epoch* in which it was stored. The
- * sweep ends an epoch now and then, has the system write what it holds back,
+ * sync slot ends an epoch, has the system write what it holds back,
  * and notes in the mark how far everything is on the disk. The high 32 bits of
  * an epoch count the boots of the machine: after a boot, an entry of an earlier
  * one is trusted only as far as the mark says. So a store never waits for the
- * disk, and a power loss costs what was stored since the last sweeps.
+ * disk, and a power loss costs what was stored since the last two syncs.
  *
  * The mark lies twice in its file and is written in turns, in place: a full
  * disk does not hinder it, and one of the two is always whole.
@@ -25,6 +25,9 @@
 #define MW_MARK_BOOTS 8
 
 #define MW_MARK_SIZE 176
+
+/** The file in v1. */
+#define MW_MARK_NAME "mark"
 
 typedef struct mw_mark_t {
     apr_uint64_t number;      /**< the higher one counts */

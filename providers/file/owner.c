@@ -47,29 +47,23 @@ static apr_status_t parents_make(const char *path, const change_t *change,
     return APR_SUCCESS;
 }
 
-/**
- * Give away a directory, or the mark, if it is the earlier user's. Files that
- * have a second name may be anything, and are left.
- */
-static apr_status_t owner_change(int fd, const change_t *change)
+/** Give away a directory that is the earlier user's, and close it to others. */
+static apr_status_t owner_change(int dir, const change_t *change)
 {
     struct stat info;
 
-    if (fstat(fd, &info) != 0) {
+    if (fstat(dir, &info) != 0) {
         return errno;
     }
-    if (info.st_uid != change->from
-        || (!S_ISDIR(info.st_mode)
-            && (!S_ISREG(info.st_mode) || info.st_nlink != 1))) {
+    if (info.st_uid != change->from) {
         return APR_SUCCESS;
     }
-    return fchown(fd, change->to, change->group) == 0 ? APR_SUCCESS : errno;
+    return fchown(dir, change->to, change->group) == 0 && fchmod(dir, 0700) == 0
+               ? APR_SUCCESS
+               : errno;
 }
 
-/**
- * Give away what is in a directory, down to `depth`: directories and the mark.
- * The entries stay whose they are: they cannot be read any more, but replaced.
- */
+/** Give away the directories in a directory, down to `depth`. */
 static apr_status_t tree_change(int dir, const change_t *change, int depth)
 {
     int copy = openat(dir, ".", DIR_FLAGS);
@@ -86,8 +80,7 @@ static apr_status_t tree_change(int dir, const change_t *change, int depth)
         if (item->d_name[0] == '.' || strlen(item->d_name) == MW_PATH_DIGITS) {
             continue;
         }
-        fd = openat(dir, item->d_name,
-                    O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+        fd = openat(dir, item->d_name, DIR_FLAGS);
         if (fd < 0) {
             continue;
         }
@@ -117,6 +110,11 @@ static apr_status_t owners_change(int top, int root, int is_top_made,
     }
     if (is_top_made || (top_info.st_uid == change->from && change->from != 0)) {
         rv = fchown(top, change->to, change->group) == 0 ? APR_SUCCESS : errno;
+    }
+    /* Without the earlier user's mark the names of entries are others. */
+    if (rv == APR_SUCCESS && unlinkat(root, MW_MARK_NAME, 0) != 0
+        && errno != ENOENT) {
+        rv = errno;
     }
     if (rv == APR_SUCCESS) {
         rv = tree_change(root, change, 2);

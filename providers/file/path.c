@@ -51,6 +51,11 @@ int mw_path_parse(const char *name, mw_digest_t *digest)
     return 1;
 }
 
+int mw_path_is_part(const char *name)
+{
+    return strlen(name) == 2 && strspn(name, hex) == 2;
+}
+
 /** Component by component, for kernels that cannot do better. */
 static int beneath_walk(int root, const char *path, int flags)
 {

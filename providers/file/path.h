@@ -16,6 +16,9 @@
 /** Digits of an entry's name. */
 #define MW_PATH_DIGITS 32
 
+/** Levels of directories that there can be. */
+#define MW_PATH_LEVELS_MAX 2
+
 /** Where an entry lies, from v1 on. */
 typedef struct mw_path_t {
     char text[8 + MW_PATH_DIGITS + 1]; /**< "ab/cd/abcd…" */
@@ -26,6 +29,9 @@ void mw_path_make(mw_path_t *path, int levels, const mw_digest_t *digest);
 
 /** The digest that a name of MW_PATH_DIGITS stands for. @return 0: none */
 int mw_path_parse(const char *name, mw_digest_t *digest);
+
+/** Whether it is the name of a directory of a level: two digits. */
+int mw_path_is_part(const char *name);
 
 /**
  * Open an entry. For reading the times in its inode stay as they are.

@@ -38,7 +38,6 @@ typedef struct mw_file_shared_t {
     unsigned char owner[16];
     mw_mark_t mark;
     apr_uint64_t stamped; /**< atomic: latest epoch that an entry has */
-    apr_int64_t synced; /**< atomic, monotonic: when the disk was waited for */
     apr_uint32_t place; /**< atomic: how often another directory became ours */
 } mw_file_shared_t;
 

@@ -12,6 +12,11 @@
 #include "files.h"
 #include "statements.h"
 
+/* Entering a directory asks for no right to list it. */
+#ifndef O_PATH
+#define O_PATH O_RDONLY
+#endif
+
 #define PATH_SIZE 4096
 #define HEADER_SIZE 100
 /* Less than a transaction may need. */
@@ -27,10 +32,10 @@ static int path_make(char *to, const mw_sql_t *store, const char *suffix)
 
 /* --- in the parent -------------------------------------------------------- */
 
-static apr_status_t directory_own(const char *path, apr_uid_t uid,
+static apr_status_t directory_own(int dir, const char *name, apr_uid_t uid,
                                   apr_gid_t gid)
 {
-    int fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    int fd = openat(dir, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     apr_status_t rv = APR_SUCCESS;
 
     if (fd < 0) {
@@ -43,31 +48,66 @@ static apr_status_t directory_own(const char *path, apr_uid_t uid,
     return rv;
 }
 
-/* Make what is missing above the file. What is made is the user's. */
-static apr_status_t directories_make(const mw_sql_t *store, apr_uid_t uid,
-                                     apr_gid_t gid)
+/* Whether only root can have put here what is here. */
+static int directory_is_roots(int dir)
+{
+    struct stat st;
+
+    return fstat(dir, &st) == 0 && st.st_uid == 0
+           && (st.st_mode & (S_IWGRP | S_IWOTH)) == 0;
+}
+
+/* From one directory into the next, which is made, for the user, when it is
+ * missing. Root follows a link only where no user can have put it. */
+static apr_status_t directory_enter(int *dir, const char *name, apr_uid_t uid,
+                                    apr_gid_t gid)
+{
+    const int flags = O_PATH | O_DIRECTORY | O_CLOEXEC;
+    const int is_made = mkdirat(*dir, name, 0700) == 0;
+    const apr_status_t failure = is_made ? ENOENT : errno;
+    apr_status_t rv = APR_SUCCESS;
+    int next;
+
+    if (is_made && uid) {
+        rv = directory_own(*dir, name, uid, gid);
+    }
+    next =
+        openat(*dir, name,
+               geteuid() != 0 || directory_is_roots(*dir) ? flags
+                                                          : flags | O_NOFOLLOW);
+    if (next < 0) {
+        return errno != ENOENT ? errno : failure;
+    }
+    close(*dir);
+    *dir = next;
+    return rv;
+}
+
+/* Enter the directory of the file, and make what is missing above it. */
+static apr_status_t directories_enter(const mw_sql_t *store, apr_uid_t uid,
+                                      apr_gid_t gid, int *dir)
 {
     char path[PATH_SIZE];
-    apr_status_t rv;
+    apr_status_t rv = APR_SUCCESS;
+    char *name = path + 1;
     char *slash;
 
-    if (!path_make(path, store, "")) {
-        return APR_ENAMETOOLONG;
+    if (!path_make(path, store, "") || *path != '/') {
+        return APR_EBADPATH;
     }
-    for (slash = strchr(path + 1, '/'); slash; slash = strchr(slash + 1, '/')) {
+    *dir = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
+    if (*dir < 0) {
+        return errno;
+    }
+    while (rv == APR_SUCCESS && (slash = strchr(name, '/'))) {
         *slash = '\0';
-        if (mkdir(path, 0700) == 0) {
-            rv = uid ? directory_own(path, uid, gid) : APR_SUCCESS;
-            if (rv != APR_SUCCESS) {
-                return rv;
-            }
-        }
-        else if (errno != EEXIST && access(path, F_OK) != 0) {
-            return errno;
-        }
-        *slash = '/';
+        rv = *name ? directory_enter(dir, name, uid, gid) : APR_SUCCESS;
+        name = slash + 1;
     }
-    return APR_SUCCESS;
+    if (rv != APR_SUCCESS) {
+        close(*dir);
+    }
+    return rv;
 }
 
 /* Descriptor of a regular file that has this name only, so that it cannot be
@@ -125,8 +165,8 @@ static void directory_follow(int dir, uid_t former, apr_uid_t uid,
     struct stat st;
 
     if (former != uid && fstat(dir, &st) == 0 && st.st_uid == former
-        && (st.st_mode & 077) == 0 && fchown(dir, uid, gid) != 0) {
-        errno = 0;
+        && (st.st_mode & 077) == 0) {
+        directory_own(dir, ".", uid, gid);
     }
 }
 
@@ -159,26 +199,16 @@ static void database_own(int dir, const char *base, apr_uid_t uid,
 apr_status_t mw_sql_files_prepare(const mw_sql_t *store, apr_uid_t uid,
                                   apr_gid_t gid)
 {
-    apr_status_t rv = directories_make(store, uid, gid);
-    char path[PATH_SIZE];
-    char *slash;
     int dir;
+    apr_status_t rv = directories_enter(store, uid, gid, &dir);
 
-    if (rv != APR_SUCCESS || !uid || !path_make(path, store, "")) {
-        return rv;
+    if (rv == APR_SUCCESS) {
+        if (uid) {
+            database_own(dir, strrchr(store->path, '/') + 1, uid, gid);
+        }
+        close(dir);
     }
-    slash = strrchr(path, '/');
-    if (!slash) {
-        return APR_EINVAL;
-    }
-    *slash = '\0';
-    dir = open(slash == path ? "/" : path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (dir < 0) {
-        return errno;
-    }
-    database_own(dir, slash + 1, uid, gid);
-    close(dir);
-    return APR_SUCCESS;
+    return rv;
 }
 
 /* --- in the children ------------------------------------------------------ */
@@ -228,7 +258,7 @@ apr_status_t mw_sql_files_lock(const mw_sql_t *store, int how,
     }
     *fd = lock_open(path);
     if (*fd < 0 && errno == ENOENT
-        && directories_make(store, 0, 0) == APR_SUCCESS) {
+        && mw_sql_files_prepare(store, 0, 0) == APR_SUCCESS) {
         *fd = lock_open(path);
     }
     if (*fd < 0) {

@@ -13,17 +13,26 @@
 #define SWEEP_ENTRIES 32
 /* A sweep waits for no one: it comes again. */
 #define SWEEP_WAIT 1000
+/* How often all entries are counted. µs */
+#define COUNT_INTERVAL ((apr_int64_t)3600 * 1000000)
 /* What stays free in the file, as part of max_bytes. */
 #define SWEEP_FREE 4
 
 /* --- keys ----------------------------------------------------------------- */
+
+enum { LIST_MAX = 64 }; /* the LIMIT of MW_SQL_LIST */
 
 typedef struct listed_t {
     cachemw_key_t key;
     cachemw_entry_t entry;
 } listed_t;
 
-enum { LIST_MAX = 64 }; /* the LIMIT of MW_SQL_LIST */
+typedef struct list_t {
+    apr_pool_t *pool; /* of the keys */
+    apr_int64_t last; /* entries behind this one come next */
+    int n;
+    listed_t listed[LIST_MAX];
+} list_t;
 
 /* Columns of MW_SQL_LIST. */
 enum { LIST_NUMBER, LIST_KEY, LIST_ID, LIST_EXPIRES, LIST_BODY_LEN };
@@ -43,34 +52,23 @@ static void list_note(sqlite3_stmt *statement, listed_t *to, apr_pool_t *pool)
     to->entry.body_len = sqlite3_column_int64(statement, LIST_BODY_LEN);
 }
 
-/* The next entries behind *last. */
-static apr_status_t list_fetch(mw_sql_t *store, const cachemw_call_t *call,
-                               apr_pool_t *pool, apr_int64_t *last,
-                               listed_t *list, int *n)
+static int list_work(mw_sql_t *store, mw_sql_conn_t *conn,
+                     const cachemw_call_t *call, void *baton)
 {
-    sqlite3_stmt *statement;
-    mw_sql_conn_t *conn;
-    apr_status_t rv =
-        mw_sql_take(store, mw_sql_patience(store, call), 0, &conn);
+    list_t *list = baton;
+    sqlite3_stmt *statement = mw_sql_statement(store, conn, MW_SQL_LIST);
     int rc;
 
-    *n = 0;
-    if (rv != APR_SUCCESS) {
-        return rv;
-    }
-    statement = mw_sql_statement(store, conn, MW_SQL_LIST);
-    sqlite3_bind_int64(statement, 1, *last);
+    sqlite3_bind_int64(statement, 1, list->last);
     sqlite3_bind_int64(statement, 2, call->now);
+    list->n = 0;
     while ((rc = mw_sql_fetch(conn, statement)) == SQLITE_ROW
-           && *n < LIST_MAX) {
-        *last = sqlite3_column_int64(statement, LIST_NUMBER);
-        list_note(statement, &list[(*n)++], pool);
+           && list->n < LIST_MAX) {
+        list->last = sqlite3_column_int64(statement, LIST_NUMBER);
+        list_note(statement, &list->listed[list->n++], list->pool);
     }
     sqlite3_reset(statement);
-    rv = rc == SQLITE_ROW || rc == SQLITE_NOTFOUND ? APR_SUCCESS
-                                                   : mw_sql_status(conn, rc);
-    mw_sql_give(store, conn);
-    return rv;
+    return rc == SQLITE_ROW || rc == SQLITE_NOTFOUND ? SQLITE_OK : rc;
 }
 
 /* Nothing is held while `each` runs, which may take long. */
@@ -79,39 +77,81 @@ apr_status_t mw_sql_keys(void *self, const cachemw_call_t *call,
                          void *baton)
 {
     mw_sql_t *store = self;
-    listed_t list[LIST_MAX];
-    apr_int64_t last = 0;
-    apr_pool_t *pool;
-    apr_status_t rv;
-    int i, n;
+    list_t list = { .last = 0 };
+    apr_status_t rv = apr_pool_create(&list.pool, call->pool);
+    int i;
 
     (void)pattern; /* core filters */
-    rv = apr_pool_create(&pool, call->pool);
     if (rv != APR_SUCCESS) {
         return rv;
     }
     do {
-        apr_pool_clear(pool);
-        rv = list_fetch(store, call, pool, &last, list, &n);
-        for (i = 0; rv == APR_SUCCESS && i < n; i++) {
-            rv = each(baton, &list[i].key, &list[i].entry);
+        apr_pool_clear(list.pool);
+        rv = mw_sql_consult(store, call, mw_sql_patience(store, call),
+                            list_work, &list);
+        for (i = 0; rv == APR_SUCCESS && i < list.n; i++) {
+            rv = each(baton, &list.listed[i].key, &list.listed[i].entry);
         }
-    } while (rv == APR_SUCCESS && n == LIST_MAX);
-    apr_pool_destroy(pool);
+    } while (rv == APR_SUCCESS && list.n == LIST_MAX);
+    apr_pool_destroy(list.pool);
     return rv;
 }
 
 /* --- sweep ---------------------------------------------------------------- */
 
+/* The next part of them. Triggers keep the count right, unless somebody sets it
+ * by hand or stores with INSERT OR REPLACE, which runs none of them; and who
+ * relied on a wrong one could fill the disk, or have everything evicted. */
+static int count_step(mw_sql_t *store, mw_sql_conn_t *conn)
+{
+    mw_sql_pool_t *pool = &store->pool;
+    sqlite3_stmt *next, *step;
+    int rc = pool->is_counting ? SQLITE_OK
+                               : mw_sql_do(store, conn, MW_SQL_COUNT_BEGIN);
+
+    if (rc != SQLITE_OK) {
+        return rc;
+    }
+    pool->is_counting = 1;
+    next = mw_sql_statement(store, conn, MW_SQL_COUNT_NEXT);
+    rc = mw_sql_fetch(conn, next);
+    if (rc == SQLITE_ROW) {
+        step = mw_sql_statement(store, conn, MW_SQL_COUNT_STEP);
+        sqlite3_bind_int64(step, 1, sqlite3_column_int64(next, 0));
+        sqlite3_reset(next);
+        return mw_sql_run(conn, step);
+    }
+    sqlite3_reset(next);
+    if (rc == SQLITE_NOTFOUND) {
+        pool->counted = mw_sql_clock();
+        pool->is_above = 1;
+        pool->is_counting = 0;
+        rc = mw_sql_do(store, conn, MW_SQL_COUNT_END);
+    }
+    return rc;
+}
+
+/* Also when there are more than allowed, before any of them goes. */
+static int count_is_due(mw_sql_pool_t *pool, int is_above)
+{
+    pool->is_above &= is_above;
+    return !pool->counted || mw_sql_clock() - pool->counted > COUNT_INTERVAL
+           || is_above > pool->is_above;
+}
+
 /* Limits that were lowered, too. */
 static int sweep_excess(mw_sql_t *store, mw_sql_conn_t *conn,
                         const cachemw_call_t *call, int *more)
 {
-    apr_int64_t entries = 0, used = 0;
+    apr_int64_t entries, used = 0;
     int dropped = 0;
-    int rc = mw_sql_number(conn, mw_sql_statement(store, conn, MW_SQL_STATE),
-                           &entries);
+    int rc = mw_sql_room_entries(store, conn, &entries);
 
+    if (rc == SQLITE_OK
+        && count_is_due(&store->pool, entries > store->max_entries)) {
+        *more = 1;
+        return count_step(store, conn);
+    }
     if (rc == SQLITE_OK) {
         rc = mw_sql_room_used(store, conn, &used);
     }
@@ -170,20 +210,14 @@ static int sweep_work(mw_sql_t *store, mw_sql_conn_t *conn,
 /* What is in the log goes into the database; the log begins again at its
  * front with the next store, and is cut off when it had grown. Fails while
  * others read what is only there; it comes again. */
-static apr_status_t sweep_checkpoint(mw_sql_t *store)
+static int checkpoint_work(mw_sql_t *store, mw_sql_conn_t *conn,
+                           const cachemw_call_t *call, void *baton)
 {
-    mw_sql_conn_t *conn;
-    apr_status_t rv = mw_sql_take(store, SWEEP_WAIT, 0, &conn);
-    int rc;
-
-    if (rv != APR_SUCCESS) {
-        return rv;
-    }
-    rc = sqlite3_wal_checkpoint_v2(conn->db, NULL, SQLITE_CHECKPOINT_PASSIVE,
-                                   NULL, NULL);
-    rv = mw_sql_status(conn, rc);
-    mw_sql_give(store, conn);
-    return rv;
+    (void)store;
+    (void)call;
+    (void)baton;
+    return sqlite3_wal_checkpoint_v2(conn->db, NULL, SQLITE_CHECKPOINT_PASSIVE,
+                                     NULL, NULL);
 }
 
 apr_status_t mw_sql_sweep(void *self, const cachemw_call_t *call, int *more)
@@ -198,7 +232,7 @@ apr_status_t mw_sql_sweep(void *self, const cachemw_call_t *call, int *more)
     } while (rv == APR_SUCCESS && *more
              && services->remaining(services, call) > SWEEP_WAIT);
     if (rv == APR_SUCCESS && !*more) {
-        rv = sweep_checkpoint(store);
+        rv = mw_sql_consult(store, call, SWEEP_WAIT, checkpoint_work, NULL);
     }
     /* others are writing: it comes again */
     return APR_STATUS_IS_TIMEUP(rv) || rv == APR_NOTFOUND ? APR_SUCCESS : rv;
@@ -208,38 +242,26 @@ apr_status_t mw_sql_sweep(void *self, const cachemw_call_t *call, int *more)
 
 typedef struct figures_t {
     apr_int64_t entries, bytes, expired, used, pages, loose;
+    apr_int64_t page_size;
 } figures_t;
 
-/* Columns of MW_SQL_STATE. */
-enum { STATE_ENTRIES, STATE_BYTES };
-
-static int figures_state(const mw_sql_t *store, mw_sql_conn_t *conn,
-                         figures_t *figures)
+static int figures_work(mw_sql_t *store, mw_sql_conn_t *conn,
+                        const cachemw_call_t *call, void *baton)
 {
-    sqlite3_stmt *statement = mw_sql_statement(store, conn, MW_SQL_STATE);
-    int rc = mw_sql_fetch(conn, statement);
-
-    if (rc == SQLITE_ROW) {
-        figures->entries = sqlite3_column_int64(statement, STATE_ENTRIES);
-        figures->bytes = sqlite3_column_int64(statement, STATE_BYTES);
-        rc = SQLITE_OK;
-    }
-    sqlite3_reset(statement);
-    return rc == SQLITE_NOTFOUND ? SQLITE_CORRUPT : rc;
-}
-
-static int figures_read(const mw_sql_t *store, mw_sql_conn_t *conn,
-                        const cachemw_call_t *call, figures_t *figures)
-{
+    figures_t *figures = baton;
     sqlite3_stmt *statement =
         mw_sql_statement(store, conn, MW_SQL_EXPIRED_COUNT);
     int rc;
 
-    memset(figures, 0, sizeof(*figures));
+    figures->page_size = conn->page_size;
     sqlite3_bind_int64(statement, 1, call->now);
     rc = mw_sql_number(conn, statement, &figures->expired);
     if (rc == SQLITE_OK) {
-        rc = figures_state(store, conn, figures);
+        rc = mw_sql_room_entries(store, conn, &figures->entries);
+    }
+    if (rc == SQLITE_OK) {
+        rc = mw_sql_number(conn, mw_sql_statement(store, conn, MW_SQL_BYTES),
+                           &figures->bytes);
     }
     if (rc == SQLITE_OK) {
         rc = mw_sql_room_loose(store, conn, call, &figures->loose);
@@ -252,8 +274,10 @@ static int figures_read(const mw_sql_t *store, mw_sql_conn_t *conn,
 }
 
 static void figures_tell(const mw_sql_t *store, const figures_t *figures,
-                         apr_int64_t page_size, cachemw_stats_t *stats)
+                         cachemw_stats_t *stats)
 {
+    apr_int64_t bytes = figures->pages * figures->page_size;
+
     stats->entries = figures->entries;
     stats->entries_max = store->max_entries;
     stats->expired = figures->expired;
@@ -262,10 +286,9 @@ static void figures_tell(const mw_sql_t *store, const figures_t *figures,
     if (stats->extra) {
         stats->extra(stats->baton, "active_entries",
                      figures->entries - figures->expired);
-        stats->extra(stats->baton, "database_bytes",
-                     figures->pages * page_size);
+        stats->extra(stats->baton, "database_bytes", bytes);
         stats->extra(stats->baton, "database_bytes_free",
-                     figures->pages * page_size - figures->used);
+                     bytes - figures->used);
         stats->extra(stats->baton, "loose_bytes", figures->loose);
     }
 }
@@ -274,18 +297,12 @@ apr_status_t mw_sql_stats(void *self, const cachemw_call_t *call,
                           cachemw_stats_t *stats)
 {
     mw_sql_t *store = self;
-    figures_t figures;
-    mw_sql_conn_t *conn;
-    apr_status_t rv =
-        mw_sql_take(store, mw_sql_patience(store, call), 0, &conn);
+    figures_t figures = { .entries = 0 };
+    apr_status_t rv = mw_sql_consult(store, call, mw_sql_patience(store, call),
+                                     figures_work, &figures);
 
-    if (rv != APR_SUCCESS) {
-        return rv;
-    }
-    rv = mw_sql_status(conn, figures_read(store, conn, call, &figures));
     if (rv == APR_SUCCESS) {
-        figures_tell(store, &figures, conn->page_size, stats);
+        figures_tell(store, &figures, stats);
     }
-    mw_sql_give(store, conn);
     return rv;
 }

@@ -11,7 +11,8 @@
 #include "schema.h"
 #include "statements.h"
 
-/* How often the file is looked at: has it been deleted or set aside? */
+/* How often who only reads looks at the file: has it been deleted or set
+ * aside? Who writes always does, or what he stores or removes could be lost. */
 #define LOOK_INTERVAL 1000000
 /* After a failure to open; and when it was that others had a lock. */
 #define RETRY_INTERVAL 1000000
@@ -168,16 +169,35 @@ static apr_status_t pool_end(void *baton)
     return APR_SUCCESS;
 }
 
-/* With the mutex held: wait until this thread may have a connection. */
-static apr_status_t pool_enter(mw_sql_pool_t *pool, apr_int64_t until,
-                               int is_writer)
+/* With the mutex held, but not while it looks: whether the path still names
+ * the file that was opened. */
+static void pool_look(mw_sql_t *store, apr_int64_t now, int is_writer)
 {
+    mw_sql_pool_t *pool = &store->pool;
+    mw_sql_file_t file;
+
+    if (is_writer || !pool->looked || now - pool->looked >= LOOK_INTERVAL) {
+        pool->looked = now;
+        pthread_mutex_unlock(&pool->mutex);
+        mw_sql_files_look(store, &file, NULL);
+        pthread_mutex_lock(&pool->mutex);
+        pool->file = file;
+    }
+}
+
+/* With the mutex held: wait until this thread may have a connection. */
+static apr_status_t pool_enter(mw_sql_t *store, apr_int64_t now,
+                               apr_int64_t until, int is_writer)
+{
+    mw_sql_pool_t *pool = &store->pool;
+
     while (is_writer && pool->is_open && pool->is_writing) {
         if (!cond_wait(&pool->written, &pool->mutex, until)) {
             return APR_TIMEUP;
         }
     }
     pool->is_writing |= is_writer;
+    pool_look(store, now, is_writer);
     while (pool->is_open && !pool->idle
            && pool->connections >= MW_SQL_CONNECTIONS) {
         if (!cond_wait(&pool->given, &pool->mutex, until)) {
@@ -203,17 +223,6 @@ static void pool_leave(mw_sql_pool_t *pool, int is_writer)
         pthread_cond_signal(&pool->written);
     }
     pthread_cond_signal(&pool->given);
-}
-
-/* With the mutex held: forget what was opened as another file. */
-static void pool_look(mw_sql_t *store, apr_int64_t now)
-{
-    mw_sql_pool_t *pool = &store->pool;
-
-    if (!pool->looked || now - pool->looked >= LOOK_INTERVAL) {
-        pool->looked = now;
-        mw_sql_files_look(store, &pool->file, NULL);
-    }
 }
 
 /* An idle connection to the right file; stale ones are put on *old. */
@@ -269,8 +278,10 @@ static apr_status_t pool_connect(mw_sql_t *store, apr_int64_t until,
     return rv;
 }
 
-apr_status_t mw_sql_take(mw_sql_t *store, apr_interval_time_t wait,
-                         int is_writer, mw_sql_conn_t **conn)
+/* For this thread alone, to the file that the path names. APR_NOTFOUND: the
+ * child is ending. */
+static apr_status_t pool_take(mw_sql_t *store, apr_interval_time_t wait,
+                              int is_writer, mw_sql_conn_t **conn)
 {
     mw_sql_pool_t *pool = &store->pool;
     apr_int64_t now = mw_sql_clock();
@@ -279,9 +290,8 @@ apr_status_t mw_sql_take(mw_sql_t *store, apr_interval_time_t wait,
 
     *conn = NULL;
     pthread_mutex_lock(&pool->mutex);
-    rv = pool_enter(pool, now + wait, is_writer);
+    rv = pool_enter(store, now, now + wait, is_writer);
     if (rv == APR_SUCCESS) {
-        pool_look(store, now);
         *conn = pool_pick(pool, &old);
         if (!*conn && now < pool->retry) {
             rv = pool_fail(pool, pool->failure, is_writer);
@@ -299,12 +309,13 @@ apr_status_t mw_sql_take(mw_sql_t *store, apr_interval_time_t wait,
     return rv;
 }
 
-void mw_sql_give(mw_sql_t *store, mw_sql_conn_t *conn)
+static void pool_give(mw_sql_t *store, mw_sql_conn_t *conn)
 {
     mw_sql_pool_t *pool = &store->pool;
-    int is_writer = conn->is_writer;
-    mw_sql_file_t file = conn->file;
+    const int is_writer = conn->is_writer;
+    const mw_sql_file_t file = conn->file;
     const char *damage = conn->damage;
+    const apr_int64_t until = conn->until;
     int is_kept;
 
     pthread_mutex_lock(&pool->mutex);
@@ -324,8 +335,7 @@ void mw_sql_give(mw_sql_t *store, mw_sql_conn_t *conn)
     }
     conn_close(conn);
     if (damage) {
-        mw_sql_files_set_aside(store, &file, damage,
-                               mw_sql_clock() + store->busy_timeout);
+        mw_sql_files_set_aside(store, &file, damage, until);
     }
 }
 
@@ -344,8 +354,8 @@ void mw_sql_pool_begin(mw_sql_t *store, apr_pool_t *pchild)
     pthread_condattr_destroy(&monotonic);
     pool->is_open = 1;
     apr_pool_cleanup_register(pchild, store, pool_end, apr_pool_cleanup_null);
-    if (mw_sql_take(store, FIRST_WAIT, 0, &conn) == APR_SUCCESS) {
-        mw_sql_give(store, conn);
+    if (pool_take(store, FIRST_WAIT, 0, &conn) == APR_SUCCESS) {
+        pool_give(store, conn);
     }
 }
 
@@ -371,6 +381,20 @@ apr_interval_time_t mw_sql_patience_to_remove(const mw_sql_t *store,
     apr_interval_time_t most = store->busy_timeout;
 
     return patience(store, call, most < REMOVE_WAIT ? REMOVE_WAIT : most);
+}
+
+apr_status_t mw_sql_consult(mw_sql_t *store, const cachemw_call_t *call,
+                            apr_interval_time_t wait, mw_sql_work_fn *work,
+                            void *baton)
+{
+    mw_sql_conn_t *conn;
+    apr_status_t rv = pool_take(store, wait, 0, &conn);
+
+    if (rv == APR_SUCCESS) {
+        rv = mw_sql_status(conn, work(store, conn, call, baton));
+        pool_give(store, conn);
+    }
+    return rv;
 }
 
 /* --- transactions --------------------------------------------------------- */
@@ -452,7 +476,7 @@ apr_status_t mw_sql_transact(mw_sql_t *store, const cachemw_call_t *call,
 {
     const cachemw_services_t *services = store->services;
     mw_sql_conn_t *conn;
-    apr_status_t rv = mw_sql_take(store, wait, 1, &conn);
+    apr_status_t rv = pool_take(store, wait, 1, &conn);
     int tries = 0;
     int rc;
 
@@ -471,6 +495,6 @@ apr_status_t mw_sql_transact(mw_sql_t *store, const cachemw_call_t *call,
                       store->path);
     }
     rv = mw_sql_status(conn, rc);
-    mw_sql_give(store, conn);
+    pool_give(store, conn);
     return rv;
 }

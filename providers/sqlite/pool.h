@@ -24,25 +24,26 @@ apr_interval_time_t mw_sql_patience_to_remove(const mw_sql_t *store,
                                               const cachemw_call_t *call);
 
 /**
- * A connection for this thread alone, to the file that the path names. Waits
- * for one that is free, and for the lock of those that write.
- * @param wait µs
- * @return APR_TIMEUP; APR_NOTFOUND: the child is ending; trouble
+ * What is done with a connection that one thread has for itself. It leaves no
+ * statement under way.
  */
-apr_status_t mw_sql_take(mw_sql_t *store, apr_interval_time_t wait,
-                         int is_writer, mw_sql_conn_t **conn);
-
-/** Give it back. No statement on it is under way, and no transaction. */
-void mw_sql_give(mw_sql_t *store, mw_sql_conn_t *conn);
-
-/** What a transaction does. It may be called again when it failed. */
 typedef int mw_sql_work_fn(mw_sql_t *store, mw_sql_conn_t *conn,
                            const cachemw_call_t *call, void *baton);
 
 /**
- * Do something in one transaction. When the database is full, the oldest
- * entries go and it is tried again.
- * @param wait µs for locks
+ * Read, waiting for nobody who writes.
+ * @param wait µs for a connection
+ * @return APR_TIMEUP; APR_NOTFOUND: `work` says so, or the child is ending;
+ *         trouble
+ */
+apr_status_t mw_sql_consult(mw_sql_t *store, const cachemw_call_t *call,
+                            apr_interval_time_t wait, mw_sql_work_fn *work,
+                            void *baton);
+
+/**
+ * Write, in one transaction. When the database is full, the oldest entries go
+ * and it is tried again.
+ * @param wait µs for a connection and for locks
  * @return APR_TIMEUP: others were writing all the time; APR_ENOSPC: there is
  *         not so much room, or the disk is full; trouble
  */

@@ -88,29 +88,41 @@ static apr_status_t get_row(sqlite3_stmt *statement, const cachemw_call_t *call,
     return entry->body ? get_body(statement, entry) : APR_SUCCESS;
 }
 
+typedef struct get_t {
+    const cachemw_key_t *key;
+    cachemw_entry_t *entry;
+    apr_status_t rv; /* what the row was worth */
+} get_t;
+
+static int get_work(mw_sql_t *store, mw_sql_conn_t *conn,
+                    const cachemw_call_t *call, void *baton)
+{
+    get_t *get = baton;
+    const cachemw_key_t *key = get->key;
+    sqlite3_stmt *statement = mw_sql_statement(
+        store, conn, get->entry->body ? MW_SQL_GET : MW_SQL_GET_HEAD);
+    int rc;
+
+    sqlite3_bind_int64(statement, 1, mw_sql_hash(conn, key));
+    sqlite3_bind_blob64(statement, 2, key->data, key->len, SQLITE_STATIC);
+    rc = mw_sql_fetch(conn, statement);
+    if (rc == SQLITE_ROW) {
+        get->rv = get_row(statement, call, get->entry);
+        rc = SQLITE_OK;
+    }
+    sqlite3_reset(statement);
+    return rc;
+}
+
 apr_status_t mw_sql_get(void *self, const cachemw_call_t *call,
                         const cachemw_key_t *key, cachemw_entry_t *entry)
 {
     mw_sql_t *store = self;
-    sqlite3_stmt *statement;
-    mw_sql_conn_t *conn;
-    apr_status_t rv =
-        mw_sql_take(store, mw_sql_patience(store, call), 0, &conn);
-    int rc;
+    get_t get = { key, entry, APR_SUCCESS };
+    apr_status_t rv = mw_sql_consult(store, call, mw_sql_patience(store, call),
+                                     get_work, &get);
 
-    if (rv != APR_SUCCESS) {
-        return rv;
-    }
-    statement = mw_sql_statement(store, conn,
-                                 entry->body ? MW_SQL_GET : MW_SQL_GET_HEAD);
-    sqlite3_bind_int64(statement, 1, mw_sql_hash(conn, key));
-    sqlite3_bind_blob64(statement, 2, key->data, key->len, SQLITE_STATIC);
-    rc = mw_sql_fetch(conn, statement);
-    rv = rc == SQLITE_ROW ? get_row(statement, call, entry)
-                          : mw_sql_status(conn, rc);
-    sqlite3_reset(statement);
-    mw_sql_give(store, conn);
-    return rv;
+    return rv == APR_SUCCESS ? get.rv : rv;
 }
 
 static apr_status_t read_row(sqlite3_stmt *statement, apr_size_t from,
@@ -131,47 +143,64 @@ static apr_status_t read_row(sqlite3_stmt *statement, apr_size_t from,
                          length < limit ? length : limit, body);
 }
 
+typedef struct read_t {
+    const cachemw_id_t *id;
+    apr_off_t offset;
+    apr_size_t limit;
+    apr_bucket_brigade *body;
+    apr_status_t rv; /* what the row was worth */
+} read_t;
+
+static int read_work(mw_sql_t *store, mw_sql_conn_t *conn,
+                     const cachemw_call_t *call, void *baton)
+{
+    read_t *read = baton;
+    sqlite3_stmt *statement = mw_sql_statement(store, conn, MW_SQL_READ);
+    int rc;
+
+    (void)call;
+    sqlite3_bind_blob(statement, 1, read->id, sizeof(*read->id), SQLITE_STATIC);
+    sqlite3_bind_int64(statement, 2, read->offset / MW_SQL_CHUNK);
+    rc = mw_sql_fetch(conn, statement);
+    if (rc == SQLITE_ROW) {
+        read->rv =
+            read_row(statement, (apr_size_t)(read->offset % MW_SQL_CHUNK),
+                     read->limit, read->body);
+        rc = SQLITE_OK;
+    }
+    sqlite3_reset(statement);
+    return rc;
+}
+
 apr_status_t mw_sql_read(void *self, const cachemw_call_t *call,
                          const cachemw_key_t *key, const cachemw_id_t *id,
                          apr_off_t offset, apr_size_t limit,
                          apr_bucket_brigade *body)
 {
     mw_sql_t *store = self;
-    sqlite3_stmt *statement;
-    mw_sql_conn_t *conn;
-    apr_status_t rv =
-        mw_sql_take(store, mw_sql_patience(store, call), 0, &conn);
-    int rc;
+    read_t read = { id, offset, limit, body, APR_SUCCESS };
+    apr_status_t rv = mw_sql_consult(store, call, mw_sql_patience(store, call),
+                                     read_work, &read);
 
     (void)key; /* an id is one entry's for ever */
-    if (rv != APR_SUCCESS) {
-        return rv;
-    }
-    statement = mw_sql_statement(store, conn, MW_SQL_READ);
-    sqlite3_bind_blob(statement, 1, id, sizeof(*id), SQLITE_STATIC);
-    sqlite3_bind_int64(statement, 2, offset / MW_SQL_CHUNK);
-    rc = mw_sql_fetch(conn, statement);
-    rv = rc == SQLITE_ROW ? read_row(
-             statement, (apr_size_t)(offset % MW_SQL_CHUNK), limit, body)
-                          : mw_sql_status(conn, rc);
-    sqlite3_reset(statement);
-    mw_sql_give(store, conn);
-    return rv;
+    return rv == APR_SUCCESS ? read.rv : rv;
+}
+
+static int exists_work(mw_sql_t *store, mw_sql_conn_t *conn,
+                       const cachemw_call_t *call, void *baton)
+{
+    mw_sql_row_t row;
+    int rc = mw_sql_find(store, conn, baton, &row);
+
+    return rc == SQLITE_OK && row.expires <= call->now ? SQLITE_NOTFOUND : rc;
 }
 
 apr_status_t mw_sql_exists(void *self, const cachemw_call_t *call,
                            const cachemw_key_t *key)
 {
     mw_sql_t *store = self;
-    mw_sql_conn_t *conn;
-    mw_sql_row_t row;
-    apr_status_t rv =
-        mw_sql_take(store, mw_sql_patience(store, call), 0, &conn);
+    cachemw_key_t wanted = *key;
 
-    if (rv != APR_SUCCESS) {
-        return rv;
-    }
-    rv = mw_sql_status(conn, mw_sql_find(store, conn, key, &row));
-    mw_sql_give(store, conn);
-    return rv == APR_SUCCESS && row.expires <= call->now ? APR_NOTFOUND : rv;
+    return mw_sql_consult(store, call, mw_sql_patience(store, call),
+                          exists_work, &wanted);
 }

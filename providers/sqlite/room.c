@@ -7,9 +7,11 @@
 #include "room.h"
 #include "statements.h"
 
-/* Entries that go in one transaction at most, should the limit be a lower one
- * than it was. */
+/* Entries that go in one transaction at most. */
 #define ROOM_AT_ONCE 256
+/* The same, when there are more of them than allowed: the limit was lowered,
+ * which is the sweep's concern, or the count is wrong, as it will find out. */
+#define ROOM_ABOVE 2
 /* Room made beyond what is needed, so that not every store has to. */
 #define ROOM_PAGES 32
 /* The part of the space that bodies may keep whose entries made room. */
@@ -20,21 +22,25 @@ apr_int64_t mw_sql_hash(const mw_sql_conn_t *conn, const cachemw_key_t *key)
     return (apr_int64_t)apr_siphash24(key->data, key->len, conn->seed);
 }
 
-/* number, id, body_len in this order; resets the statement. */
+/* number, id, body_len, and of MW_SQL_FIND more, in this order; resets the
+ * statement. */
 static int row_fetch(mw_sql_conn_t *conn, sqlite3_stmt *statement,
-                     mw_sql_row_t *row, int has_expires)
+                     mw_sql_row_t *row)
 {
     int rc = mw_sql_fetch(conn, statement);
 
+    memset(row, 0, sizeof(*row));
     if (rc == SQLITE_ROW) {
-        memset(row, 0, sizeof(*row));
         row->number = sqlite3_column_int64(statement, 0);
         if (sqlite3_column_bytes(statement, 1) == (int)sizeof(row->id)) {
             memcpy(&row->id, sqlite3_column_blob(statement, 1),
                    sizeof(row->id));
         }
         row->body_len = sqlite3_column_int64(statement, 2);
-        row->expires = has_expires ? sqlite3_column_int64(statement, 3) : 0;
+        if (sqlite3_column_count(statement) > 3) {
+            row->expires = sqlite3_column_int64(statement, 3);
+            row->is_other = !sqlite3_column_int(statement, 4);
+        }
     }
     sqlite3_reset(statement);
     return rc == SQLITE_ROW ? SQLITE_OK : rc;
@@ -44,10 +50,12 @@ int mw_sql_find(const mw_sql_t *store, mw_sql_conn_t *conn,
                 const cachemw_key_t *key, mw_sql_row_t *row)
 {
     sqlite3_stmt *statement = mw_sql_statement(store, conn, MW_SQL_FIND);
+    int rc;
 
     sqlite3_bind_int64(statement, 1, mw_sql_hash(conn, key));
     sqlite3_bind_blob64(statement, 2, key->data, key->len, SQLITE_STATIC);
-    return row_fetch(conn, statement, row, 1);
+    rc = row_fetch(conn, statement, row);
+    return rc == SQLITE_OK && row->is_other ? SQLITE_NOTFOUND : rc;
 }
 
 int mw_sql_drop(const mw_sql_t *store, mw_sql_conn_t *conn,
@@ -84,7 +92,7 @@ int mw_sql_drop_found(const mw_sql_t *store, mw_sql_conn_t *conn,
         if (statement && sqlite3_bind_parameter_count(statement)) {
             sqlite3_bind_int64(statement, 1, parameter);
         }
-        rc = row_fetch(conn, statement, &row, 0);
+        rc = row_fetch(conn, statement, &row);
         if (rc == SQLITE_OK) {
             rc = mw_sql_drop(store, conn, call, &row);
         }
@@ -115,8 +123,8 @@ static int loose_find(const mw_sql_t *store, mw_sql_conn_t *conn,
     return rc;
 }
 
-static int loose_drop(const mw_sql_t *store, mw_sql_conn_t *conn,
-                      const cachemw_id_t *id)
+int mw_sql_drop_body(const mw_sql_t *store, mw_sql_conn_t *conn,
+                     const cachemw_id_t *id)
 {
     sqlite3_stmt *statement = mw_sql_statement(store, conn, MW_SQL_BODY_DELETE);
 
@@ -137,13 +145,24 @@ int mw_sql_drop_loose(const mw_sql_t *store, mw_sql_conn_t *conn,
             return SQLITE_OK;
         }
         if (rc == SQLITE_OK) {
-            rc = loose_drop(store, conn, &id);
+            rc = mw_sql_drop_body(store, conn, &id);
         }
         if (rc != SQLITE_OK) {
             break;
         }
     }
     return rc == SQLITE_NOTFOUND ? SQLITE_OK : rc;
+}
+
+int mw_sql_room_entries(const mw_sql_t *store, mw_sql_conn_t *conn,
+                        apr_int64_t *entries)
+{
+    int rc;
+
+    *entries = APR_INT64_MIN;
+    rc = mw_sql_number(conn, mw_sql_statement(store, conn, MW_SQL_ENTRIES),
+                       entries);
+    return rc == SQLITE_OK && *entries == APR_INT64_MIN ? SQLITE_CORRUPT : rc;
 }
 
 int mw_sql_room_used(const mw_sql_t *store, mw_sql_conn_t *conn,
@@ -196,22 +215,22 @@ static int room_drop(const mw_sql_t *store, mw_sql_conn_t *conn,
 static int room_for_entry(const mw_sql_t *store, mw_sql_conn_t *conn,
                           const cachemw_call_t *call)
 {
-    apr_int64_t entries = 0, excess;
+    apr_int64_t entries, spare = store->max_entries / 1000;
     int wanted, dropped;
-    int rc = mw_sql_number(conn, mw_sql_statement(store, conn, MW_SQL_STATE),
-                           &entries);
+    int rc = mw_sql_room_entries(store, conn, &entries);
 
     if (rc != SQLITE_OK || entries < store->max_entries) {
         return rc;
     }
-    excess = entries - store->max_entries + 1 + store->max_entries / 1000;
-    wanted = (int)(excess < ROOM_AT_ONCE ? excess : ROOM_AT_ONCE);
+    wanted = entries > store->max_entries ? ROOM_ABOVE
+             : spare < ROOM_AT_ONCE       ? 1 + (int)spare
+                                          : ROOM_AT_ONCE;
     rc = mw_sql_drop_found(store, conn, call, MW_SQL_OLDEST, 0, wanted,
                            &dropped);
     conn->evicted += (apr_uint64_t)dropped;
     if (rc == SQLITE_OK && dropped < wanted) {
-        /* a count that is wrong would empty the store again and again */
-        rc = SQLITE_CORRUPT;
+        /* nothing is left: that is quickly counted */
+        rc = mw_sql_do(store, conn, MW_SQL_COUNT_END);
     }
     return rc;
 }

@@ -15,12 +15,16 @@ typedef struct mw_sql_row_t {
     cachemw_id_t id;
     apr_int64_t body_len;
     apr_time_t expires; /**< by mw_sql_find() only */
+    int is_other;       /**< the same: another key with the same hash */
 } mw_sql_row_t;
 
 /** The hash of a key under which an entry is found. */
 apr_int64_t mw_sql_hash(const mw_sql_conn_t *conn, const cachemw_key_t *key);
 
-/** Find an entry, expired or not. @return SQLITE_NOTFOUND: none */
+/**
+ * Find an entry, expired or not.
+ * @return SQLITE_NOTFOUND: none, but row->is_other tells of one to be replaced
+ */
 int mw_sql_find(const mw_sql_t *store, mw_sql_conn_t *conn,
                 const cachemw_key_t *key, mw_sql_row_t *row);
 
@@ -45,6 +49,10 @@ int mw_sql_drop_found(const mw_sql_t *store, mw_sql_conn_t *conn,
 int mw_sql_drop_loose(const mw_sql_t *store, mw_sql_conn_t *conn,
                       apr_time_t now, int n, int *dropped);
 
+/** Drop a body, now. */
+int mw_sql_drop_body(const mw_sql_t *store, mw_sql_conn_t *conn,
+                     const cachemw_id_t *id);
+
 /**
  * Make room for so many bytes, and an entry: first goes what nobody can read
  * any more, then the oldest entries.
@@ -62,6 +70,10 @@ int mw_sql_room_evict(const mw_sql_t *store, mw_sql_conn_t *conn,
 /** Bytes of bodies whose entries are gone, and that may still be read. */
 int mw_sql_room_loose(const mw_sql_t *store, mw_sql_conn_t *conn,
                       const cachemw_call_t *call, apr_int64_t *bytes);
+
+/** Entries as the triggers count them: whoever looks may find fewer. */
+int mw_sql_room_entries(const mw_sql_t *store, mw_sql_conn_t *conn,
+                        apr_int64_t *entries);
 
 /** Bytes of the pages that are in use. */
 int mw_sql_room_used(const mw_sql_t *store, mw_sql_conn_t *conn,

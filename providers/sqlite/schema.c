@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
+#include <errno.h>
 #include <string.h>
 #include <sys/file.h>
 #include <time.h>
@@ -56,12 +57,40 @@ static int log_shorten(void *baton, sqlite3 *db, const char *name, int pages)
     return SQLITE_OK;
 }
 
+/* With any other journal who writes keeps readers out. */
+static int schema_journal(const mw_sql_t *store, mw_sql_conn_t *conn)
+{
+    const cachemw_services_t *services = store->services;
+    sqlite3_stmt *statement = NULL;
+    const char *journal;
+    int rc = sqlite3_prepare_v2(conn->db, "PRAGMA journal_mode = WAL", -1,
+                                &statement, NULL);
+
+    if (rc == SQLITE_OK) {
+        rc = sqlite3_step(statement);
+    }
+    if (rc == SQLITE_ROW) {
+        journal = (const char *)sqlite3_column_text(statement, 0);
+        rc = journal && strcmp(journal, "wal") == 0 ? SQLITE_OK : SQLITE_ERROR;
+    }
+    sqlite3_finalize(statement);
+    if (rc == SQLITE_ERROR) {
+        services->log(services, CACHEMW_LOG_WARNING, APR_SUCCESS,
+                      "%s: SQLite cannot keep a write-ahead log here",
+                      store->path);
+    }
+    return rc;
+}
+
 /* What a connection has to be told each time. */
 static int schema_settings(const mw_sql_t *store, mw_sql_conn_t *conn)
 {
     char text[400];
     int rc = schema_number(conn, "PRAGMA page_size", &conn->page_size);
 
+    if (rc == SQLITE_OK) {
+        rc = schema_journal(store, conn);
+    }
     if (rc != SQLITE_OK) {
         return rc;
     }
@@ -73,7 +102,6 @@ static int schema_settings(const mw_sql_t *store, mw_sql_conn_t *conn)
                      "PRAGMA secure_delete = OFF;"
                      "PRAGMA trusted_schema = OFF;"
                      "PRAGMA cell_size_check = ON;"
-                     "PRAGMA journal_mode = WAL;"
                      "PRAGMA synchronous = %s;"
                      "PRAGMA max_page_count = %lld;"
                      "PRAGMA journal_size_limit = %d;",
@@ -83,15 +111,14 @@ static int schema_settings(const mw_sql_t *store, mw_sql_conn_t *conn)
     return sqlite3_exec(conn->db, text, NULL, NULL, NULL);
 }
 
-/* In this order: the log freezes what stands before it. Nothing is lost yet
- * that the disk should be waited for. */
+/* Before the log is begun, which freezes this. Nothing is lost yet that the
+ * disk should be waited for. */
 static int schema_begin(mw_sql_conn_t *conn)
 {
     return sqlite3_exec(conn->db,
                         "PRAGMA synchronous = OFF;"
                         "PRAGMA page_size = 4096;"
-                        "PRAGMA auto_vacuum = INCREMENTAL;"
-                        "PRAGMA journal_mode = WAL;",
+                        "PRAGMA auto_vacuum = INCREMENTAL;",
                         NULL, NULL, NULL);
 }
 
@@ -104,13 +131,14 @@ static int schema_create(const mw_sql_t *store, mw_sql_conn_t *conn)
         rc = sqlite3_exec(conn->db, store->schema, NULL, NULL, NULL);
     }
     if (rc == SQLITE_OK) {
-        sqlite3_snprintf(sizeof(end), end,
-                         "INSERT OR IGNORE INTO \"%w_state\" "
-                         "VALUES (1, randomblob(%d), 0, 0);"
-                         "PRAGMA application_id = %d;"
-                         "PRAGMA user_version = %d; COMMIT",
-                         store->table, (int)sizeof(conn->seed),
-                         MW_SQL_APPLICATION, MW_SQL_VERSION);
+        sqlite3_snprintf(
+            sizeof(end), end,
+            "INSERT OR IGNORE INTO \"%w_state\" "
+            "VALUES (1, randomblob(%d), 0, 0, 0, " MW_SQL_UP_TO_NONE ");"
+            "PRAGMA application_id = %d;"
+            "PRAGMA user_version = %d; COMMIT",
+            store->table, (int)sizeof(conn->seed), MW_SQL_APPLICATION,
+            MW_SQL_VERSION);
         rc = sqlite3_exec(conn->db, end, NULL, NULL, NULL);
     }
     return rc;
@@ -166,8 +194,17 @@ static apr_status_t schema_identify(const mw_sql_t *store, mw_sql_conn_t *conn)
     if (rc != SQLITE_OK) {
         return mw_sql_status(conn, rc);
     }
+    if (application == MW_SQL_APPLICATION && version > MW_SQL_VERSION) {
+        /* Of the servers of an upgrade, the newer one has it. */
+        services->log(services, CACHEMW_LOG_WARNING, APR_SUCCESS,
+                      "%s: it was made by a newer version of this module, and "
+                      "is left alone: delete it, or use another db_path, if "
+                      "that version is not to be used any more",
+                      store->path);
+        return ENOTSUP;
+    }
     if (application == MW_SQL_APPLICATION && version != MW_SQL_VERSION) {
-        conn->damage = "it was made by another version of this module";
+        conn->damage = "it was made by an older version of this module";
         return APR_EINCOMPLETE;
     }
     if (application != MW_SQL_APPLICATION && all) {

@@ -22,6 +22,8 @@
 #define CLEAR_STEP 256
 
 typedef struct set_t {
+    apr_pool_t *pool;
+    apr_time_t begun;
     cachemw_key_t key;
     cachemw_entry_t entry; /* body_len: as announced */
     char *buffer;          /* collected and not yet written */
@@ -47,6 +49,8 @@ apr_status_t mw_sql_set_begin(void *self, const cachemw_call_t *call,
         return APR_ENOSPC;
     }
     set = apr_pcalloc(call->pool, sizeof(*set));
+    set->pool = call->pool;
+    set->begun = call->now;
     set->entry = *entry;
     set->entry.head = apr_pmemdup(call->pool, entry->head, entry->head_len);
     set->key.data = apr_pmemdup(call->pool, key->data, key->len);
@@ -259,7 +263,7 @@ static int replaced_drop(const mw_sql_t *store, mw_sql_conn_t *conn,
     mw_sql_row_t row;
     int rc = mw_sql_find(store, conn, key, &row);
 
-    if (rc == SQLITE_OK) {
+    if (rc == SQLITE_OK || (rc == SQLITE_NOTFOUND && row.is_other)) {
         return mw_sql_drop(store, conn, call, &row);
     }
     return rc == SQLITE_NOTFOUND ? SQLITE_OK : rc;
@@ -304,16 +308,13 @@ static int publish_work(mw_sql_t *store, mw_sql_conn_t *conn,
     return rc == SQLITE_OK ? entry_insert(store, conn, call, set) : rc;
 }
 
-static int body_delete_work(mw_sql_t *store, mw_sql_conn_t *conn,
-                            const cachemw_call_t *call, void *baton)
+static int abort_work(mw_sql_t *store, mw_sql_conn_t *conn,
+                      const cachemw_call_t *call, void *baton)
 {
     const set_t *set = baton;
-    sqlite3_stmt *statement = mw_sql_statement(store, conn, MW_SQL_BODY_DELETE);
 
     (void)call;
-    sqlite3_bind_blob(statement, 1, &set->entry.id, sizeof(set->entry.id),
-                      SQLITE_STATIC);
-    return mw_sql_run(conn, statement);
+    return mw_sql_drop_body(store, conn, &set->entry.id);
 }
 
 /* Without waiting: what cannot be dropped now, a sweep drops. */
@@ -321,12 +322,12 @@ void mw_sql_set_abort(void *self, void *handle)
 {
     mw_sql_t *store = self;
     set_t *set = handle;
-    const cachemw_call_t call = { .now = 0 };
+    const cachemw_call_t call = { .pool = set->pool, .now = set->begun };
 
     free(set->buffer);
     set->buffer = NULL;
     if (set->written) {
-        mw_sql_transact(store, &call, 0, body_delete_work, set);
+        mw_sql_transact(store, &call, 0, abort_work, set);
     }
 }
 

@@ -64,7 +64,12 @@ typedef enum mw_sql_statement_e {
     MW_SQL_LOOSE,
     MW_SQL_LOOSE_BYTES,
     MW_SQL_TABLES,
-    MW_SQL_STATE,
+    MW_SQL_ENTRIES,
+    MW_SQL_BYTES,
+    MW_SQL_COUNT_BEGIN,
+    MW_SQL_COUNT_NEXT,
+    MW_SQL_COUNT_STEP,
+    MW_SQL_COUNT_END,
     MW_SQL_PAGES,
     MW_SQL_PAGES_FREE,
     MW_SQL_VACUUM,
@@ -108,7 +113,12 @@ typedef struct mw_sql_pool_t {
     apr_int64_t looked;     /**< monotonic µs, when that was */
     apr_int64_t retry;      /**< monotonic µs: no attempt to open before */
     apr_status_t failure;   /**< of the last attempt to open */
-    apr_uint32_t stores;    /**< entries written */
+    apr_uint32_t stores;    /**< entries written; by who is writing */
+    apr_int64_t counted;    /**< monotonic µs, when this process last counted
+                                 all entries; 0: never; by who is writing */
+    int is_counting;        /**< it is at it; by who is writing */
+    int is_above;           /**< that there are more than allowed is certain,
+                                 if it is so; by who is writing */
 } mw_sql_pool_t;
 
 /** A store. All but pool is set in the parent and does not change. */

@@ -14,7 +14,7 @@ static const char schema[] =
     "created INTEGER NOT NULL, expires INTEGER NOT NULL, "
     "size INTEGER NOT NULL, body_len INTEGER NOT NULL, crc INTEGER, "
     "key BLOB NOT NULL, head BLOB NOT NULL, body BLOB);"
-    "CREATE INDEX IF NOT EXISTS \"$_by_hash\" ON \"$\" (hash);"
+    "CREATE UNIQUE INDEX IF NOT EXISTS \"$_by_hash\" ON \"$\" (hash);"
     "CREATE INDEX IF NOT EXISTS \"$_by_expires\" ON \"$\" (expires);"
     "CREATE TABLE IF NOT EXISTS \"$_bodies\" ("
     "id BLOB PRIMARY KEY, size INTEGER NOT NULL, until INTEGER) "
@@ -26,18 +26,21 @@ static const char schema[] =
     "data BLOB NOT NULL, PRIMARY KEY (id, n)) WITHOUT ROWID;"
     "CREATE TABLE IF NOT EXISTS \"$_state\" ("
     "one INTEGER PRIMARY KEY CHECK (one = 1), seed BLOB NOT NULL, "
-    "entries INTEGER NOT NULL, bytes INTEGER NOT NULL);"
+    "entries INTEGER NOT NULL, bytes INTEGER NOT NULL, "
+    "counted INTEGER NOT NULL, up_to INTEGER NOT NULL);"
     /* Triggers, so that the figures are right and no body is left behind when
      * somebody deletes entries by hand. */
     "CREATE TRIGGER IF NOT EXISTS \"$_set\" AFTER INSERT ON \"$\" BEGIN "
-    "UPDATE \"$_state\" SET entries = entries + 1, bytes = bytes + new.size; "
+    "UPDATE \"$_state\" SET entries = entries + 1, bytes = bytes + new.size, "
+    "counted = counted + (new.hash <= up_to); "
     "END;"
     "CREATE TRIGGER IF NOT EXISTS \"$_amended\" AFTER UPDATE OF size ON \"$\" "
     "BEGIN "
     "UPDATE \"$_state\" SET bytes = bytes + new.size - old.size; "
     "END;"
     "CREATE TRIGGER IF NOT EXISTS \"$_gone\" AFTER DELETE ON \"$\" BEGIN "
-    "UPDATE \"$_state\" SET entries = entries - 1, bytes = bytes - old.size; "
+    "UPDATE \"$_state\" SET entries = entries - 1, bytes = bytes - old.size, "
+    "counted = counted - (old.hash <= up_to); "
     "END;"
     "CREATE TRIGGER IF NOT EXISTS \"$_left\" AFTER DELETE ON \"$\" "
     "WHEN old.body IS NULL BEGIN "
@@ -65,8 +68,8 @@ static const char *const texts[MW_SQL_STATEMENTS] = {
                    "WHERE e.hash = ?1 AND e.key = ?2",
     [MW_SQL_GET_HEAD] = "SELECT id, expires, body_len, head FROM \"$\" "
                         "WHERE hash = ?1 AND key = ?2",
-    [MW_SQL_FIND] = "SELECT number, id, body_len, expires FROM \"$\" "
-                    "WHERE hash = ?1 AND key = ?2",
+    [MW_SQL_FIND] = "SELECT number, id, body_len, expires, key = ?2 "
+                    "FROM \"$\" WHERE hash = ?1",
     [MW_SQL_READ] = "SELECT crc, data FROM \"$_chunks\" "
                     "WHERE id = ?1 AND n = ?2",
     [MW_SQL_INSERT] = "INSERT INTO \"$\" (hash, key, id, expires, head, "
@@ -112,7 +115,20 @@ static const char *const texts[MW_SQL_STATEMENTS] = {
         "(SELECT replace(?1, 'IF NOT EXISTS ', '') AS wanted) "
         "WHERE sql IS NOT NULL AND tbl_name COLLATE NOCASE IN "
         "('$', '$_bodies', '$_chunks', '$_state', '$_pages')",
-    [MW_SQL_STATE] = "SELECT entries, bytes FROM \"$_state\"",
+    [MW_SQL_ENTRIES] = "SELECT entries FROM \"$_state\"",
+    [MW_SQL_BYTES] = "SELECT bytes FROM \"$_state\"",
+    [MW_SQL_COUNT_BEGIN] = "UPDATE \"$_state\" "
+                           "SET up_to = " MW_SQL_UP_TO_NONE ", counted = 0",
+    [MW_SQL_COUNT_NEXT] = "SELECT hash FROM \"$\" "
+                          "WHERE hash > (SELECT up_to FROM \"$_state\") "
+                          "ORDER BY hash LIMIT 1 OFFSET 4095",
+    [MW_SQL_COUNT_STEP] =
+        "UPDATE \"$_state\" SET up_to = ?1, counted = counted + "
+        "(SELECT count(*) FROM \"$\" WHERE hash > up_to AND hash <= ?1)",
+    [MW_SQL_COUNT_END] =
+        "UPDATE \"$_state\" SET up_to = " MW_SQL_UP_TO_NONE ", counted = 0, "
+        "entries = counted + "
+        "(SELECT count(*) FROM \"$\" WHERE hash > up_to)",
     [MW_SQL_PAGES] = "PRAGMA page_count",
     [MW_SQL_PAGES_FREE] = "PRAGMA freelist_count",
     [MW_SQL_VACUUM] = "PRAGMA incremental_vacuum(16)",

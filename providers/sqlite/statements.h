@@ -8,7 +8,8 @@
  *
  *     cache_entries         number  1, 2, 3 … in the order of storing: the
  *                                   smallest is the oldest, evicted first
- *                           hash    of the key, keyed with the state's seed
+ *                           hash    of the key, keyed with the state's seed;
+ *                                   two keys of one hash replace each other
  *                           id, created, expires (µs since 1970), key, head
  *                           size    bytes of key, head and body
  *                           body    up to MW_SQL_CHUNK bytes; longer ones are
@@ -20,8 +21,10 @@
  *                           its entry is gone, or not yet published
  *     cache_entries_chunks  (id, n): bytes n * MW_SQL_CHUNK and so on; a row
  *                           is never changed
- *     cache_entries_state   one row: seed, and the number and size of entries,
- *                           kept by triggers
+ *     cache_entries_state   one row: seed; number and size of entries, kept by
+ *                           triggers; when they are counted anew, in steps,
+ *                           counted is the number of those whose hash is at
+ *                           most up_to
  *     cache_entries_pages   a view for people
  */
 #ifndef MW_SQLITE_STATEMENTS_H
@@ -34,6 +37,9 @@
 
 /** What MW_SQL_TABLES, whose ?1 is the text of the schema, says of them. */
 enum { MW_SQL_TABLES_NONE, MW_SQL_TABLES_OURS, MW_SQL_TABLES_OTHER };
+
+/** up_to while nothing is being counted: less than any hash. */
+#define MW_SQL_UP_TO_NONE "-9223372036854775808"
 
 /** Of the tables above. */
 #define MW_SQL_VERSION 1

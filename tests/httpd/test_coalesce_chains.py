@@ -20,8 +20,8 @@ from test_coalesce import CONF, HOSTS, asked, names_of, store
 
 pytestmark = [pytest.mark.mpm]
 
-WAIT = "coalesce_timeout=10s"
-SOON = 3                            # seconds; well below that
+WAIT = "coalesce_timeout=20s"
+SOON = 8                            # seconds; well below that
 
 AREAS = """
 <Location "/ssi/">

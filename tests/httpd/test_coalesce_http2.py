@@ -20,8 +20,8 @@ H2Direct on
 H2MinWorkers 16
 H2MaxWorkers @STREAMS@
 """
-WAIT = "coalesce_timeout=10s"
-SOON = 3                            # seconds; well below that
+WAIT = "coalesce_timeout=20s"
+SOON = 8                            # seconds; well below that
 AT_ONCE = 5                         # streams of a connection
 PAUSE = 0.3                         # for those who should not ask to do so
 
@@ -103,7 +103,7 @@ def test_stream_for_another_page_of_the_same_connection(module_httpd, origin,
         streams = [conn.send("GET", page) for _ in range(AT_ONCE)]
         began = time.monotonic()
         assert conn.get(other).body == b"other"
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < SOON
         gate.open()
         for one in streams:
             assert conn.response(one).body == b"x"
@@ -127,7 +127,7 @@ def test_100_streams_disturb_nobody(module_httpd, origin, path):
         took.append(time.monotonic() - began)
     gate.open()
     all_right(herd, body)
-    assert sorted(took)[4] < 0.1, took
+    assert sorted(took)[4] < 1, took
 
 
 def test_streams_wait_no_longer_than_the_timeout(httpd, origin, path):
@@ -139,7 +139,7 @@ def test_streams_wait_no_longer_than_the_timeout(httpd, origin, path):
     gate.open()
     all_right(herd, b"x")
     times = sorted(x.time for x in origin.requests(page))
-    assert 0.5 < times[-1] - times[0] < 1.7
+    assert 0.35 < times[-1] - times[0] < 2.5    # less than the default
 
 
 def test_stream_that_fetches_is_reset(module_httpd, origin, path, quick):

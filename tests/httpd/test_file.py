@@ -18,6 +18,7 @@ import pytest
 from conftest import SITE
 from harness import Gate, Httpd, Reply, settings
 from harness.server import processes_of, wait_for
+from harness.strace import strace
 from test_basic import noise
 from test_status import figures
 
@@ -355,6 +356,9 @@ def test_start_with_its_temporary_directory_gone(httpd, origin, path, cache):
     store.server.stop()
     shutil.rmtree(store.root / "tmp")
     store.again()
+    assert_hits(store, pages)
+    # until all is known what is stored may drive out what is
+    store.scanned()
     page, body = path("new"), noise(5000)
     origin.page(page, body)
     wait_for_hits(store, {page: body})
@@ -553,33 +557,23 @@ def test_expired_entries_go_without_traffic(httpd, origin, path, cache):
     page = path()
     origin.page(page, b"x", age=1)
     store.server.get(page)
-    assert len(store.files()) == 1
-    wait_for(lambda: not store.files(), "the sweep")
+    wait_for(lambda: figures(store.server)["Expired"] == "1", "the sweep")
+    assert figures(store.server)["Stores"] == "1"
+    assert store.files() == []
 
 
 def test_max_file_age(httpd, origin, path, cache):
     store = Store(httpd, cache, "max_file_age=2s")
     page = path()
     origin.page(page, b"x", age=1000)
-    store.server.get(page)
-    assert store.server.get(page).cache == "HIT"
+    wait_for(lambda: store.server.get(page).cache == "HIT", "a hit")
     wait_for(lambda: store.server.get(page).cache == "MISS", "the age")
 
 
 # ---- what a hit costs --------------------------------------------------------
 
 def calls_of(server, run, log):
-    pids = [word for pid in server.children() for word in ("-p", str(pid))]
-    strace = subprocess.Popen(["strace", "-f", "-y", "-o", str(log)] + pids,
-                              stderr=subprocess.PIPE, text=True)
-    try:
-        for _ in server.children():
-            assert "attached" in strace.stderr.readline()
-        run()
-    finally:
-        strace.send_signal(signal.SIGINT)
-        strace.communicate(timeout=30)
-    return log.read_text().splitlines()
+    return strace(server, run, log, "-y").splitlines()
 
 
 def store_calls(store, lines):

@@ -92,12 +92,18 @@ def assert_recovers(server, origin, path, name, seconds=15):
     wait_for(is_hit, "the store to work again", seconds)
 
 
+def is_counted(server):
+    return ask_db(server, "SELECT entries = (SELECT count(*) FROM cache_entries)"
+                  " FROM cache_entries_state") == [(1,)]
+
+
 def assert_sound(server):
     """SQLite finds nothing wrong, and the figures kept are those counted"""
     assert ask_db(server, "PRAGMA integrity_check") == [("ok",)]
-    assert ask_db(server, "SELECT entries, bytes FROM cache_entries_state") \
-        == ask_db(server, "SELECT count(*), coalesce(sum(length(key)"
-                  " + length(head) + body_len), 0) FROM cache_entries")
+    assert is_counted(server)
+    assert ask_db(server, "SELECT bytes FROM cache_entries_state") \
+        == ask_db(server, "SELECT coalesce(sum(length(key) + length(head)"
+                  " + body_len), 0) FROM cache_entries")
     assert ask_db(server, "SELECT count(*) FROM cache_entries_chunks WHERE id"
                   " NOT IN (SELECT id FROM cache_entries_bodies)") == [(0,)]
 
@@ -418,18 +424,64 @@ def test_not_a_database(server, origin, path):
     assert "it is not a database: set aside" in server.log()
 
 
-def test_newer_schema(server, origin, path):
+def set_version(server, version):
+    ask_db(server, f"PRAGMA user_version = {version}")
+
+
+def test_older_schema(server, origin, path):
     fill(server, origin, path, 2)
-
-    def change():
-        ask_db(server, "PRAGMA user_version = 99")
-
-    restart_with(server, change)
+    restart_with(server, lambda: set_version(server, 0))
     assert_recovers(server, origin, path, "after")
-    assert "another version of this module: set aside" in server.log()
+    assert "an older version of this module: set aside" in server.log()
     old = sqlite3.connect(db_of(server, "-aside"))
     assert old.execute("SELECT count(*) FROM cache_entries").fetchone() == (2,)
     old.close()
+
+
+def test_newer_schema(server, origin, path):
+    """is left to those who made it, or two versions set each other's aside as
+    long as both run"""
+    pages = fill(server, origin, path, 2)
+    version = ask_db(server, "PRAGMA user_version")[0][0]
+    restart_with(server, lambda: set_version(server, version + 1))
+    for _ in range(3):
+        for page, body in pages.items():
+            res = server.get(page)
+            assert (res.status, res.cache, res.body) == (200, "MISS", body)
+    assert "a newer version of this module, and is left alone" in server.log()
+    assert server.log().count("a newer version of this module") < 10
+    assert not db_of(server, "-aside").exists()
+    restart_with(server, lambda: set_version(server, version))
+    assert_hits(server, pages)
+    assert_sound(server)
+
+
+def test_newer_version_takes_over_while_the_older_one_runs(
+        server, origin, path):
+    """as during a graceful upgrade: what it puts in place stays"""
+    pages = fill(server, origin, path, 3)
+    version = ask_db(server, "PRAGMA user_version")[0][0]
+    newer = db_of(server, ".newer")
+    shutil.copy(db_of(server), newer)
+    shutil.copy(db_of(server, "-wal"), f"{newer}-wal")
+    db = sqlite3.connect(newer, isolation_level=None)
+    db.execute(f"PRAGMA user_version = {version + 1}")
+    db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    db.close()
+    os.chown(newer, db_of(server).stat().st_uid, -1)
+    for suffix in ("-wal", "-shm"):
+        db_of(server, suffix).unlink()
+    os.replace(newer, db_of(server))
+    before = db_of(server).read_bytes()
+    for _ in range(3):
+        for page, body in pages.items():
+            res = server.get(page)
+            assert (res.status, res.body) == (200, body)
+    server.wait_log("a newer version of this module, and is left alone")
+    assert db_of(server).read_bytes() == before
+    assert not db_of(server, "-aside").exists()
+    db_of(server).unlink()
+    assert_recovers(server, origin, path, "after")
 
 
 def test_database_of_another_program_is_left_alone(server, origin, path):
@@ -498,13 +550,51 @@ def test_table_dropped_under_the_running_server(server, origin, path):
     assert_sound(server)
 
 
-def test_count_that_is_wrong(make, origin, path):
-    """would have everything evicted, again and again"""
+COUNT_WRONG = "UPDATE cache_entries_state SET entries = "
+
+
+@pytest.mark.parametrize("change", [
+    COUNT_WRONG + "1000000", COUNT_WRONG + "-1000000",
+    COUNT_WRONG + "7, counted = -3, up_to = 5",
+    "INSERT OR REPLACE INTO cache_entries SELECT * FROM cache_entries"])
+def test_count_that_is_wrong(make, origin, path, change):
+    """would have everything evicted, or the cap exceeded"""
     server = make("max_entries=100")
-    fill(server, origin, path, 3)
-    ask_db(server, "UPDATE cache_entries_state SET entries = 1000000")
-    assert_recovers(server, origin, path, "after")
-    assert_hits(server, fill(server, origin, path, 10))
+    fill(server, origin, path, 30)
+    ask_db(server, change)
+    assert not is_counted(server)
+    for i in range(3):
+        assert_recovers(server, origin, path, f"while{i}")
+    if ask_db(server, "SELECT entries > 100 FROM cache_entries_state") \
+            != [(1,)]:
+        server.graceful()       # what sweeps counts first of all
+    wait_for(lambda: is_counted(server), "the count to be right", 15)
+    assert ask_db(server, "SELECT count(*) > 20 FROM cache_entries") == [(1,)]
+    assert_hits(server, fill(server, origin, path, 60))
+    assert not db_of(server, "-aside").exists()
+
+
+def test_entries_are_counted_while_they_change(make, origin, path):
+    """in steps, each of which sees what those before it have counted go"""
+    server = make("max_entries=30000 keep=0")
+    fill(server, origin, path, 1)
+    server.stop()
+    ask_db(server, f"""INSERT INTO cache_entries (hash, id, created, expires,
+        size, body_len, crc, key, head, body)
+        WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n
+                                LIMIT 25000)
+        SELECT random(), randomblob(16), 1,
+               iif(i % 3, 9000000000000000, {int(time.time() + 4)}000000),
+               50, 0, 1, randomblob(30), randomblob(20), x'' FROM n""")
+    ask_db(server, COUNT_WRONG + "1")
+    server.start()
+    for i in range(300):
+        page = path(f"new{i}")
+        origin.page(page, b"x")
+        server.get(page)
+    wait_for(lambda: is_counted(server), "the count to be right", 15)
+    assert ask_db(server, "SELECT counted, up_to <= -9223372036854775807"
+                  " FROM cache_entries_state") == [(0, 1)]
     assert_sound(server)
 
 
@@ -536,9 +626,9 @@ def test_deleted_under_the_running_server(server, origin, path, what):
         assert (res.status, res.body) == (200, body)
     wait_for(db_of(server).exists, "a new database", 5)
     assert_recovers(server, origin, path, "after")
-    for one in range(2):
-        for page, body in pages.items():
-            assert server.get(page).body == body
+    time.sleep(1.1)             # until every child has looked
+    for page, body in pages.items():
+        assert server.get(page).body == body
     assert_hits(server, pages)
     assert_sound(server)
 
@@ -608,6 +698,30 @@ def test_place_that_another_store_has_made(httpd, origin, path):
                    extra=MODULES)
     assert (db_of(server).parent / "files" / "v1").is_dir()
     assert_hits(server, fill(server, origin, path))
+
+
+def test_link_on_the_way_is_followed_only_where_root_alone_can_put_it(
+        make, origin, path):
+    """else root would make directories, and give them away, anywhere"""
+    need_root()
+    top = Path(tempfile.mkdtemp(prefix="cachemw-links-", dir="/var/tmp"))
+    try:
+        top.chmod(0o755)
+        for name in ("roots", "users", "else"):
+            (top / name).mkdir()
+        for name in ("roots", "users"):
+            (top / name / "link").symlink_to(top / "else")
+        os.chown(top / "users", *settings.run_user[1:])
+        server = make(db=str(top / "users" / "link" / "made" / "cache.db"))
+        assert not (top / "else" / "made").exists()
+        server.wait_log("its directory cannot be made or entered")
+        server.new_log()
+        server = make(db=str(top / "roots" / "link" / "made" / "cache.db"))
+        assert_recovers(server, origin, path, "page")
+        assert (top / "else" / "made" / "cache.db").exists()
+        server.stop()
+    finally:
+        shutil.rmtree(top)
 
 
 def test_links_are_not_followed(server, origin, path):

@@ -2,14 +2,13 @@
 """A hit costs no system call that httpd would not make for any answer."""
 
 import re
-import signal
-import subprocess
 
 import pytest
 
 from conftest import SITE
 from harness import settings
 from harness.server import wait_for
+from harness.strace import strace
 
 pytestmark = [pytest.mark.mpm, pytest.mark.memory]
 
@@ -23,18 +22,8 @@ if settings.mpm != "prefork":
 
 def traced(server, run, log):
     """What the children call while run() runs, each by its name."""
-    pids = [word for pid in server.children() for word in ("-p", str(pid))]
-    strace = subprocess.Popen(["strace", "-f", "-c", "-o", str(log)] + pids,
-                              stderr=subprocess.PIPE, text=True)
-    try:
-        for _ in server.children():
-            assert "attached" in strace.stderr.readline()
-        run()
-    finally:
-        strace.send_signal(signal.SIGINT)
-        strace.communicate(timeout=30)
     rows = re.findall(r"^ *[\d.]+ +\S+ +\d+ +(\d+) +(?:\d+ +)?(\w+)$",
-                      log.read_text(), re.M)
+                      strace(server, run, log, "-c"), re.M)
     return {name: int(calls) for calls, name in rows if name != "total"}
 
 

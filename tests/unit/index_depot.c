@@ -148,11 +148,13 @@ static apr_status_t disk_list(void *baton, apr_uint32_t dir, void **listing)
     return APR_SUCCESS;
 }
 
-static apr_status_t disk_next(void *baton, void *listing, mw_digest_t *digest)
+static apr_status_t disk_next(void *baton, void *listing, mw_digest_t *digest,
+                              mw_index_facts_t *gone)
 {
     depot_t *w = baton;
     listing_t *one = listing;
 
+    gone->exists = 0;
     while (one->next < w->disk->count) {
         apr_uint32_t number = one->next;
 

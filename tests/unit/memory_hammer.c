@@ -30,8 +30,8 @@ static void hammer_put(world_t *w, hammer_t *h, cachemw_key_t key,
     if (rv == APR_SUCCESS) {
         MW_MEM_ADD(&h->stored, 1);
     }
-    else if (rv != APR_ENOSPC && rv != APR_TIMEUP) {
-        MW_MEM_ADD(&h->wrong, 1);
+    else if (rv != APR_ENOSPC) {
+        MW_MEM_ADD(rv == APR_TIMEUP ? &h->late : &h->wrong, 1);
     }
 }
 
@@ -122,10 +122,17 @@ void hammer_once(world_t *w, hammer_t *h, apr_uint64_t *random)
         break;
     default:
         rv = world_get_from(w, w->mem, key, NULL);
-        MW_MEM_ADD(rv == APR_SUCCESS                        ? &h->hits
-                   : rv == APR_NOTFOUND || rv == APR_TIMEUP ? &h->misses
-                                                            : &h->wrong,
+        MW_MEM_ADD(rv == APR_SUCCESS    ? &h->hits
+                   : rv == APR_NOTFOUND ? &h->misses
+                   : rv == APR_TIMEUP   ? &h->late
+                                        : &h->wrong,
                    1);
         break;
     }
+}
+
+void hammer_assert(const hammer_t *h)
+{
+    assert_int_equal(h->wrong, 0);
+    assert_true(h->late * HAMMER_LATE <= h->hits + h->misses);
 }

@@ -392,6 +392,12 @@ static apr_status_t fake_sweep(void *store, const cachemw_call_t *call,
     return fake_enter(FAKE_SWEEP, call);
 }
 
+static apr_status_t fake_sync(void *store, const cachemw_call_t *call)
+{
+    (void)store;
+    return fake_enter(FAKE_SYNC, call);
+}
+
 static apr_status_t fake_stats(void *store, const cachemw_call_t *call,
                                cachemw_stats_t *stats)
 {
@@ -425,7 +431,8 @@ const cachemw_provider_t fake_full = { .size = sizeof(cachemw_provider_t),
                                        .keys = fake_keys,
                                        .sweep = fake_sweep,
                                        .stats = fake_stats,
-                                       .object_limit = fake_object_limit };
+                                       .object_limit = fake_object_limit,
+                                       .sync = fake_sync };
 
 const cachemw_provider_t fake_small = { .size = sizeof(cachemw_provider_t),
                                         .open = fake_open,

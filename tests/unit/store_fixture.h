@@ -40,6 +40,7 @@ typedef enum fake_slot_e {
     FAKE_CLEAR,
     FAKE_KEYS,
     FAKE_SWEEP,
+    FAKE_SYNC,
     FAKE_STATS,
     FAKE_SLOTS
 } fake_slot_e;

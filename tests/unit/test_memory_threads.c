@@ -41,7 +41,7 @@ static void hammer_all(setting_t setting, apr_uint64_t hits)
     for (i = 0; i < THREADS; i++) {
         pthread_join(thread[i], NULL);
     }
-    assert_int_equal(h->wrong, 0);
+    hammer_assert(h);
     assert_int_equal(the_world->mem->header->recovered, 0);
     world_clear(the_world);
     world_sweep(the_world);
@@ -103,7 +103,7 @@ static void test_a_collection_takes_nothing_that_is_used(void **state)
         pthread_join(thread[i], NULL);
     }
     pthread_join(collector, NULL);
-    assert_int_equal(h->wrong, 0);
+    hammer_assert(h);
     assert_true(the_world->mem->header->collection.served > 3);
     assert_int_equal(the_world->mem->header->collection.freed, 0);
     world_clear(the_world);

@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
+#include <string.h>
+
 #include "apr_general.h"
+#include "apr_strings.h"
 
 #include "core/state_layout.h"
 #include "tests/unit/shared.h"
@@ -48,6 +51,101 @@ static int slots_used(const mw_state_t *state)
         used += state->counters[i].n[MW_COUNT_MISS] != 0;
     }
     return used;
+}
+
+typedef struct kinds_t {
+    int n;
+    apr_uint64_t of_readonly;
+    apr_uint64_t of_other;
+    apr_uint64_t all;
+} kinds_t;
+
+static void kinds_see(void *baton, const char *name, apr_uint64_t n)
+{
+    kinds_t *kinds = baton;
+
+    kinds->n++;
+    kinds->all += n;
+    if (strcmp(name, "READONLY") == 0) {
+        kinds->of_readonly = n;
+    }
+    if (strcmp(name, "other") == 0) {
+        kinds->of_other = n;
+    }
+}
+
+static kinds_t kinds_read(const mw_state_t *state)
+{
+    kinds_t kinds = { 0, 0, 0, 0 };
+
+    mw_kinds_each(state, kinds_see, &kinds);
+    return kinds;
+}
+
+static void kinds_add(void *baton, int i)
+{
+    static const char *const names[] = { "READONLY", "LOADING", "OOM" };
+    int round;
+
+    for (round = 0; round < 3000; round++) {
+        mw_kind_count(baton, names[(i + round) % 3], 1);
+    }
+}
+
+/* Names that several children bring at the same moment are one figure. */
+static void test_state_kinds_are_summed_by_name(void **state)
+{
+    kinds_t kinds;
+
+    processes_run(8, kinds_add, *state);
+    threads_run(8, kinds_add, *state);
+    kinds = kinds_read(*state);
+    assert_int_equal(kinds.n, 3);
+    assert_int_equal(kinds.of_readonly, 16 * 1000);
+    assert_int_equal(kinds.all, 16 * 3000);
+}
+
+static void test_state_kinds_are_bounded(void **state)
+{
+    char name[40];
+    int i;
+    kinds_t kinds;
+
+    for (i = 0; i < 100; i++) {
+        apr_snprintf(name, sizeof(name), "kind-%d", i);
+        mw_kind_count(*state, name, 2);
+    }
+    kinds = kinds_read(*state);
+    assert_int_equal(kinds.n, MW_KINDS);
+    assert_int_equal(kinds.all, 200);
+    assert_int_equal(kinds.of_other, 2 * (100 - (MW_KINDS - 1)));
+}
+
+static void kind_is_plain(void *baton, const char *name, apr_uint64_t n)
+{
+    (void)baton;
+    assert_int_equal(n, 1);
+    assert_string_equal(name, "a_b_-long-long-long-lon");
+    assert_int_equal(strlen(name), MW_KIND_NAME_MAX);
+}
+
+/* They stand in lines of "Key: value". */
+static void test_state_kinds_have_plain_names(void **state)
+{
+    mw_kind_count(*state, "a:b\n-long-long-long-long", 1);
+    mw_kinds_each(*state, kind_is_plain, NULL);
+}
+
+/* Whoever died between claiming a place and naming it. */
+static void test_state_kind_without_a_name_is_nobodys(void **state)
+{
+    mw_state_t *shared = *state;
+
+    shared->kinds[0].claim = 1;
+    shared->kinds[0].n = 7;
+    mw_kind_count(*state, "READONLY", 1);
+    assert_int_equal(kinds_read(*state).all, 1);
+    assert_int_equal(kinds_read(*state).of_readonly, 1);
 }
 
 /* All cores writing to one cache line would cost more than a small hit. Of 64
@@ -304,6 +402,10 @@ int main(void)
         SHARED(test_state_counts_are_exact),
         SHARED(test_state_layout_keeps_lines_apart),
         SHARED(test_state_counters_have_names),
+        SHARED(test_state_kinds_are_summed_by_name),
+        SHARED(test_state_kinds_are_bounded),
+        SHARED(test_state_kinds_have_plain_names),
+        SHARED(test_state_kind_without_a_name_is_nobodys),
         SHARED(test_state_init_keeps_what_is_there),
         SHARED(test_state_init_replaces_what_is_not_a_state),
         SHARED(test_state_epoch_is_overtaken_for_the_key_only),

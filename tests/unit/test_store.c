@@ -87,6 +87,8 @@ static void test_table_smaller_than_ours_has_fewer_slots(void **state)
     assert_int_equal(fake.calls[FAKE_POST_CONFIG], 0);
     assert_true(mw_store_gives_whole_bodies(store));
     assert_false(mw_store_can_sweep(store));
+    assert_false(mw_store_can_sync(store));
+    assert_int_equal(mw_store_sync(store, &call), APR_SUCCESS);
     assert_int_equal(mw_store_clear(store, &call), APR_ENOTIMPL);
     assert_int_equal(mw_store_sweep(store, &call, &more), APR_SUCCESS);
     assert_int_equal(more, 0);
@@ -143,6 +145,7 @@ static void test_settings_have_the_documented_defaults(void **state)
     assert_int_equal(settings->max_variants, 32);
     assert_int_equal(settings->cleanup_interval, apr_time_from_sec(300));
     assert_int_equal(settings->timeout, 250000);
+    assert_int_equal(settings->body_timeout, 10000000);
     assert_int_equal(settings->store_timeout, 50000);
     assert_int_equal(fake.services->max_object_size, 16 * 1024 * 1024);
 }
@@ -189,6 +192,8 @@ static void test_settings_out_of_range_are_refused(void **state)
 static void test_settings_local_stores_have_no_timeout(void **state)
 {
     open_fails(*state, &fake_full, OPTIONS("timeout=1s"), "timeout: only");
+    open_fails(*state, &fake_full, OPTIONS("body_timeout=1s"),
+               "body_timeout: only");
     open_fails(*state, &fake_full, OPTIONS("store_timeout=1s"),
                "store_timeout: only");
 }
@@ -693,6 +698,21 @@ static void test_keys_ended_by_the_caller_is_no_error(void **state)
     assert_int_equal(f->nlines, 0);
 }
 
+static void test_sync_has_none_and_its_failures_count(void **state)
+{
+    fixture_t *f = *state;
+    cachemw_call_t call = fixture_call(f);
+
+    fixture_start(f, &fake_full, NONE);
+    assert_true(mw_store_can_sync(f->store));
+    assert_int_equal(mw_store_sync(f->store, &call), APR_SUCCESS);
+    assert_int_equal(fake.calls[FAKE_SYNC], 1);
+    assert_int_equal(fake.seen.deadline, 0);
+    fake.fail[FAKE_SYNC] = APR_EGENERAL;
+    assert_int_equal(mw_store_sync(f->store, &call), APR_EGENERAL);
+    assert_int_equal(fixture_sum(f, MW_COUNT_ERROR_OTHER), 1);
+}
+
 static void test_sweep_has_a_deadline(void **state)
 {
     fixture_t *f = *state;
@@ -983,6 +1003,236 @@ static void test_breaker_stays_open_when_a_probe_fails(void **state)
     assert_false(mw_store_is_usable(f->store));
 }
 
+/* Who only looks now and then must not miss that it was out of use. */
+static void test_breaker_each_change_is_a_line(void **state)
+{
+    fixture_t *f = *state;
+    apr_status_t rv;
+    int i;
+
+    start_remote(f);
+    for (i = 0; i < 4; i++) {
+        breaker_open_long_ago(f->store);
+        fixture_get(f, "k", &rv);
+    }
+    assert_int_equal(fixture_logged(f, "works again"), 4);
+    for (i = 0; i < 4; i++) {
+        int failures;
+
+        fake.fail[FAKE_GET] = APR_ECONNREFUSED;
+        for (failures = 0; failures < MW_BREAKER_FAILURES; failures++) {
+            fixture_get(f, "k", &rv);
+        }
+        fake.fail[FAKE_GET] = APR_SUCCESS;
+        assert_true(
+            mw_breaker_allows(mw_store_state(f->store),
+                              mw_monotonic() + 2 * MW_BREAKER_BACKOFF_MAX));
+        mw_breaker_success(mw_store_state(f->store));
+    }
+    assert_int_equal(fixture_logged(f, "failures in a row"), 4);
+}
+
+/* The backend has done nothing wrong when there is no connection to be had. */
+static void test_breaker_is_not_told_of_what_was_not_tried(void **state)
+{
+    fixture_t *f = *state;
+    apr_status_t rv;
+    int i;
+
+    start_remote(f);
+    fake.fail[FAKE_GET] = APR_EAGAIN;
+    for (i = 0; i < 20; i++) {
+        fixture_get(f, "k", &rv);
+        assert_int_equal(rv, APR_EGENERAL);
+    }
+    assert_int_equal(fake.calls[FAKE_GET], 20);
+    assert_int_equal(fixture_sum(f, MW_COUNT_SKIPPED), 20);
+    assert_int_equal(fixture_sum(f, MW_COUNT_ERROR_GET), 0);
+    assert_int_equal(f->nlines, 0);
+    assert_true(mw_store_is_usable(f->store));
+}
+
+/* Addresses are looked up there: without them the store would never come
+ * back. */
+static void test_sweep_of_remote_stores_goes_on_without_it(void **state)
+{
+    fixture_t *f = *state;
+    cachemw_call_t call = fixture_call(f);
+    apr_status_t why;
+    apr_int64_t until;
+    const apr_int64_t before = mw_monotonic();
+    int more = 0;
+    int i;
+
+    breaker_open_long_ago(start_remote(f));
+    assert_int_equal(mw_store_sweep(f->store, &call, &more), APR_SUCCESS);
+    assert_in_range(fake.seen.deadline, before + 1000000,
+                    mw_monotonic() + 1000000);
+    assert_int_equal(mw_breaker_read(mw_store_state(f->store), &why, &until),
+                     MW_BREAKER_OPEN);
+    fixture_start(f, &fake_full, NONE);
+    start_remote(f);
+    fake.fail[FAKE_SWEEP] = APR_EGENERAL;
+    for (i = 0; i < 2 * MW_BREAKER_FAILURES; i++) {
+        assert_int_equal(mw_store_sweep(f->store, &call, &more), APR_EGENERAL);
+    }
+    assert_true(mw_store_is_usable(f->store));
+}
+
+static void test_sweep_interval_of_remote_stores_is_short(void **state)
+{
+    fixture_t *f = *state;
+    cachemw_provider_t table = fake_full;
+
+    fixture_start(f, &table, NONE);
+    assert_int_equal(mw_store_sweep_interval(f->store), apr_time_from_sec(300));
+    table.flags = CACHEMW_REMOTE;
+    fixture_start(f, &table, NONE);
+    assert_int_equal(mw_store_sweep_interval(f->store), apr_time_from_sec(10));
+    fixture_start(f, &table, OPTIONS("cleanup_interval=2s"));
+    assert_int_equal(mw_store_sweep_interval(f->store), apr_time_from_sec(2));
+}
+
+/* --- bodies under way ----------------------------------------------------- */
+
+typedef struct reading_t {
+    cachemw_call_t call;
+    cachemw_key_t key;
+    cachemw_id_t id;
+    apr_bucket_brigade *body;
+    apr_interval_time_t left;
+} reading_t;
+
+static reading_t reading_make(fixture_t *f)
+{
+    reading_t reading = { fixture_call(f),
+                          fixture_key("k"),
+                          { { 0 } },
+                          NULL,
+                          mw_store_settings(f->store)->body_timeout };
+
+    fixture_set(f, "k", 1, 1000);
+    reading.id = fixture_entry(1, "", 0).id;
+    reading.body = apr_brigade_create(f->pool, f->alloc);
+    return reading;
+}
+
+static apr_status_t reading_go(fixture_t *f, reading_t *reading)
+{
+    return mw_store_read_on(f->store, &reading->call, &reading->key,
+                            &reading->id, 100, 200, reading->body,
+                            &reading->left);
+}
+
+static mw_store_t *start_remote_with(fixture_t *f, const char *const *options)
+{
+    cachemw_provider_t table = fake_full;
+
+    table.flags = CACHEMW_REMOTE;
+    return fixture_start(f, &table, options);
+}
+
+static void during_fail_twice(fake_slot_e slot)
+{
+    fake.fail[slot] = fake.calls[slot] <= 2 ? APR_ECONNRESET : APR_SUCCESS;
+}
+
+/* A visitor whose page has begun does not see that a connection broke. */
+static void test_read_on_tries_again(void **state)
+{
+    fixture_t *f = *state;
+    reading_t reading;
+    apr_off_t length;
+
+    start_remote(f);
+    reading = reading_make(f);
+    fake.during = during_fail_twice;
+    assert_int_equal(reading_go(f, &reading), APR_SUCCESS);
+    assert_int_equal(fake.calls[FAKE_READ], 3);
+    assert_int_equal(apr_brigade_length(reading.body, 1, &length), APR_SUCCESS);
+    assert_int_equal(length, 200);
+    assert_in_range(reading.left, 1, 10000000 - 2 * 100000);
+}
+
+static void test_read_on_ends_with_body_timeout(void **state)
+{
+    fixture_t *f = *state;
+    apr_int64_t begin;
+    reading_t reading;
+
+    start_remote_with(f, OPTIONS("body_timeout=250ms", "timeout=1s"));
+    reading = reading_make(f);
+    fake.fail[FAKE_READ] = APR_ECONNREFUSED;
+    begin = mw_monotonic();
+    assert_int_equal(reading_go(f, &reading), APR_ECONNREFUSED);
+    assert_in_range(mw_monotonic() - begin, 200000, 1000000);
+    assert_in_range(fake.calls[FAKE_READ], 2, 3);
+    assert_in_range(fake.seen.deadline, begin, begin + 260000);
+    reading.left = 0;
+    fake.calls[FAKE_READ] = 0;
+    assert_int_equal(reading_go(f, &reading), APR_TIMEUP);
+    assert_int_equal(fake.calls[FAKE_READ], 0);
+}
+
+static void test_read_on_each_attempt_has_its_deadline(void **state)
+{
+    fixture_t *f = *state;
+    apr_int64_t begin;
+    reading_t reading;
+
+    start_remote(f);
+    reading = reading_make(f);
+    begin = mw_monotonic();
+    assert_int_equal(reading_go(f, &reading), APR_SUCCESS);
+    assert_in_range(fake.seen.deadline, begin + 250000,
+                    mw_monotonic() + 250000);
+}
+
+/* What is gone does not come back, and a local store is not waited for. */
+static void test_read_on_gives_up_where_waiting_is_of_no_use(void **state)
+{
+    fixture_t *f = *state;
+    reading_t reading;
+
+    start_remote(f);
+    reading = reading_make(f);
+    fake.fail[FAKE_READ] = APR_NOTFOUND;
+    assert_int_equal(reading_go(f, &reading), APR_NOTFOUND);
+    fake.fail[FAKE_READ] = APR_EINCOMPLETE;
+    assert_int_equal(reading_go(f, &reading), APR_NOTFOUND);
+    assert_int_equal(fake.calls[FAKE_READ], 2);
+    fixture_start(f, &fake_full, NONE);
+    reading = reading_make(f);
+    fake.calls[FAKE_READ] = 0;
+    fake.fail[FAKE_READ] = APR_EGENERAL;
+    assert_int_equal(reading_go(f, &reading), APR_EGENERAL);
+    assert_int_equal(fake.calls[FAKE_READ], 1);
+    mw_store_close(f->store);
+    assert_int_equal(reading_go(f, &reading), APR_EGENERAL);
+}
+
+/* It comes back while a body is under way. */
+static void test_read_on_waits_for_the_breaker(void **state)
+{
+    fixture_t *f = *state;
+    apr_status_t why;
+    apr_int64_t until;
+    reading_t reading;
+    int i;
+
+    start_remote(f);
+    reading = reading_make(f);
+    for (i = 0; i < MW_BREAKER_FAILURES; i++) {
+        mw_breaker_failure(mw_store_state(f->store),
+                           mw_monotonic() - MW_BREAKER_BACKOFF + 150000, 0,
+                           APR_ECONNREFUSED);
+    }
+    mw_breaker_read(mw_store_state(f->store), &why, &until);
+    assert_int_equal(reading_go(f, &reading), APR_SUCCESS);
+    assert_true(mw_monotonic() >= until);
+    assert_int_equal(fake.calls[FAKE_READ], 1);
+}
+
 /* --- threads -------------------------------------------------------------- */
 
 #define THREADS 4
@@ -1223,6 +1473,7 @@ int main(void)
         TEST(test_remove_is_counted),
         TEST(test_keys_are_filtered),
         TEST(test_keys_ended_by_the_caller_is_no_error),
+        TEST(test_sync_has_none_and_its_failures_count),
         TEST(test_sweep_has_a_deadline),
         TEST(test_trouble_is_counted_by_kind),
         TEST(test_trouble_is_what_a_slot_may_not_answer),
@@ -1232,6 +1483,15 @@ int main(void)
         TEST(test_log_long_lines_are_cut),
         TEST(test_deadline_of_remote_stores_only),
         TEST(test_deadline_already_past_is_no_failure),
+        TEST(test_breaker_each_change_is_a_line),
+        TEST(test_breaker_is_not_told_of_what_was_not_tried),
+        TEST(test_sweep_of_remote_stores_goes_on_without_it),
+        TEST(test_sweep_interval_of_remote_stores_is_short),
+        TEST(test_read_on_tries_again),
+        TEST(test_read_on_ends_with_body_timeout),
+        TEST(test_read_on_each_attempt_has_its_deadline),
+        TEST(test_read_on_gives_up_where_waiting_is_of_no_use),
+        TEST(test_read_on_waits_for_the_breaker),
         TEST(test_breaker_opens_after_five_failures),
         TEST(test_breaker_of_local_stores_never_opens),
         TEST(test_breaker_counts_answers_as_success),

@@ -67,6 +67,45 @@ static void test_services_remaining(void **state)
     assert_in_range(services->remaining(services, &call), 5000000, 10000000);
 }
 
+static void test_services_deadline_in(void **state)
+{
+    const cachemw_services_t *services = services_of(*state);
+    cachemw_call_t call = fixture_call(*state);
+    const apr_int64_t before = mw_monotonic();
+    const apr_int64_t now = services->deadline_in(services, NULL, 0);
+    const apr_int64_t later = services->deadline_in(services, &call, 5000000);
+
+    assert_in_range(now, before, mw_monotonic());
+    assert_in_range(later, now + 5000000, mw_monotonic() + 5000000);
+    call.deadline = now + 1000000;
+    assert_int_equal(services->deadline_in(services, &call, 5000000),
+                     call.deadline);
+    assert_true(services->deadline_in(services, &call, 0) < call.deadline);
+}
+
+static void kind_sum(void *baton, const char *name, apr_uint64_t n)
+{
+    *(apr_uint64_t *)baton += strcmp(name, "OOM") == 0 ? n : 1000;
+}
+
+static void test_services_count_kind(void **state)
+{
+    const cachemw_services_t *services = services_of(*state);
+    apr_uint64_t sum = 0;
+
+    services->count_kind(services, "OOM", 2);
+    services->count_kind(services, "OOM", 3);
+    mw_kinds_each(mw_store_state(((fixture_t *)*state)->store), kind_sum, &sum);
+    assert_int_equal(sum, 5);
+}
+
+/* Nobody can count before there is shared memory; nor may it crash. */
+static void test_services_count_kind_before_post_config(void **state)
+{
+    assert_int_equal(fixture_open(*state, &fake_full, NONE), APR_SUCCESS);
+    fake.services->count_kind(fake.services, "OOM", 1);
+}
+
 static void test_services_random_differs(void **state)
 {
     const cachemw_services_t *services = services_of(*state);
@@ -314,7 +353,7 @@ static void test_facade_has_every_slot(void **state)
     assert_true(table->set_begin && table->set_write && table->set_commit
                 && table->set_abort);
     assert_true(table->clear && table->keys && table->sweep && table->stats
-                && table->object_limit);
+                && table->object_limit && table->sync);
     assert_int_equal(table->object_limit(facade.self), 16 << 20);
 }
 
@@ -444,6 +483,7 @@ static void test_facade_passes_the_others_on(void **state)
     assert_int_equal(n, 1);
     assert_int_equal(facade.table->sweep(facade.self, &call, &more),
                      APR_SUCCESS);
+    assert_int_equal(facade.table->sync(facade.self, &call), APR_SUCCESS);
     assert_int_equal(facade.table->stats(facade.self, &call, &stats),
                      APR_SUCCESS);
     assert_int_equal(stats.entries, 1);
@@ -452,6 +492,7 @@ static void test_facade_passes_the_others_on(void **state)
     assert_int_equal(fake.calls[FAKE_READ], 1);
     assert_int_equal(fake.calls[FAKE_SET_HEAD], 1);
     assert_int_equal(fake.calls[FAKE_SWEEP], 1);
+    assert_int_equal(fake.calls[FAKE_SYNC], 1);
 }
 
 /* Its breaker is the inner store's own. */
@@ -484,6 +525,9 @@ int main(void)
         TEST(test_services_log_names_the_store_and_is_limited),
         TEST(test_services_count),
         TEST(test_services_remaining),
+        TEST(test_services_deadline_in),
+        TEST(test_services_count_kind),
+        TEST(test_services_count_kind_before_post_config),
         TEST(test_services_random_differs),
         TEST(test_random_differs_after_a_fork),
         TEST(test_random_draws_differ_once_seeded),

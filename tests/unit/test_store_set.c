@@ -829,6 +829,117 @@ static void test_set_head_damaged_is_removed(void **state)
     nothing_is_stored(f);
 }
 
+/* --- what a remote store may make a visitor wait -------------------------- */
+
+static void start_remote(fixture_t *f, cachemw_provider_t table,
+                         const char *const *options)
+{
+    table.flags = CACHEMW_REMOTE;
+    fixture_start(f, &table, options);
+}
+
+static void during_take_20ms(fake_slot_e slot)
+{
+    if (slot != FAKE_SET_ABORT) {
+        apr_sleep(20000);
+    }
+}
+
+/* Each call by itself is quick enough. */
+static void test_set_budget_is_for_the_sum_of_calls(void **state)
+{
+    fixture_t *f = *state;
+    const apr_int64_t begin = mw_monotonic();
+    apr_status_t rv = APR_SUCCESS;
+    set_t set;
+    int i;
+
+    start_remote(f, streaming(), OPTIONS("store_timeout=50ms"));
+    set = set_make(f, -1);
+    fake.during = during_take_20ms;
+    set_begin_well(&set);
+    for (i = 0; i < 20 && rv == APR_SUCCESS; i++) {
+        rv = set_write(&set, 100);
+    }
+    assert_int_equal(rv, APR_TIMEUP);
+    assert_in_range(fake.calls[FAKE_SET_WRITE], 1, 2);
+    assert_true(mw_monotonic() - begin < 500000);
+    mw_store_set_abort(set.set);
+    assert_int_equal(fixture_sum(f, MW_COUNT_TIMEOUT), 1);
+    assert_int_equal(fixture_logged(f, "it took too long"), 1);
+    assert_int_equal(fake.open_sets, 0);
+    assert_true(mw_store_is_usable(f->store));
+    nothing_is_stored(f);
+}
+
+/* The origin's slowness is not the store's. */
+static void test_set_budget_does_not_shrink_between_calls(void **state)
+{
+    fixture_t *f = *state;
+    set_t set;
+
+    start_remote(f, streaming(), OPTIONS("store_timeout=30ms"));
+    set = set_make(f, -1);
+    set_begin_well(&set);
+    apr_sleep(40000);
+    assert_int_equal(set_write(&set, 100), APR_SUCCESS);
+    assert_true(fake.seen.deadline > mw_monotonic());
+    assert_true(fake.seen.deadline <= mw_monotonic() + 30000);
+    apr_sleep(40000);
+    assert_in_range(mw_store_set_deadline(set.set), mw_monotonic(),
+                    mw_monotonic() + 31000);
+    assert_int_equal(set_commit(&set), APR_SUCCESS);
+    assert_int_equal(fixture_sum(f, MW_COUNT_STORED), 1);
+}
+
+static void test_set_budget_of_spooled_sets_is_the_commit_s(void **state)
+{
+    fixture_t *f = *state;
+    set_t set;
+    apr_int64_t before;
+
+    start_remote(f, spooling(), OPTIONS("store_timeout=30ms"));
+    set = set_make(f, -1);
+    set_begin_well(&set);
+    assert_int_equal(set_write(&set, LARGE), APR_SUCCESS);
+    before = mw_monotonic();
+    assert_int_equal(set_commit(&set), APR_SUCCESS);
+    assert_in_range(fake.seen.deadline, before + 29000, mw_monotonic() + 30000);
+}
+
+/* What was used up before, for the Vary record, is gone. */
+static void test_set_budget_begins_with_the_caller_s_deadline(void **state)
+{
+    fixture_t *f = *state;
+    set_t set;
+
+    start_remote(f, streaming(), OPTIONS("store_timeout=1s"));
+    set = set_make(f, -1);
+    mw_store_share_deadline(f->store, &set.call);
+    set.call.deadline -= 900000;
+    set_begin_well(&set);
+    assert_int_equal(fake.seen.deadline, set.call.deadline);
+    assert_int_equal(set_write(&set, 100), APR_SUCCESS);
+    assert_true(fake.seen.deadline <= mw_monotonic() + 100000);
+    assert_int_equal(set_commit(&set), APR_SUCCESS);
+}
+
+static void test_set_of_a_local_store_has_no_budget(void **state)
+{
+    fixture_t *f = *state;
+    set_t set;
+
+    fixture_start(f, &fake_full, NONE);
+    set = set_make(f, -1);
+    mw_store_share_deadline(f->store, &set.call);
+    assert_int_equal(set.call.deadline, 0);
+    set_begin_well(&set);
+    assert_int_equal(mw_store_set_deadline(set.set), 0);
+    assert_int_equal(set_write(&set, 100), APR_SUCCESS);
+    assert_int_equal(fake.seen.deadline, 0);
+    assert_int_equal(set_commit(&set), APR_SUCCESS);
+}
+
 #define TEST(name) \
     cmocka_unit_test_setup_teardown(name, fixture_setup, fixture_teardown)
 
@@ -867,6 +978,11 @@ int main(void)
         TEST(test_set_head_with_a_body_that_cannot_be_read),
         TEST(test_set_head_of_nothing),
         TEST(test_set_head_damaged_is_removed),
+        TEST(test_set_budget_is_for_the_sum_of_calls),
+        TEST(test_set_budget_does_not_shrink_between_calls),
+        TEST(test_set_budget_of_spooled_sets_is_the_commit_s),
+        TEST(test_set_budget_begins_with_the_caller_s_deadline),
+        TEST(test_set_of_a_local_store_has_no_budget),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

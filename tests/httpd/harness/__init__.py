@@ -7,6 +7,7 @@ from .http2 import Connection2
 from .origin import Gate, Origin, Reply
 from .server import Httpd, configtest
 from .settings import settings
+from .tcpproxy import TcpProxy
 
-__all__ = ["Connection", "Connection2", "Gate", "Herd", "Httpd", "Origin", "Reply",
-           "Response", "configtest", "meet", "settings"]
+__all__ = ["Connection", "Connection2", "Gate", "Herd", "Httpd", "Origin",
+           "Reply", "Response", "TcpProxy", "configtest", "meet", "settings"]

@@ -10,7 +10,6 @@ MAGIC = struct.pack("<Q", 0x6d656d6f72792d31)
 SHARDS, AREAS = 28, 56          # where the geometry has their numbers
 KIND = struct.pack("<i", 128 | 16)      # glibc: robust, between processes
 TID = 0x3fffffff                # of the lock word
-INCONSISTENT = 0x7fffffff       # the owner, while a dead one's lock is mended
 
 
 class Locks:
@@ -54,5 +53,8 @@ class Locks:
         if not any(word & TID for word, _ in words):
             return 0, 0
         threads = {int(x) for x in os.listdir(f"/proc/{pid}/task")}
-        mine = [owner for word, owner in words if word & TID in threads]
-        return len(mine), mine.count(INCONSISTENT)
+        mine = [(word & TID, owner) for word, owner in words
+                if word & TID in threads]
+        # who locks is the owner a moment later, if nobody died before
+        return len(mine), len([1 for tid, owner in mine
+                               if owner not in (0, tid)])

@@ -122,6 +122,19 @@ def processes_of(group):
     return found
 
 
+def stands_still(pid):
+    """Whether no thread of PID runs, after a SIGSTOP: the first one to take
+    that stops the others, which on a busy machine is not at once."""
+    for stat in Path(f"/proc/{pid}/task").glob("*/stat"):
+        try:
+            state = stat.read_text().rpartition(")")[2].split()[0]
+        except OSError:
+            continue
+        if state not in "TZX":
+            return False
+    return True
+
+
 def sweeps(pid):
     try:
         return Path(f"/proc/{pid}/comm").read_text() == "cachemw-sweeper\n"

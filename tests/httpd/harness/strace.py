@@ -1,0 +1,20 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What processes ask of the kernel."""
+
+import signal
+import subprocess
+
+
+def strace(server, run, log, option):
+    """what strace writes to LOG of the server's children while run() runs"""
+    pids = [word for pid in server.children() for word in ("-p", str(pid))]
+    tracer = subprocess.Popen(["strace", "-f", option, "-o", str(log)] + pids,
+                              stderr=subprocess.PIPE, text=True)
+    try:
+        for _ in server.children():
+            assert "attached" in tracer.stderr.readline()
+        run()
+    finally:
+        tracer.send_signal(signal.SIGINT)
+        tracer.communicate(timeout=30)
+    return log.read_text()
