@@ -1,15 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "conn.h"
+#include "fields.h"
 
 /* Pieces of one write. */
 #define CONN_PIECES 64
 
 /* Bytes of one read. */
-#define CONN_READ ((apr_size_t)64 * 1024)
+#define CONN_READ 16384
 
 /* Of all replies to a greeting. */
 #define GREETING_REPLY_MAX 65536
@@ -50,16 +52,11 @@ static apr_status_t batch_send(mw_redis_conn_t *conn, mw_redis_batch_t *batch,
     return rv;
 }
 
-static apr_status_t reply_nonsense(const mw_redis_conn_t *conn)
-{
-    mw_redis_count(conn->store, "nonsense");
-    return APR_EGENERAL;
-}
-
 static apr_status_t reply_read(mw_redis_conn_t *conn, apr_size_t *room,
                                apr_int64_t deadline, mw_redis_reply_t **reply)
 {
     char buffer[CONN_READ];
+    const struct iovec iov = { buffer, sizeof(buffer) };
     apr_size_t length;
     apr_status_t rv;
 
@@ -67,52 +64,63 @@ static apr_status_t reply_read(mw_redis_conn_t *conn, apr_size_t *room,
         void *parsed = NULL;
 
         if (redisReaderGetReply(conn->reader, &parsed) != REDIS_OK) {
-            return reply_nonsense(conn);
+            return EPROTO;
         }
         if (parsed) {
             *reply = parsed;
             return APR_SUCCESS;
         }
-        rv = conn->stream.ops->recv(&conn->stream, buffer, sizeof(buffer),
-                                    &length, deadline);
+        rv = conn->stream.ops->recv(&conn->stream, &iov, 1, &length, deadline);
         if (rv != APR_SUCCESS) {
             return rv;
         }
         if (length > *room
             || redisReaderFeed(conn->reader, buffer, length) != REDIS_OK) {
-            return reply_nonsense(conn);
+            return EPROTO;
         }
         *room -= length;
     }
+}
+
+static apr_status_t replies_read(mw_redis_conn_t *conn, mw_redis_batch_t *batch,
+                                 apr_int64_t deadline,
+                                 mw_redis_reply_t **replies)
+{
+    apr_size_t room = batch->reply_max;
+    apr_status_t rv = APR_SUCCESS;
+    int i;
+
+    if (batch->place) {
+        return mw_redis_fields_read(conn, batch, deadline, replies);
+    }
+    conn->reader->privdata = batch->pool;
+    for (i = 0; rv == APR_SUCCESS && i < batch->commands; i++) {
+        rv = reply_read(conn, &room, deadline, &replies[i]);
+    }
+    return rv == APR_SUCCESS && conn->reader->pos != conn->reader->len ? EPROTO
+                                                                       : rv;
 }
 
 apr_status_t mw_redis_conn_batch(mw_redis_conn_t *conn, mw_redis_batch_t *batch,
                                  apr_int64_t deadline,
                                  mw_redis_reply_t ***replies)
 {
-    apr_size_t room = batch->reply_max;
     apr_status_t rv = batch_send(conn, batch, deadline);
-    int i;
 
-    conn->reader->privdata = batch->pool;
-    *replies = apr_palloc(batch->pool,
-                          (apr_size_t)batch->commands * sizeof(**replies));
-    for (i = 0; rv == APR_SUCCESS && i < batch->commands; i++) {
-        rv = reply_read(conn, &room, deadline, &(*replies)[i]);
+    if (rv == APR_SUCCESS) {
+        *replies = apr_palloc(batch->pool,
+                              (apr_size_t)batch->commands * sizeof(**replies));
+        rv = replies_read(conn, batch, deadline, *replies);
     }
-    if (rv == APR_SUCCESS && conn->reader->pos != conn->reader->len) {
-        rv = reply_nonsense(conn);
+    if (rv == APR_SUCCESS) {
+        conn->uses++;
+        return APR_SUCCESS;
     }
-    conn->reader->privdata = NULL;
-    if (rv != APR_SUCCESS) {
-        conn->is_bad = 1;
-        if (APR_STATUS_IS_TIMEUP(rv)) {
-            mw_redis_count(conn->store, "timeout");
-        }
-        return rv;
+    conn->is_bad = 1;
+    if (rv == EPROTO || APR_STATUS_IS_TIMEUP(rv)) {
+        mw_redis_count(conn->store, rv == EPROTO ? "nonsense" : "timeout");
     }
-    conn->uses++;
-    return APR_SUCCESS;
+    return rv;
 }
 
 /* --- greeting ------------------------------------------------------------- */

@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
-#include <stdlib.h>
+#include <errno.h>
 #include <string.h>
+
+#include "providers/common/copied.h"
 
 #include "get.h"
 #include "layout.h"
@@ -13,7 +15,7 @@
 static apr_status_t nonsense(const mw_redis_t *store)
 {
     mw_redis_count(store, "nonsense");
-    return APR_EGENERAL;
+    return EPROTO;
 }
 
 /* HMGET of the header, or of a piece, and of the pieces behind it. */
@@ -56,20 +58,53 @@ static apr_status_t fields_check(const mw_redis_t *store,
     return APR_SUCCESS;
 }
 
-/* Some bytes of a reply as a bucket. */
-static apr_status_t data_append(mw_redis_reply_t *reply, apr_size_t from,
-                                apr_size_t len, apr_bucket_brigade *body)
-{
-    char *data = mw_redis_reply_take(reply);
-    apr_bucket *e;
+/* Where the strings of a reply go: pieces of a body to buckets. */
+typedef struct places_t {
+    apr_pool_t *pool;
+    apr_bucket_brigade *body; /* of pieces only; NULL: none are asked for */
+    apr_bucket *pieces[MW_REDIS_AT_ONCE];
+    int is_header; /* the first one is no piece */
+} places_t;
 
-    if (!data) {
-        return apr_brigade_write(body, NULL, NULL, reply->data + from, len);
+static char *place_string(void *baton, int index, apr_size_t len)
+{
+    places_t *places = baton;
+    int piece = index - places->is_header;
+    char *data;
+
+    if (piece < 0 || !places->body || piece >= MW_REDIS_AT_ONCE) {
+        return apr_palloc(places->pool, len);
     }
-    e = apr_bucket_heap_create(data, from + len, free, body->bucket_alloc);
-    e->start += (apr_off_t)from;
-    e->length = len;
-    APR_BRIGADE_INSERT_TAIL(body, e);
+    if (places->pieces[piece]) {
+        apr_bucket_delete(places->pieces[piece]);
+        places->pieces[piece] = NULL;
+    }
+    data = mw_copied_append(places->body, len);
+    if (data) {
+        places->pieces[piece] = APR_BRIGADE_LAST(places->body);
+    }
+    return data;
+}
+
+/* The bucket of a piece, of which `len` bytes from `from` on are wanted; few
+ * bytes were not placed. */
+static apr_status_t piece_keep(places_t *places, int piece,
+                               const mw_redis_reply_t *reply, apr_size_t from,
+                               apr_size_t len)
+{
+    apr_bucket *e = places->pieces[piece];
+    char *data;
+
+    if (e) {
+        e->start += (apr_off_t)from;
+        e->length = len;
+        return APR_SUCCESS;
+    }
+    data = mw_copied_append(places->body, len);
+    if (!data) {
+        return APR_ENOMEM;
+    }
+    memcpy(data, reply->data + from, len);
     return APR_SUCCESS;
 }
 
@@ -84,13 +119,19 @@ static apr_size_t piece_len(apr_off_t body_len, apr_uint64_t number)
 static apr_status_t body_append(const mw_redis_t *store,
                                 const cachemw_entry_t *entry,
                                 mw_redis_reply_t *const *pieces,
-                                apr_bucket_brigade *body)
+                                places_t *places)
 {
     apr_uint64_t count = mw_redis_pieces(entry->body_len);
     apr_uint64_t i;
     apr_size_t len;
     apr_status_t rv = APR_SUCCESS;
 
+    /* what a longer one may have left */
+    for (i = count; i < MW_REDIS_AT_ONCE; i++) {
+        if (places->pieces[i]) {
+            apr_bucket_delete(places->pieces[i]);
+        }
+    }
     for (i = 0; rv == APR_SUCCESS && i < count && i < MW_REDIS_AT_ONCE; i++) {
         len = piece_len(entry->body_len, i);
         if (pieces[i]->type == REDIS_REPLY_STRING) {
@@ -102,8 +143,28 @@ static apr_status_t body_append(const mw_redis_t *store,
             rv = APR_EINCOMPLETE;
         }
         if (rv == APR_SUCCESS) {
-            rv = data_append(pieces[i], 0, len, body);
+            rv = piece_keep(places, (int)i, pieces[i], 0, len);
         }
+    }
+    return rv;
+}
+
+/* HMGET and its reply, an array of `count` strings and nils. */
+static apr_status_t fields_get(mw_redis_t *store, const cachemw_call_t *call,
+                               const mw_redis_bytes_t *entry,
+                               mw_redis_batch_t *batch, places_t *places,
+                               apr_size_t count, mw_redis_reply_t **reply)
+{
+    mw_redis_reply_t **replies;
+    apr_status_t rv;
+
+    batch->place = place_string;
+    batch->baton = places;
+    rv = mw_redis_run(store, entry->data, entry->len, batch,
+                      mw_redis_deadline(store, call), &replies);
+    if (rv == APR_SUCCESS) {
+        *reply = replies[0];
+        rv = fields_check(store, *reply, count);
     }
     return rv;
 }
@@ -113,8 +174,10 @@ apr_status_t mw_redis_get(void *self, const cachemw_call_t *call,
 {
     mw_redis_t *store = self;
     int pieces = entry->body ? MW_REDIS_AT_ONCE : 0;
-    mw_redis_reply_t **replies;
-    mw_redis_reply_t *header;
+    places_t places = { .pool = call->pool,
+                        .body = entry->body,
+                        .is_header = 1 };
+    mw_redis_reply_t *reply;
     mw_redis_batch_t batch;
     mw_redis_bytes_t name;
     apr_status_t rv;
@@ -125,25 +188,21 @@ apr_status_t mw_redis_get(void *self, const cachemw_call_t *call,
                             + MW_REDIS_AT_ONCE * MW_REDIS_PIECE_MAX,
                         call->pool);
     fields_ask(&batch, &name, 1, 0, pieces);
-    rv = mw_redis_run(store, name.data, name.len, &batch,
-                      mw_redis_deadline(store, call), &replies);
-    if (rv == APR_SUCCESS) {
-        rv = fields_check(store, replies[0], 1 + (apr_size_t)pieces);
-    }
+    rv = fields_get(store, call, &name, &batch, &places, 1 + (apr_size_t)pieces,
+                    &reply);
     if (rv != APR_SUCCESS) {
         return rv;
     }
-    header = replies[0]->elements[0];
-    if (header->type == REDIS_REPLY_NIL) {
+    if (reply->elements[0]->type == REDIS_REPLY_NIL) {
         return APR_NOTFOUND;
     }
-    rv = mw_redis_header_read(store, key, header->data, header->len, NULL,
-                              entry);
+    rv = mw_redis_header_read(store, key, reply->elements[0]->data,
+                              reply->elements[0]->len, NULL, entry);
     if (rv == APR_SUCCESS && entry->expires <= call->now) {
         rv = APR_NOTFOUND;
     }
     if (rv == APR_SUCCESS && entry->body) {
-        rv = body_append(store, entry, replies[0]->elements + 1, entry->body);
+        rv = body_append(store, entry, reply->elements + 1, &places);
     }
     return rv;
 }
@@ -158,35 +217,13 @@ apr_status_t mw_redis_exists(void *self, const cachemw_call_t *call,
 
 /* --- pieces --------------------------------------------------------------- */
 
-/* Ask for a piece of the entry, or of the one that is gone. */
-static apr_status_t piece_get(mw_redis_t *store, const cachemw_call_t *call,
-                              const mw_redis_bytes_t *entry,
-                              const mw_redis_bytes_t *name, apr_uint64_t number,
-                              mw_redis_reply_t **piece)
-{
-    mw_redis_reply_t **replies;
-    mw_redis_batch_t batch;
-    apr_status_t rv;
-
-    mw_redis_batch_init(&batch, MW_REDIS_PIECE_MAX + REPLY_LINES, call->pool);
-    fields_ask(&batch, name, 0, number, 1);
-    rv = mw_redis_run(store, entry->data, entry->len, &batch,
-                      mw_redis_deadline(store, call), &replies);
-    if (rv == APR_SUCCESS) {
-        rv = fields_check(store, replies[0], 1);
-    }
-    if (rv == APR_SUCCESS) {
-        *piece = replies[0]->elements[0];
-    }
-    return rv;
-}
-
 /* The length of the body is not known here: that of the piece says it, and is
  * under its mark. */
 static apr_status_t piece_append(const mw_redis_t *store,
                                  const cachemw_id_t *id, apr_off_t offset,
-                                 apr_size_t limit, mw_redis_reply_t *piece,
-                                 apr_bucket_brigade *body)
+                                 apr_size_t limit,
+                                 const mw_redis_reply_t *piece,
+                                 places_t *places)
 {
     apr_uint64_t number = (apr_uint64_t)offset / MW_REDIS_PIECE;
     apr_size_t from = (apr_size_t)(offset % MW_REDIS_PIECE);
@@ -206,7 +243,33 @@ static apr_status_t piece_append(const mw_redis_t *store,
         return rv;
     }
     len -= from;
-    return data_append(piece, from, len < limit ? len : limit, body);
+    return piece_keep(places, 0, piece, from, len < limit ? len : limit);
+}
+
+/* A piece of what has a name: the entry, or the one that is gone. */
+static apr_status_t piece_get(mw_redis_t *store, const cachemw_call_t *call,
+                              const mw_redis_bytes_t *name,
+                              const cachemw_id_t *id, apr_off_t offset,
+                              apr_size_t limit, apr_bucket_brigade *body)
+{
+    places_t places = { .pool = call->pool };
+    mw_redis_reply_t *reply;
+    mw_redis_batch_t batch;
+    apr_status_t rv;
+
+    places.body = apr_brigade_create(call->pool, body->bucket_alloc);
+    mw_redis_batch_init(&batch, MW_REDIS_PIECE_MAX + REPLY_LINES, call->pool);
+    fields_ask(&batch, name, 0, (apr_uint64_t)offset / MW_REDIS_PIECE, 1);
+    rv = fields_get(store, call, name, &batch, &places, 1, &reply);
+    if (rv == APR_SUCCESS) {
+        rv =
+            piece_append(store, id, offset, limit, reply->elements[0], &places);
+    }
+    if (rv == APR_SUCCESS) {
+        APR_BRIGADE_CONCAT(body, places.body);
+    }
+    apr_brigade_destroy(places.body);
+    return rv;
 }
 
 apr_status_t mw_redis_read(void *self, const cachemw_call_t *call,
@@ -215,22 +278,14 @@ apr_status_t mw_redis_read(void *self, const cachemw_call_t *call,
                            apr_bucket_brigade *body)
 {
     mw_redis_t *store = self;
-    apr_uint64_t number = (apr_uint64_t)offset / MW_REDIS_PIECE;
     mw_redis_bytes_t name, gone;
-    mw_redis_reply_t *piece;
     apr_status_t rv;
 
     mw_redis_name(store, key, call->pool, &name);
-    rv = piece_get(store, call, &name, &name, number, &piece);
-    if (rv == APR_SUCCESS) {
-        rv = piece_append(store, id, offset, limit, piece, body);
-    }
+    rv = piece_get(store, call, &name, id, offset, limit, body);
     if (rv == APR_NOTFOUND) {
         mw_redis_name_gone(&name, id, call->pool, &gone);
-        rv = piece_get(store, call, &name, &gone, number, &piece);
-        if (rv == APR_SUCCESS) {
-            rv = piece_append(store, id, offset, limit, piece, body);
-        }
+        rv = piece_get(store, call, &gone, id, offset, limit, body);
     }
     return rv;
 }

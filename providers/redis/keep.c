@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
+#include <errno.h>
 #include <string.h>
 
 #include "apr_hash.h"
@@ -37,7 +38,7 @@ typedef apr_status_t scan_fn(scan_t *scan, void *baton);
 static apr_status_t nonsense(const mw_redis_t *store)
 {
     mw_redis_count(store, "nonsense");
-    return APR_EGENERAL;
+    return EPROTO;
 }
 
 /* The reply to SCAN: the next cursor, names. */

@@ -3,7 +3,6 @@
 /* The provider "redis": options, life, tables. */
 
 #include <string.h>
-#include <time.h>
 
 #include "httpd.h"
 #include "http_config.h"
@@ -124,25 +123,20 @@ static const cachemw_option_t redis_options[] = {
 
 apr_int64_t mw_redis_clock(const mw_redis_t *store)
 {
-    struct timespec now;
-
-    (void)store;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (apr_int64_t)now.tv_sec * APR_USEC_PER_SEC + now.tv_nsec / 1000;
+    return store->services->deadline_in(store->services, NULL, 0);
 }
 
 apr_int64_t mw_redis_deadline(const mw_redis_t *store,
                               const cachemw_call_t *call)
 {
-    apr_interval_time_t left =
-        store->services->remaining(store->services, call);
-
-    return mw_redis_clock(store) + (left < 0 ? PATIENCE : left);
+    return call->deadline
+               ? call->deadline
+               : store->services->deadline_in(store->services, NULL, PATIENCE);
 }
 
 void mw_redis_count(const mw_redis_t *store, const char *kind)
 {
-    (void)store, (void)kind;
+    store->services->count_kind(store->services, kind, 1);
 }
 
 /* --- opening -------------------------------------------------------------- */

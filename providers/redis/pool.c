@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
+#include <errno.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
@@ -192,7 +193,7 @@ static apr_status_t conn_ping(mw_redis_conn_t *conn, apr_pool_t *pool,
     mw_redis_batch_words(&batch, "PING", NULL);
     rv = mw_redis_conn_batch(conn, &batch, deadline, &replies);
     if (rv == APR_SUCCESS && !mw_redis_reply_is(replies[0], "PONG")) {
-        rv = APR_EGENERAL;
+        rv = EPROTO;
     }
     return rv;
 }
@@ -274,7 +275,7 @@ apr_status_t mw_redis_pool_batch(mw_redis_pool_t *pool, mw_redis_batch_t *batch,
     }
     else {
         /* its server may have gone and come again: the others end, too */
-        is_again = !is_fresh && rv != APR_EGENERAL;
+        is_again = !is_fresh && rv != EPROTO;
         if (!is_fresh) {
             mw_redis_pool_drop(pool);
         }

@@ -2,7 +2,6 @@
 
 #include <errno.h>
 #include <stdarg.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "apr_strings.h"
@@ -14,12 +13,6 @@
 
 /* Most elements of an array that is an answer to anything that we ask. */
 #define REPLY_ELEMENTS 65536
-
-/* Strings from here on have memory of their own, which can be passed on. */
-#define REPLY_OWNED 1024
-
-/* What hiredis keeps of its buffer from one reply to the next. */
-#define READER_KEPT ((apr_size_t)192 * 1024)
 
 #if HIREDIS_MAJOR >= 1
 typedef size_t reader_count_t;
@@ -156,22 +149,6 @@ void mw_redis_batch_words(mw_redis_batch_t *batch, ...)
 
 /* --- replies -------------------------------------------------------------- */
 
-static apr_status_t reply_release(void *data)
-{
-    free(data);
-    return APR_SUCCESS;
-}
-
-char *mw_redis_reply_take(mw_redis_reply_t *reply)
-{
-    if (!reply->owner) {
-        return NULL;
-    }
-    apr_pool_cleanup_kill(reply->owner, reply->data, reply_release);
-    reply->owner = NULL;
-    return reply->data;
-}
-
 int mw_redis_reply_is(const mw_redis_reply_t *reply, const char *text)
 {
     return (reply->type == REDIS_REPLY_STATUS
@@ -194,22 +171,8 @@ static mw_redis_reply_t *reply_make(const redisReadTask *task)
 static void *reply_string(const redisReadTask *task, char *data, size_t len)
 {
     mw_redis_reply_t *reply = reply_make(task);
-    apr_pool_t *pool = task->privdata;
 
-    if (len < REPLY_OWNED) {
-        reply->data = apr_palloc(pool, len + 1);
-    }
-    else {
-        reply->data = malloc(len + 1);
-        if (!reply->data) {
-            return NULL;
-        }
-        reply->owner = pool;
-        apr_pool_cleanup_register(pool, reply->data, reply_release,
-                                  apr_pool_cleanup_null);
-    }
-    memcpy(reply->data, data, len);
-    reply->data[len] = 0;
+    reply->data = apr_pstrmemdup(task->privdata, data, len);
     reply->len = len;
     return reply;
 }
@@ -262,12 +225,7 @@ static redisReplyObjectFunctions reply_functions = {
 
 redisReader *mw_redis_reader_make(void)
 {
-    redisReader *reader = redisReaderCreateWithFunctions(&reply_functions);
-
-    if (reader) {
-        reader->maxbuf = READER_KEPT;
-    }
-    return reader;
+    return redisReaderCreateWithFunctions(&reply_functions);
 }
 
 /* --- error replies -------------------------------------------------------- */

@@ -15,6 +15,9 @@
 
 #include "mod_cachemw.h"
 
+/** Strings from here on are put where place() says. */
+#define MW_REDIS_PLACED 1024
+
 /** Bytes of a batch up to this many at once are copied behind each other;
  *  longer ones are sent from where they are. */
 #define MW_REDIS_COPIED 1024
@@ -36,7 +39,13 @@ typedef struct mw_redis_batch_t {
      */
     apr_status_t (*more)(struct mw_redis_batch_t *batch, void *baton);
     void *baton;
-    int is_begun;         /**< more was called */
+    int is_begun; /**< more was called */
+    /**
+     * For a batch whose last command is a HMGET: where to put a long string,
+     * the one with this index, without a detour. May be called anew from the
+     * first one on, when the batch is tried twice. NULL from it: no memory.
+     */
+    char *(*place)(void *baton, int index, apr_size_t len);
     apr_size_t reply_max; /**< bytes of all replies; more is nonsense */
 } mw_redis_batch_t;
 
@@ -70,15 +79,8 @@ typedef struct mw_redis_reply_t {
     apr_int64_t integer; /**< of an integer */
     char *data;          /**< of a string, status, error: len bytes and NUL */
     apr_size_t len;      /**< bytes, or elements of an array */
-    apr_pool_t *owner;   /**< data was malloc'ed and ends with this pool */
     struct mw_redis_reply_t **elements; /**< of an array, none is NULL */
 } mw_redis_reply_t;
-
-/**
- * The bytes of a string for longer than the pool lives: the caller frees them.
- * NULL: they were few and are in the pool, copy them.
- */
-char *mw_redis_reply_take(mw_redis_reply_t *reply);
 
 /** Whether a status reply or string is this text. */
 int mw_redis_reply_is(const mw_redis_reply_t *reply, const char *text);

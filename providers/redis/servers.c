@@ -129,6 +129,7 @@ static apr_status_t run_asking(mw_redis_t *store, mw_redis_pool_t *pool,
     apr_array_cat(asking.iov, batch->iov);
     asking.commands += batch->commands;
     asking.more = batch->more;
+    asking.place = batch->place;
     asking.baton = batch->baton;
     rv = run_once(store, pool, &asking, deadline, replies, &reason);
     *replies += 1;

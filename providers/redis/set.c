@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
+#include <errno.h>
 #include <string.h>
 
 #include "apr_strings.h"
@@ -190,7 +191,7 @@ static apr_status_t set_check(set_t *set, const cachemw_call_t *call,
         || all->elements[2]->type != REDIS_REPLY_INTEGER
         || all->elements[2]->integer != 1) {
         mw_redis_count(set->store, "nonsense");
-        return APR_EGENERAL;
+        return EPROTO;
     }
     if (mw_redis_error_of(all->elements[0]) == MW_REDIS_ERROR_NOSCRIPT) {
         mw_redis_batch_init(&batch, REPLY_MAX, call->pool);
@@ -271,7 +272,7 @@ static apr_status_t change_run(mw_redis_t *store, const cachemw_call_t *call,
     }
     if (replies[0]->type != REDIS_REPLY_INTEGER) {
         mw_redis_count(store, "nonsense");
-        return APR_EGENERAL;
+        return EPROTO;
     }
     return replies[0]->integer ? APR_SUCCESS : APR_NOTFOUND;
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
 #include <errno.h>
+#include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
@@ -29,7 +30,26 @@ apr_status_t mw_redis_stream_wait(const mw_redis_stream_t *stream, short events,
     return n > 0 ? APR_SUCCESS : n == 0 ? APR_TIMEUP : errno;
 }
 
+/* How long a plain socket waits in recvmsg: as SO_RCVTIMEO, which may be rounded
+ * up by some milliseconds. */
+#define PLAIN_WAIT 20000
+
 /* --- plain ---------------------------------------------------------------- */
+
+static apr_status_t plain_greet(mw_redis_stream_t *stream, const char *host,
+                                apr_int64_t deadline)
+{
+    const struct timeval wait = { .tv_usec = PLAIN_WAIT };
+    int flags = fcntl(stream->fd, F_GETFL);
+
+    (void)host, (void)deadline;
+    return flags != -1 && fcntl(stream->fd, F_SETFL, flags & ~O_NONBLOCK) == 0
+                   && setsockopt(stream->fd, SOL_SOCKET, SO_RCVTIMEO, &wait,
+                                 sizeof(wait))
+                          == 0
+               ? APR_SUCCESS
+               : errno;
+}
 
 /* Move on behind n bytes. */
 static void iov_skip(struct iovec **iov, int *count, apr_size_t n)
@@ -50,11 +70,10 @@ static apr_status_t plain_send(mw_redis_stream_t *stream, struct iovec *iov,
 {
     apr_status_t rv = APR_SUCCESS;
 
-    stream->is_asked = 1;
     iov_skip(&iov, &count, 0);
     while (rv == APR_SUCCESS && count > 0) {
         struct msghdr message = { .msg_iov = iov, .msg_iovlen = count };
-        ssize_t n = sendmsg(stream->fd, &message, MSG_NOSIGNAL);
+        ssize_t n = sendmsg(stream->fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
 
         if (n >= 0) {
             iov_skip(&iov, &count, (apr_size_t)n);
@@ -69,25 +88,29 @@ static apr_status_t plain_send(mw_redis_stream_t *stream, struct iovec *iov,
     return rv;
 }
 
-static apr_status_t plain_recv(mw_redis_stream_t *stream, char *buffer,
-                               apr_size_t size, apr_size_t *length,
-                               apr_int64_t deadline)
+/* Nearly always there is nothing yet, so it waits in the system's call rather
+ * than in a poll before it; but not when that could last past the deadline. */
+static apr_status_t plain_recv(mw_redis_stream_t *stream,
+                               const struct iovec *iov, int count,
+                               apr_size_t *length, apr_int64_t deadline)
 {
+    struct msghdr message = { .msg_iov = (struct iovec *)iov,
+                              .msg_iovlen = count };
     apr_status_t rv = APR_SUCCESS;
 
-    if (stream->is_asked) {
-        stream->is_asked = 0;
-        rv = mw_redis_stream_wait(stream, POLLIN, deadline);
-    }
     while (rv == APR_SUCCESS) {
-        ssize_t n = recv(stream->fd, buffer, size, 0);
+        apr_int64_t left = deadline - mw_redis_clock(stream->store);
+        int is_patient = left > 2 * PLAIN_WAIT;
+        ssize_t n =
+            recvmsg(stream->fd, &message, is_patient ? 0 : MSG_DONTWAIT);
 
         if (n >= 0) {
             *length = (apr_size_t)n;
             return n > 0 ? APR_SUCCESS : APR_EOF;
         }
         if (errno == EAGAIN || errno == EWOULDBLOCK) {
-            rv = mw_redis_stream_wait(stream, POLLIN, deadline);
+            rv = is_patient ? APR_SUCCESS
+                            : mw_redis_stream_wait(stream, POLLIN, deadline);
         }
         else if (errno != EINTR) {
             rv = errno;
@@ -99,12 +122,13 @@ static apr_status_t plain_recv(mw_redis_stream_t *stream, char *buffer,
 static int plain_is_quiet(mw_redis_stream_t *stream)
 {
     char byte;
-    ssize_t n = recv(stream->fd, &byte, 1, MSG_PEEK);
+    ssize_t n = recv(stream->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT);
 
     return n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK);
 }
 
 const mw_redis_stream_ops_t mw_redis_stream_plain = {
+    .greet = plain_greet,
     .send = plain_send,
     .recv = plain_recv,
     .is_quiet = plain_is_quiet,
@@ -167,7 +191,7 @@ apr_status_t mw_redis_stream_open(mw_redis_stream_t *stream,
     }
     socket_tune(stream, family);
     rv = socket_connect(stream, address, deadline);
-    if (rv == APR_SUCCESS && stream->ops->greet) {
+    if (rv == APR_SUCCESS) {
         rv = stream->ops->greet(stream, host, deadline);
     }
     if (rv != APR_SUCCESS) {

@@ -22,7 +22,7 @@ typedef struct mw_redis_stream_t mw_redis_stream_t;
  */
 typedef struct mw_redis_stream_ops_t {
     /**
-     * Above a connected socket: TLS's handshake. NULL: none.
+     * The socket, nonblocking, has been connected: TLS's handshake.
      * @param host whom the certificate is to name
      */
     apr_status_t (*greet)(mw_redis_stream_t *stream, const char *host,
@@ -30,10 +30,13 @@ typedef struct mw_redis_stream_ops_t {
     /** All bytes of all pieces; iov is changed. */
     apr_status_t (*send)(mw_redis_stream_t *stream, struct iovec *iov,
                          int count, apr_int64_t deadline);
-    /** What is there, at least a byte. @return APR_EOF at the end */
-    apr_status_t (*recv)(mw_redis_stream_t *stream, char *buffer,
-                         apr_size_t size, apr_size_t *length,
-                         apr_int64_t deadline);
+    /**
+     * What is there, at least a byte, from the first of the pieces on; perhaps
+     * only into that. None of them is empty.
+     * @return APR_EOF at the end
+     */
+    apr_status_t (*recv)(mw_redis_stream_t *stream, const struct iovec *iov,
+                         int count, apr_size_t *length, apr_int64_t deadline);
     /** Free what greet made; waits for nothing; before the socket is closed.
      *  May be NULL. */
     void (*end)(mw_redis_stream_t *stream);
@@ -44,9 +47,7 @@ typedef struct mw_redis_stream_ops_t {
 
 struct mw_redis_stream_t {
     const mw_redis_stream_ops_t *ops;
-    int fd;       /**< nonblocking, close-on-exec; -1: none */
-    int is_asked; /**< sent since the last recv: nothing is
-                                    there yet */
+    int fd; /**< nonblocking, close-on-exec; -1: none */
     const mw_redis_t *store;
     void *tls;        /**< of the TLS transport; else NULL */
     const char *what; /**< what went wrong in TLS, or NULL; static or

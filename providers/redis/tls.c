@@ -416,15 +416,17 @@ static apr_status_t tls_send(mw_redis_stream_t *stream, struct iovec *iov,
     return rv == APR_SUCCESS ? tls_write(stream, joined, length, deadline) : rv;
 }
 
-static apr_status_t tls_recv(mw_redis_stream_t *stream, char *buffer,
-                             apr_size_t size, apr_size_t *length,
+static apr_status_t tls_recv(mw_redis_stream_t *stream, const struct iovec *iov,
+                             int count, apr_size_t *length,
                              apr_int64_t deadline)
 {
+    const apr_size_t size = iov[0].iov_len;
     apr_status_t rv = APR_SUCCESS;
     int n;
 
+    (void)count;
     while (rv == APR_SUCCESS) {
-        n = SSL_read(stream_ssl(stream), buffer,
+        n = SSL_read(stream_ssl(stream), iov[0].iov_base,
                      size < INT32_MAX ? (int)size : INT32_MAX);
         if (n > 0) {
             *length = n;
