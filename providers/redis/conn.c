@@ -50,6 +50,18 @@ static apr_status_t batch_send(mw_redis_conn_t *conn, mw_redis_batch_t *batch,
     return rv;
 }
 
+/* What OpenSSL has to say tells more than a status. */
+static void conn_explain(const mw_redis_conn_t *conn, apr_status_t rv)
+{
+    const cachemw_services_t *services = conn->store->services;
+
+    if (conn->stream.what) {
+        services->log(services, CACHEMW_LOG_WARNING, rv, "%s, port %d: %s",
+                      conn->endpoint->host, conn->endpoint->port,
+                      conn->stream.what);
+    }
+}
+
 static apr_status_t reply_nonsense(const mw_redis_conn_t *conn)
 {
     mw_redis_count(conn->store, "nonsense");
@@ -106,6 +118,7 @@ apr_status_t mw_redis_conn_batch(mw_redis_conn_t *conn, mw_redis_batch_t *batch,
     conn->reader->privdata = NULL;
     if (rv != APR_SUCCESS) {
         conn->is_bad = 1;
+        conn_explain(conn, rv);
         if (APR_STATUS_IS_TIMEUP(rv)) {
             mw_redis_count(conn->store, "timeout");
         }
@@ -227,6 +240,7 @@ apr_status_t mw_redis_conn_open(const mw_redis_t *store,
         deadline = now + store->settings.connect_timeout;
     }
     conn->store = store;
+    conn->endpoint = endpoint;
     conn->stream.fd = -1;
     conn->used = now;
     rv = conn_open(conn, store, endpoint, greeting, deadline);
@@ -237,6 +251,7 @@ apr_status_t mw_redis_conn_open(const mw_redis_t *store,
     }
     if (rv != APR_EAGAIN) {
         mw_redis_count(store, "not-connected");
+        conn_explain(conn, rv);
     }
     mw_redis_conn_close(conn);
     return rv;

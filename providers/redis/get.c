@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -9,6 +10,19 @@
 
 /* Of a reply's own lines. */
 #define REPLY_LINES 1024
+
+/* What cannot be asked for now is not there. */
+static apr_status_t fields_run(mw_redis_t *store, const cachemw_call_t *call,
+                               const mw_redis_bytes_t *name,
+                               mw_redis_batch_t *batch,
+                               mw_redis_reply_t ***replies)
+{
+    const apr_status_t rv =
+        mw_redis_run(store, name->data, name->len, batch,
+                     mw_redis_deadline(store, call), replies);
+
+    return rv == EHOSTDOWN ? APR_NOTFOUND : rv;
+}
 
 static apr_status_t nonsense(const mw_redis_t *store)
 {
@@ -125,8 +139,7 @@ apr_status_t mw_redis_get(void *self, const cachemw_call_t *call,
                             + MW_REDIS_AT_ONCE * MW_REDIS_PIECE_MAX,
                         call->pool);
     fields_ask(&batch, &name, 1, 0, pieces);
-    rv = mw_redis_run(store, name.data, name.len, &batch,
-                      mw_redis_deadline(store, call), &replies);
+    rv = fields_run(store, call, &name, &batch, &replies);
     if (rv == APR_SUCCESS) {
         rv = fields_check(store, replies[0], 1 + (apr_size_t)pieces);
     }
@@ -170,8 +183,7 @@ static apr_status_t piece_get(mw_redis_t *store, const cachemw_call_t *call,
 
     mw_redis_batch_init(&batch, MW_REDIS_PIECE_MAX + REPLY_LINES, call->pool);
     fields_ask(&batch, name, 0, number, 1);
-    rv = mw_redis_run(store, entry->data, entry->len, &batch,
-                      mw_redis_deadline(store, call), &replies);
+    rv = fields_run(store, call, entry, &batch, &replies);
     if (rv == APR_SUCCESS) {
         rv = fields_check(store, replies[0], 1);
     }
