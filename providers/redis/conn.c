@@ -52,6 +52,18 @@ static apr_status_t batch_send(mw_redis_conn_t *conn, mw_redis_batch_t *batch,
     return rv;
 }
 
+/* What OpenSSL has to say tells more than a status. */
+static void conn_explain(const mw_redis_conn_t *conn, apr_status_t rv)
+{
+    const cachemw_services_t *services = conn->store->services;
+
+    if (conn->stream.what) {
+        services->log(services, CACHEMW_LOG_WARNING, rv, "%s, port %d: %s",
+                      conn->endpoint->host, conn->endpoint->port,
+                      conn->stream.what);
+    }
+}
+
 static apr_status_t reply_read(mw_redis_conn_t *conn, apr_size_t *room,
                                apr_int64_t deadline, mw_redis_reply_t **reply)
 {
@@ -117,6 +129,7 @@ apr_status_t mw_redis_conn_batch(mw_redis_conn_t *conn, mw_redis_batch_t *batch,
         return APR_SUCCESS;
     }
     conn->is_bad = 1;
+    conn_explain(conn, rv);
     if (rv == EPROTO || APR_STATUS_IS_TIMEUP(rv)) {
         mw_redis_count(conn->store, rv == EPROTO ? "nonsense" : "timeout");
     }
@@ -235,6 +248,7 @@ apr_status_t mw_redis_conn_open(const mw_redis_t *store,
         deadline = now + store->settings.connect_timeout;
     }
     conn->store = store;
+    conn->endpoint = endpoint;
     conn->stream.fd = -1;
     conn->used = now;
     rv = conn_open(conn, store, endpoint, greeting, deadline);
@@ -245,6 +259,7 @@ apr_status_t mw_redis_conn_open(const mw_redis_t *store,
     }
     if (rv != APR_EAGAIN) {
         mw_redis_count(store, "not-connected");
+        conn_explain(conn, rv);
     }
     mw_redis_conn_close(conn);
     return rv;

@@ -15,9 +15,10 @@ typedef struct mw_redis_conn_t {
     mw_redis_stream_t stream;
     redisReader *reader;
     const mw_redis_t *store;
-    apr_int64_t used;  /**< when it was given back last */
-    unsigned int uses; /**< batches that were answered */
-    int is_bad;        /**< close it, do not use it again */
+    const mw_redis_endpoint_t *endpoint; /**< its pool's */
+    apr_int64_t used;                    /**< when it was given back last */
+    unsigned int uses;                   /**< batches that were answered */
+    int is_bad;                          /**< close it, do not use it again */
 } mw_redis_conn_t;
 
 /** What a new connection says before its first use. */

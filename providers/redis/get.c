@@ -166,7 +166,8 @@ static apr_status_t fields_get(mw_redis_t *store, const cachemw_call_t *call,
         *reply = replies[0];
         rv = fields_check(store, *reply, count);
     }
-    return rv;
+    /* what cannot be asked for now is not there */
+    return rv == EHOSTDOWN ? APR_NOTFOUND : rv;
 }
 
 apr_status_t mw_redis_get(void *self, const cachemw_call_t *call,

@@ -239,10 +239,8 @@ apr_status_t mw_redis_keys(void *self, const cachemw_call_t *call,
 
 apr_status_t mw_redis_sweep(void *self, const cachemw_call_t *call, int *more)
 {
-    mw_redis_t *store = self;
-
+    (void)call;
     *more = 0;
-    mw_redis_names_sweep(store);
-    return store->servers->sweep ? store->servers->sweep(store, call)
-                                 : APR_SUCCESS;
+    mw_redis_names_sweep(self);
+    return APR_SUCCESS;
 }

@@ -141,16 +141,12 @@ void mw_redis_count(const mw_redis_t *store, const char *kind)
 
 /* --- opening -------------------------------------------------------------- */
 
-static const mw_redis_servers_ops_t *servers_of(const mw_redis_url_t *url)
-{
-    switch (url->scheme) {
-    case MW_REDIS_TCP:
-    case MW_REDIS_UNIX:
-        return &mw_redis_standalone;
-    default:
-        return NULL;
-    }
-}
+static const mw_redis_servers_ops_t *const servers_of[] = {
+    [MW_REDIS_TCP] = &mw_redis_standalone,
+    [MW_REDIS_UNIX] = &mw_redis_standalone,
+    [MW_REDIS_SENTINEL] = &mw_redis_sentinel,
+    [MW_REDIS_CLUSTER] = &mw_redis_cluster,
+};
 
 static const char *settings_read(mw_redis_settings_t *to,
                                  const cachemw_value_t *values,
@@ -213,8 +209,9 @@ static const char *ssl_read(mw_redis_settings_t *to,
                                 redis_options[i].name);
         }
     }
-    if (!to->ssl_certfile != !to->ssl_keyfile) {
-        return "ssl_certfile and ssl_keyfile: both are expected, or none";
+    if (to->ssl_keyfile && !to->ssl_certfile) {
+        return "ssl_keyfile: the certificate of this key is expected, too, in "
+               "ssl_certfile";
     }
     return NULL;
 }
@@ -239,7 +236,7 @@ static apr_status_t redis_open(const cachemw_services_t *services,
     if (*error) {
         return APR_EINVAL;
     }
-    store->servers = servers_of(&store->settings.url);
+    store->servers = servers_of[store->settings.url.scheme];
     *result = store;
     return APR_SUCCESS;
 }

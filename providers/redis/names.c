@@ -13,7 +13,7 @@
 #include "names.h"
 
 /* Changes with the meaning of the bytes in the segment. */
-#define NAMES_LAYOUT 1
+#define NAMES_LAYOUT 2
 
 /* Attempts at a row that is being written. */
 #define NAMES_ATTEMPTS 100
@@ -32,6 +32,7 @@ typedef struct row_t {
 
 struct mw_redis_names_t {
     row_t rows[MW_REDIS_HOSTS_MAX];
+    apr_uint64_t place[MW_REDIS_PLACE_WORDS];
 };
 
 /* --- numbers and paths ---------------------------------------------------- */
@@ -105,13 +106,17 @@ apr_status_t mw_redis_names_make(mw_redis_t *store)
         crc = mw_crc32c(crc, endpoint->host, strlen(endpoint->host) + 1);
         names += endpoint_is_name(endpoint);
     }
-    if (!names) {
+    if (url->master) {
+        crc = mw_crc32c(crc, url->master, strlen(url->master));
+    }
+    else if (!names) {
         return APR_SUCCESS;
     }
     rv = services->segment(services, sizeof(mw_redis_names_t), layout | crc,
                            &base, &is_new);
     if (rv == APR_SUCCESS) {
         store->names = base;
+        store->place = url->master ? store->names->place : NULL;
     }
     return rv;
 }

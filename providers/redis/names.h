@@ -27,7 +27,10 @@ typedef struct mw_redis_address_t {
     socklen_t length; /**< 0: none */
 } mw_redis_address_t;
 
-/** post_config(): the table for the names in the URL, if there are any. */
+/**
+ * post_config(): the table for the names in the URL, if there are any, and
+ * store->place, for who follows Sentinel.
+ */
 apr_status_t mw_redis_names_make(mw_redis_t *store);
 
 /**

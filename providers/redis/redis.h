@@ -11,7 +11,10 @@
  *     resp                commands as bytes, bytes as replies
  *     conn                one connection: greeting, batches
  *     pool                a child's connections to one server
- *     servers             which server has a key: standalone, …
+ *     servers             which server has a key: one alone,
+ *     sentinel            … the master that sentinels name,
+ *     cluster, slotmap    … the one of its slot
+ *     turn                one thread asks for all
  *     layout, seal        entries as fields
  *     get, set, keep      the slots
  *
@@ -56,13 +59,19 @@ typedef struct mw_redis_settings_t {
     int ssl_check_hostname;
 } mw_redis_settings_t;
 
+#define MW_REDIS_PLACE_WORDS 4
+
 /** A store. Set in the parent, save what child_init() makes. */
 struct mw_redis_t {
     const cachemw_services_t *services;
     mw_redis_settings_t settings;
     mw_redis_names_t *names; /**< of the segment; NULL: nothing to look up */
-    mw_redis_seal_t *seal;   /**< NULL: no secret */
-    mw_redis_tls_t *tls;     /**< NULL: plain; made in post_config() */
+    /** Of the segment: where the master is that Sentinel named last, as
+     *  MW_REDIS_PLACE_WORDS that are read and written one by one; sentinel.c
+     *  knows how. NULL: no Sentinel. */
+    apr_uint64_t *place;
+    mw_redis_seal_t *seal; /**< NULL: no secret */
+    mw_redis_tls_t *tls;   /**< NULL: plain; made in post_config() */
     const mw_redis_servers_ops_t *servers; /**< by the URL's scheme */
     void *servers_self; /**< theirs: made by their child_init() */
 };

@@ -1,44 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "servers.h"
-
-/* --- slots ---------------------------------------------------------------- */
-
-/* CRC-16/XMODEM, four bits at a time. */
-static unsigned int crc16(const char *data, apr_size_t len)
-{
-    static const unsigned short table[16] = {
-        0x0000, 0x1021, 0x2042, 0x3063, 0x4084, 0x50a5, 0x60c6, 0x70e7,
-        0x8108, 0x9129, 0xa14a, 0xb16b, 0xc18c, 0xd1ad, 0xe1ce, 0xf1ef,
-    };
-    unsigned int crc = 0;
-    apr_size_t i;
-
-    for (i = 0; i < len; i++) {
-        unsigned int byte = (unsigned char)data[i];
-
-        crc = (crc << 4 & 0xffff) ^ table[crc >> 12 ^ byte >> 4];
-        crc = (crc << 4 & 0xffff) ^ table[crc >> 12 ^ (byte & 15)];
-    }
-    return crc;
-}
-
-int mw_redis_slot(const char *name, apr_size_t len)
-{
-    const char *open = memchr(name, '{', len);
-    const char *close =
-        open ? memchr(open + 1, '}', len - (apr_size_t)(open + 1 - name))
-             : NULL;
-
-    if (close && close > open + 1) {
-        len = (apr_size_t)(close - open - 1);
-        name = open + 1;
-    }
-    return (int)(crc16(name, len) % MW_REDIS_SLOTS);
-}
+#include "slotmap.h"
 
 /* --- running batches ------------------------------------------------------ */
 
@@ -132,8 +99,21 @@ static apr_status_t run_asking(mw_redis_t *store, mw_redis_pool_t *pool,
     asking.place = batch->place;
     asking.baton = batch->baton;
     rv = run_once(store, pool, &asking, deadline, replies, &reason);
-    *replies += 1;
+    if (rv == APR_SUCCESS) {
+        *replies += 1;
+    }
     return rv;
+}
+
+/* That one of several does not answer, or its slots move, is not the end of
+ * the store. */
+static apr_status_t run_status(const mw_redis_t *store, apr_status_t rv)
+{
+    if (!store->servers->is_many || rv == APR_SUCCESS || rv == APR_ENOSPC
+        || rv == APR_EAGAIN || rv == EACCES) {
+        return rv;
+    }
+    return EHOSTDOWN;
 }
 
 apr_status_t mw_redis_run(mw_redis_t *store, const char *name, apr_size_t len,
@@ -164,7 +144,7 @@ apr_status_t mw_redis_run(mw_redis_t *store, const char *name, apr_size_t len,
         mw_redis_pool_unref(next);
     }
     mw_redis_pool_unref(pool);
-    return rv;
+    return run_status(store, rv);
 }
 
 /* --- one alone ------------------------------------------------------------ */

@@ -9,9 +9,6 @@
 
 #include "pool.h"
 
-/** Slots of a cluster. */
-#define MW_REDIS_SLOTS 16384
-
 /** Why another server may be the right one. */
 typedef struct mw_redis_reason_t {
     const mw_redis_pool_t *pool;   /**< where it went wrong */
@@ -34,9 +31,10 @@ struct mw_redis_servers_ops_t {
 
     /**
      * The server of a slot.
-     * @param slot 0 … MW_REDIS_SLOTS - 1; what is no cluster ignores it
+     * @param slot see mw_redis_slot(); what is no cluster ignores it
      * @param pool referenced for the caller, who calls mw_redis_pool_unref()
      * @return APR_EAGAIN: the child is ending, or an address is not known yet;
+     *         EHOSTDOWN: of several servers the one of this slot is away;
      *         APR_TIMEUP; trouble: nobody knows now
      */
     apr_status_t (*find)(mw_redis_t *store, int slot, apr_int64_t deadline,
@@ -59,14 +57,14 @@ struct mw_redis_servers_ops_t {
     apr_status_t (*at)(mw_redis_t *store, int i, apr_int64_t deadline,
                        mw_redis_pool_t **pool);
 
-    /** From sweep(), in the process that sweeps. May be NULL. */
-    apr_status_t (*sweep)(mw_redis_t *store, const cachemw_call_t *call);
+    /** Non-zero: of several servers each has a part of the keys. That one of
+     *  them is away is told as EHOSTDOWN. */
+    int is_many;
 };
 
 extern const mw_redis_servers_ops_t mw_redis_standalone;
-
-/** The slot of a key by the rules of Redis Cluster: CRC16 of its {tag}. */
-int mw_redis_slot(const char *name, apr_size_t len);
+extern const mw_redis_servers_ops_t mw_redis_sentinel;
+extern const mw_redis_servers_ops_t mw_redis_cluster;
 
 /**
  * The first error reply that matters, also inside of an EXEC's array.
@@ -81,7 +79,9 @@ mw_redis_error_e mw_redis_replies_error(mw_redis_reply_t *const *replies,
  * Run a batch where a key is, with at most one redirection.
  * @param name,len one of its keys
  * @return what the first error reply that matters means, counted; NOSCRIPT and
- *         WRONGTYPE, which the caller knows how to deal with, are APR_SUCCESS
+ *         WRONGTYPE, which the caller knows how to deal with, are APR_SUCCESS;
+ *         EHOSTDOWN: others serve other keys, so it is no failure of the store
+ *         where nothing need be done
  */
 apr_status_t mw_redis_run(mw_redis_t *store, const char *name, apr_size_t len,
                           mw_redis_batch_t *batch, apr_int64_t deadline,

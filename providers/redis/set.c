@@ -223,7 +223,10 @@ apr_status_t mw_redis_set(void *self, const cachemw_call_t *call,
         rv = mw_redis_run(self, set.name.data, set.name.len, &batch, deadline,
                           &replies);
     }
-    return rv == APR_SUCCESS ? set_check(&set, call, replies, deadline) : rv;
+    if (rv == APR_SUCCESS) {
+        return set_check(&set, call, replies, deadline);
+    }
+    return rv == EHOSTDOWN ? APR_ENOSPC : rv;
 }
 
 /* --- amending and removing ------------------------------------------------ */
@@ -318,5 +321,6 @@ apr_status_t mw_redis_set_head(void *self, const cachemw_call_t *call,
     change.args[2].len = header.len - kept;
     change.args[3].data = apr_psprintf(call->pool, "%" APR_INT64_T_FMT, ttl);
     change.args[3].len = strlen(change.args[3].data);
-    return change_run(self, call, &change);
+    rv = change_run(self, call, &change);
+    return rv == EHOSTDOWN ? APR_NOTFOUND : rv;
 }

@@ -172,12 +172,9 @@ static const char *files_load(const mw_redis_settings_t *settings, SSL_CTX *ctx,
     }
     if (!error && settings->ssl_certfile) {
         error = cert_load(settings, ctx, pool);
-        if (!error) {
-            error = key_load(settings, ctx, pool);
-        }
     }
-    else if (!error && settings->ssl_keyfile) {
-        error = "ssl_keyfile: there is no ssl_certfile";
+    if (!error && settings->ssl_certfile) {
+        error = key_load(settings, ctx, pool);
     }
     return error;
 }

@@ -14,12 +14,12 @@ class Authority:
     def __init__(self, directory, name="ca"):
         self.dir = Path(directory)
         self.name = name
-        self._openssl("req", "-x509", "-nodes", *self._new(name),
+        self.openssl("req", "-x509", "-nodes", *self._new(name),
                       "-days", "2", "-out", self.cert(name),
                       "-addext", "basicConstraints=critical,CA:TRUE",
                       "-addext", "keyUsage=keyCertSign")
 
-    def _openssl(self, *words):
+    def openssl(self, *words):
         subprocess.run(["openssl", *map(str, words)], check=True,
                        capture_output=True, timeout=30)
 
@@ -42,9 +42,9 @@ class Authority:
         """(certificate, key) of NAME for the subject alternative NAMES; DAYS
         below 0 make one that has expired"""
         request = self.dir / f"{name}.csr"
-        self._openssl("req", "-nodes", *self._new(name), "-out", request,
+        self.openssl("req", "-nodes", *self._new(name), "-out", request,
                       "-addext", f"subjectAltName={names}")
-        self._openssl("x509", "-req", "-in", request, "-copy_extensions",
+        self.openssl("x509", "-req", "-in", request, "-copy_extensions",
                       "copyall", "-days", days, "-CA", self.file,
                       "-CAkey", self.key(self.name), "-out", self.cert(name))
         return self.cert(name), self.key(name)
