@@ -124,8 +124,13 @@ apr_status_t mw_redis_run(mw_redis_t *store, const char *name, apr_size_t len,
     mw_redis_reason_t reason;
     mw_redis_pool_t *pool, *next = NULL;
     int is_asking = 0;
-    apr_status_t rv = store->servers->find(store, slot, deadline, &pool);
+    apr_status_t rv;
 
+    /* that nobody answers in no time says nothing of who is there */
+    if (deadline <= mw_redis_clock(store)) {
+        return APR_TIMEUP;
+    }
+    rv = store->servers->find(store, slot, deadline, &pool);
     if (rv != APR_SUCCESS) {
         return rv;
     }
