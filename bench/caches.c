@@ -1,9 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/mman.h>
 
 #include "apr_strings.h"
 
@@ -11,6 +9,7 @@
 #include "core/options.h"
 #include "providers/memory/blocks.h"
 #include "providers/memory/memory.h"
+#include "tests/unit/fake.h"
 #include "traces.h"
 
 #define PROVIDER (&mw_memory_provider)
@@ -20,10 +19,8 @@
 #define KEY_SIZE 48
 
 struct store_t {
-    cachemw_services_t services; /* first: services get this pointer back */
+    fake_t fake; /* first: services get this pointer back */
     apr_uint64_t random;
-    void *base;
-    apr_size_t size;
     void *self;
     apr_pool_t *pool; /* ends with the store */
     apr_pool_t *visit;
@@ -37,38 +34,6 @@ static void store_die(const char *what, apr_status_t rv)
     fprintf(stderr, "hitratio: %s: %s\n", what,
             apr_strerror(rv, text, sizeof(text)));
     exit(2);
-}
-
-static void service_log(const cachemw_services_t *services,
-                        cachemw_level_e level, apr_status_t rv,
-                        const char *format, ...)
-{
-    va_list args;
-
-    (void)services;
-    (void)rv;
-    if (level == CACHEMW_LOG_ERR) {
-        va_start(args, format);
-        vfprintf(stderr, format, args);
-        va_end(args);
-        fputc('\n', stderr);
-    }
-}
-
-static void service_count(const cachemw_services_t *services,
-                          cachemw_count_e what, apr_uint64_t n)
-{
-    (void)services;
-    (void)what;
-    (void)n;
-}
-
-static apr_interval_time_t service_remaining(const cachemw_services_t *services,
-                                             const cachemw_call_t *call)
-{
-    (void)services;
-    (void)call;
-    return -1;
 }
 
 /** Not random at all: the store's hash depends on it. */
@@ -85,33 +50,6 @@ static apr_status_t service_random(const cachemw_services_t *services,
     return APR_SUCCESS;
 }
 
-static apr_status_t service_temp_file(const cachemw_services_t *services,
-                                      apr_file_t **file, apr_pool_t *pool)
-{
-    (void)services;
-    (void)file;
-    (void)pool;
-    return APR_ENOTIMPL;
-}
-
-static apr_status_t service_segment(const cachemw_services_t *services,
-                                    apr_size_t size, apr_uint64_t layout,
-                                    void **base, int *is_new)
-{
-    store_t *store = (store_t *)services;
-
-    (void)layout;
-    store->base = mmap(NULL, size, PROT_READ | PROT_WRITE,
-                       MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    if (store->base == MAP_FAILED) {
-        return APR_ENOMEM;
-    }
-    store->size = size;
-    *base = store->base;
-    *is_new = 1;
-    return APR_SUCCESS;
-}
-
 store_t *store_open(apr_pool_t *pool, const char *const *options, int n,
                     apr_uint64_t seed)
 {
@@ -124,22 +62,16 @@ store_t *store_open(apr_pool_t *pool, const char *const *options, int n,
     apr_pool_create(&store->visit, store->pool);
     store->random = seed;
     store->bytes = apr_pcalloc(store->pool, BODY_MAX);
-    store->services.size = sizeof(store->services);
-    store->services.store_name = "bench";
-    store->services.max_object_size = BODY_MAX;
-    store->services.log = service_log;
-    store->services.count = service_count;
-    store->services.remaining = service_remaining;
-    store->services.random = service_random;
-    store->services.temp_file = service_temp_file;
-    store->services.segment = service_segment;
+    fake_begin(&store->fake, "bench");
+    store->fake.services.max_object_size = BODY_MAX;
+    store->fake.services.random = service_random;
     error = mw_options_parse(&set, 1, options, n, "/", store->pool);
     if (error) {
         fprintf(stderr, "hitratio: %s\n", error);
         exit(2);
     }
-    rv = PROVIDER->open(&store->services, set.values, store->pool, &store->self,
-                        &error);
+    rv = PROVIDER->open(&store->fake.services, set.values, store->pool,
+                        &store->self, &error);
     if (rv == APR_SUCCESS) {
         rv = PROVIDER->post_config(store->self, store->pool, 0, 0);
     }
@@ -235,7 +167,7 @@ apr_uint32_t store_weight(const store_t *store, apr_uint32_t object,
 void store_close(store_t *store)
 {
     apr_pool_destroy(store->pool);
-    munmap(store->base, store->size);
+    fake_end(&store->fake);
 }
 
 typedef struct link_t {

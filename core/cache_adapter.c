@@ -287,14 +287,27 @@ static mw_fetched_e adapter_verdict(const mw_handle_t *handle, request_rec *r,
                : MW_FETCHED_UNSTORABLE;
 }
 
-static apr_status_t adapter_commit_entity(cache_handle_t *h, request_rec *r)
+apr_status_t mw_cache_adapter_commit(mw_handle_t *handle, request_rec *r)
 {
-    mw_handle_t *handle = handle_of(h);
     apr_status_t rv =
         handle->is_found ? mw_save_amend(handle, r) : mw_save_commit(handle, r);
 
     mw_coalesce_end(r, adapter_verdict(handle, r, rv));
     return rv;
+}
+
+/* mod_cache passes the end of the response on after this. A store on another
+ * machine may take its time, so it is committed when that has happened. */
+static apr_status_t adapter_commit_entity(cache_handle_t *h, request_rec *r)
+{
+    mw_handle_t *handle = handle_of(h);
+
+    if (!handle->is_found && mw_store_is_remote(handle->store)
+        && mw_coalesce_sees_end(r) && mw_save_is_whole(handle, r)) {
+        handle->is_late = 1;
+        return APR_SUCCESS;
+    }
+    return mw_cache_adapter_commit(handle, r);
 }
 
 static apr_status_t adapter_invalidate_entity(cache_handle_t *h, request_rec *r)

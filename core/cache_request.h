@@ -52,6 +52,7 @@ typedef struct mw_handle_t {
     int is_complete;    /**< the end of the body was seen */
     int is_broken;      /**< an error was announced inside the body */
     int has_waited;     /**< a flush went ahead of a blocking read */
+    int is_late;        /**< complete, to be committed behind its last byte */
 } mw_handle_t;
 
 /** See coalesce.c. */
@@ -167,6 +168,9 @@ int mw_save_wanted(request_rec *r, mw_store_t *store, apr_off_t length);
 apr_status_t mw_save_headers(mw_handle_t *handle, request_rec *r);
 apr_status_t mw_save_body(mw_handle_t *handle, request_rec *r,
                           apr_bucket_brigade *in, apr_bucket_brigade *out);
+/** Whether what is being stored is a whole response by now. */
+int mw_save_is_whole(const mw_handle_t *handle, request_rec *r);
+/** Of one that is not, or was not before its end was sent, nothing is kept. */
 apr_status_t mw_save_commit(mw_handle_t *handle, request_rec *r);
 /** After a 304: make the amended head, then publish it. */
 apr_status_t mw_save_amended(mw_handle_t *handle, request_rec *r);
@@ -182,6 +186,9 @@ void mw_info_from_head(cache_info *info, const mw_head_t *head);
 void mw_info_to_head(mw_head_t *head, const cache_info *info);
 
 /** @} */
+
+/** Commit what is complete, and end the mark of its fetch. */
+apr_status_t mw_cache_adapter_commit(mw_handle_t *handle, request_rec *r);
 
 /** ap_cache_cacheable_headers_out(), found at run time. */
 apr_table_t *mw_cacheable_headers(request_rec *r);

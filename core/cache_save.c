@@ -319,12 +319,12 @@ apr_status_t mw_save_body(mw_handle_t *handle, request_rec *r,
 }
 
 /* Whether what was collected is the whole response as its origin meant it. */
-static int save_is_whole(const mw_handle_t *handle, request_rec *r)
+int mw_save_is_whole(const mw_handle_t *handle, request_rec *r)
 {
     apr_off_t announced = handle->entry.body_len;
 
-    return handle->is_complete && !handle->is_broken && !r->no_cache
-           && !r->connection->aborted
+    return handle->set != NULL && handle->is_complete && !handle->is_broken
+           && !r->no_cache && !r->connection->aborted
            && (announced < 0 || announced == mw_store_set_length(handle->set));
 }
 
@@ -417,7 +417,7 @@ apr_status_t mw_save_commit(mw_handle_t *handle, request_rec *r)
     cachemw_call_t call;
     apr_status_t rv;
 
-    if (set == NULL || !save_is_whole(handle, r)) {
+    if (!handle->is_late && !mw_save_is_whole(handle, r)) {
         save_abort(handle);
         return APR_EGENERAL;
     }

@@ -5,6 +5,7 @@
 #include "ap_mpm.h"
 #include "apr_optional.h"
 #include "apr_strings.h"
+#include "http_core.h"
 #include "util_filter.h"
 
 #include "coalesce.h"
@@ -28,6 +29,7 @@ struct mw_turn_t {
     mw_turn_t *next; /**< of the same chain */
     mw_request_t *chain;
     request_rec *r;
+    int is_watched; /* the filter has not gone yet */
     mw_state_t *state;
     cachemw_key_t key;
     apr_uint64_t token;
@@ -182,20 +184,21 @@ static mw_fetched_e unstored_means(const request_rec *r)
                : MW_FETCHED_UNSTORABLE;
 }
 
-static int request_is_storing(const request_rec *r)
+/* The handle whose response is being stored; NULL: none is. */
+static mw_handle_t *request_is_storing(const request_rec *r)
 {
     for (; r != NULL; r = r->prev) {
         const mw_request_t *state =
             ap_get_module_config(r->request_config, &cachemw_module);
-        const mw_handle_t *handle = state != NULL ? state->handles : NULL;
+        mw_handle_t *handle = state != NULL ? state->handles : NULL;
 
         for (; handle != NULL; handle = handle->next) {
             if (handle->set != NULL) {
-                return 1;
+                return handle;
             }
         }
     }
-    return 0;
+    return NULL;
 }
 
 /* With the request's pool: it was cut off while it was stored, or its response
@@ -233,18 +236,68 @@ void mw_coalesce_end_unstored(request_rec *r)
     mw_coalesce_end(r, unstored_means(r));
 }
 
+int mw_coalesce_sees_end(request_rec *r)
+{
+    const mw_turn_t *turn = chain_of(r)->turns;
+
+    while (turn != NULL
+           && !(turn->is_watched && request_comes_from(r, turn->r))) {
+        turn = turn->next;
+    }
+    return turn != NULL;
+}
+
+static int brigade_ends(const apr_bucket_brigade *bb)
+{
+    const apr_bucket *e = APR_BRIGADE_FIRST(bb);
+
+    while (e != APR_BRIGADE_SENTINEL(bb) && !APR_BUCKET_IS_EOS(e)) {
+        e = APR_BUCKET_NEXT(e);
+    }
+    return e != APR_BRIGADE_SENTINEL(bb);
+}
+
+/* The core keeps small pieces until there are more of them, or the request is
+ * over. Have it write what the socket takes, without waiting, as the MPM does
+ * for connections that it watches. */
+static void output_push(ap_filter_t *f)
+{
+#if MODULE_MAGIC_NUMBER_MAJOR == 20120211
+    while (f->next != NULL) {
+        f = f->next;
+    }
+    if (f->frec == ap_core_output_filter_handle) {
+        f->frec->filter_func.out_func(f, NULL);
+    }
+#endif
+}
+
 /* Behind mod_cache's filters: what comes by and is not being stored by now will
  * not be. Canned error pages, for example, never pass mod_cache's filter, and
- * nobody else would tell. */
+ * nobody else would tell. What is stored on another machine is committed here,
+ * behind its last byte. */
 static apr_status_t verdict_pass(ap_filter_t *f, apr_bucket_brigade *bb)
 {
-    if (!ap_is_HTTP_INFO(f->r->status)) {
-        ap_remove_output_filter(f);
-        if (!request_is_storing(f->r)) {
-            mw_coalesce_end_unstored(f->r);
-        }
+    mw_turn_t *turn = f->ctx;
+    mw_handle_t *handle = request_is_storing(f->r);
+    apr_status_t rv;
+
+    if (ap_is_HTTP_INFO(f->r->status)
+        || (handle != NULL && mw_store_is_remote(handle->store)
+            && !brigade_ends(bb))) {
+        return ap_pass_brigade(f->next, bb);
     }
-    return ap_pass_brigade(f->next, bb);
+    turn->is_watched = 0;
+    ap_remove_output_filter(f);
+    if (handle == NULL) {
+        mw_coalesce_end_unstored(f->r);
+    }
+    rv = ap_pass_brigade(f->next, bb);
+    if (handle != NULL && handle->is_late) {
+        output_push(f);
+        mw_cache_adapter_commit(handle, f->r);
+    }
+    return rv;
 }
 
 void mw_coalesce_register(void)
@@ -300,7 +353,8 @@ static int turn_take(const mw_handle_t *handle, request_rec *r,
     apr_pool_cleanup_register(r->pool, turn, turn_drop, apr_pool_cleanup_null);
     request_mark_loop(r, chain);
     if (r->main == NULL) {
-        ap_add_output_filter_handle(verdict_filter, NULL, r, r->connection);
+        ap_add_output_filter_handle(verdict_filter, turn, r, r->connection);
+        turn->is_watched = 1;
     }
     return 1;
 }

@@ -41,6 +41,11 @@ void mw_coalesce_bury_in(mw_store_t *store, pid_t pid);
  */
 apr_status_t mw_coalesce(mw_handle_t *handle, request_rec *r, apr_status_t rv);
 
+/** Whether what follows behind mod_cache's filters will see the response of this
+ *  request to its end: of one that holds a mark, so that nobody who comes
+ *  meanwhile misses what is committed only then. */
+int mw_coalesce_sees_end(request_rec *r);
+
 /** What became of the fetch that a request has a mark for. */
 typedef enum mw_fetched_e {
     MW_FETCHED_STORED,

@@ -323,15 +323,6 @@ const char *mw_options_parse(mw_options_t *sets, int nsets,
     return error;
 }
 
-const cachemw_value_t *mw_option_value(const mw_options_t *set,
-                                       const char *name)
-{
-    const int row =
-        table_resolve(set->table, table_find(set->table, name, strlen(name)));
-
-    return row < 0 ? NULL : &set->values[row];
-}
-
 static const char *reference_line(const cachemw_option_t *option,
                                   apr_pool_t *pool)
 {

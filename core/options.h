@@ -41,10 +41,6 @@ const char *mw_options_parse(mw_options_t *sets, int nsets,
                              const char *const *words, int nwords,
                              const char *cache_dir, apr_pool_t *pool);
 
-/** The value of an option by name, aliases resolved; NULL: no such row. */
-const cachemw_value_t *mw_option_value(const mw_options_t *set,
-                                       const char *name);
-
 /** Name of a type as the reference shows it: "size", "duration", … */
 const char *mw_option_type_name(cachemw_type_e type);
 

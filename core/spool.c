@@ -130,11 +130,6 @@ apr_status_t mw_spool_write(mw_spool_t *spool, const char *data,
     return spool->rv;
 }
 
-apr_off_t mw_spool_length(const mw_spool_t *spool)
-{
-    return spool->length;
-}
-
 apr_status_t mw_spool_brigade(mw_spool_t *spool, apr_bucket_brigade *body)
 {
     const block_t *block;

@@ -32,8 +32,6 @@ mw_spool_t *mw_spool_make(apr_size_t memory_limit, apr_off_t limit,
 apr_status_t mw_spool_write(mw_spool_t *spool, const char *data,
                             apr_size_t length);
 
-apr_off_t mw_spool_length(const mw_spool_t *spool);
-
 /**
  * Append the body to a brigade: memory of at most 64 KB a bucket, or file
  * buckets; both valid until destroy, memory that is set aside for longer. Once

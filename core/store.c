@@ -11,6 +11,8 @@
 
 /* Where addresses are looked up, which may change within seconds. */
 #define SWEEP_REMOTE apr_time_from_sec(10)
+/* What a power loss costs then. */
+#define SYNC_INTERVAL apr_time_from_sec(30)
 
 void mw_store_log_kind(mw_store_t *store, cachemw_level_e level,
                        apr_status_t rv, apr_uint32_t kind, const char *format,
@@ -274,9 +276,11 @@ int mw_store_can_sync(const mw_store_t *store)
     return store->can_sync;
 }
 
-int mw_store_gives_whole_bodies(const mw_store_t *store)
+apr_interval_time_t mw_store_sync_interval(const mw_store_t *store)
 {
-    return store->whole_bodies;
+    const apr_interval_time_t wanted = store->table.sync_interval;
+
+    return wanted > 0 ? wanted : SYNC_INTERVAL;
 }
 
 int mw_store_is_usable(mw_store_t *store)

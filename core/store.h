@@ -241,13 +241,13 @@ apr_status_t mw_store_stats(mw_store_t *store, const cachemw_call_t *call,
 int mw_store_can_sweep(const mw_store_t *store);
 /** Non-zero: the provider has a sync. */
 int mw_store_can_sync(const mw_store_t *store);
+/** Time between two syncs: what the provider wants, or 30 s. */
+apr_interval_time_t mw_store_sync_interval(const mw_store_t *store);
 /** Time between two full sweeps: cleanup_interval, of a remote store 10 s at
  *  most. */
 apr_interval_time_t mw_store_sweep_interval(const mw_store_t *store);
 /** Non-zero: calls leave the machine. */
 int mw_store_is_remote(const mw_store_t *store);
-/** Non-zero: get always gives whole bodies (the provider has no read). */
-int mw_store_gives_whole_bodies(const mw_store_t *store);
 
 /** @} */
 

@@ -39,7 +39,7 @@ static const slot_t slots[MW_SLOTS] = {
     [MW_SLOT_KEYS] = { "keys", MW_COUNT_ERROR_OTHER, ALLOWS_MISSING },
     [MW_SLOT_SWEEP] = { "sweep", MW_COUNT_ERROR_OTHER, IS_UPKEEP },
     [MW_SLOT_SYNC] = { "sync", MW_COUNT_ERROR_OTHER, IS_UPKEEP },
-    [MW_SLOT_STATS] = { "stats", MW_COUNT_ERROR_OTHER, 0 }
+    [MW_SLOT_STATS] = { "stats", MW_COUNT_ERROR_OTHER, IS_UPKEEP }
 };
 
 static int status_is_timeout(apr_status_t rv)

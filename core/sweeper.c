@@ -44,9 +44,6 @@ APLOG_USE_MODULE(cachemw);
 #define SWEEPER_PAUSE APR_TIME_C(1000000)
 #define SWEEPER_PAUSE_MAX APR_TIME_C(300000000)
 
-/* Between two waits for the disk, so that a power loss costs that much. */
-#define SWEEPER_SYNC APR_TIME_C(30000000)
-
 /* What is done with a store now and then. */
 typedef struct turn_t {
     struct turn_t *next;
@@ -342,13 +339,15 @@ static turn_t *turn_add(mw_sweeper_t *sweeper, mw_store_t *store,
 static void sweeper_add(void *baton, mw_store_t *store)
 {
     mw_sweeper_t *sweeper = baton;
+    apr_interval_time_t interval;
 
     if (mw_store_state(store) && mw_store_can_sweep(store)) {
         turn_add(sweeper, store, step_sweep, mw_store_sweep_interval(store));
     }
     if (mw_store_state(store) && mw_store_can_sync(store)) {
-        turn_add(sweeper, store, step_sync, SWEEPER_SYNC)->due =
-            mw_monotonic() + SWEEPER_SYNC;
+        interval = mw_store_sync_interval(store);
+        turn_add(sweeper, store, step_sync, interval)->due =
+            mw_monotonic() + interval;
     }
 }
 

@@ -7,7 +7,7 @@
  *
  * It runs as httpd's user, goes through child_init like a child, serves nothing
  * and is not in the scoreboard. Each store is swept once per cleanup_interval,
- * and synced every 30 s. It ends within a second when its configuration or its
+ * and synced every 30 s or as often as its provider wants. It ends within a second when its configuration or its
  * parent does, whatever a provider is doing: a sweep that is stuck is cut off
  * anywhere. (Where the kernel does not tell of a parent's death, that is seen
  * after the sweep.) One that ends by itself is followed by another, at once at

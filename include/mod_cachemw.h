@@ -120,15 +120,15 @@
  *   connection. At the deadline return APR_TIMEUP, and drop the connection: an
  *   answer may still be on its way.
  * - mod_cachemw has the breaker, for all children together: after five failures
- *   in a row no slot but sweep, sync and set_abort is called for a second, then
- *   one call is let through to see, and the pauses become longer, up to 30
- *   seconds. A provider needs nothing of that kind. Its idle connections may be
- *   dead when it is called again.
+ *   in a row no slot that serves requests is called for a second (sweep, sync,
+ *   stats and set_abort still are), then one call is let through to see, and
+ *   the pauses become longer, up to 30 seconds. A provider needs nothing of
+ *   that kind. Its idle connections may be dead when it is called again.
  * - sets and set_heads have a small budget for the sum of their calls
  *   (store_timeout, 50 ms). set_begin and set_write run while a visitor waits
- *   for the bytes that are stored; so do there what needs no waiting, and the
- *   rest in set_commit. A provider with set alone has it by itself: the
- *   response is collected before.
+ *   for the bytes that are stored, set_commit mostly when the last one has been
+ *   sent: so do before what needs no waiting, and the rest there. A provider
+ *   with set alone has it by itself: the response is collected before.
  * - a read that failed is called again, every 100 ms for up to 10 s
  *   (body_timeout), since giving up would cut a response: do not insist.
  * - no slot that requests call resolves names, for nothing limits how long that
@@ -645,7 +645,8 @@ struct cachemw_provider_t {
      */
     apr_status_t (*sweep)(void *store, const cachemw_call_t *call, int *more);
 
-    /** Fill in what is known. */
+    /** Fill in what is known. For a page that an administrator looks at, also
+     *  while the breaker is open. */
     apr_status_t (*stats)(void *store, const cachemw_call_t *call,
                           cachemw_stats_t *stats);
 
@@ -663,11 +664,14 @@ struct cachemw_provider_t {
     /** @} */
 
     /**
-     * Have the latest entries withstand a power loss. Every 30 s, in the
+     * Have the latest entries withstand a power loss. Now and then, in the
      * process that sweeps: it may wait for the disk, and the sweeps of all
      * stores wait with it. No request does, and the end of the server neither.
      */
     apr_status_t (*sync)(void *store, const cachemw_call_t *call);
+
+    /** µs between two of these; 0: 30 s. */
+    apr_interval_time_t sync_interval;
 };
 
 #ifdef __cplusplus

@@ -173,25 +173,33 @@ static apr_status_t mark_next(const mw_file_t *file, mw_mark_t *mark, int known)
     return rv;
 }
 
-/** Nobody else has the directory. */
-static apr_status_t dir_mark(mw_file_t *file, int root)
+/** @return EAGAIN: somebody is marking it, and the disk takes its time */
+static apr_status_t mark_lock(mw_file_t *file)
+{
+    int rv = mw_lock(&file->shared->marking, &file->stuck, MW_LOCK_WAIT_FILES);
+
+    if (rv == EOWNERDEAD) {
+        pthread_mutex_consistent(&file->shared->marking);
+        rv = 0;
+    }
+    return rv ? EAGAIN : APR_SUCCESS;
+}
+
+static void mark_unlock(mw_file_t *file)
+{
+    pthread_mutex_unlock(&file->shared->marking);
+}
+
+/**
+ * The mark on the disk comes last: until it is there the directory is nobody's,
+ * and whoever comes after one that died does all of this again.
+ */
+static apr_status_t mark_change(mw_file_t *file, int root,
+                                const mw_mark_t *mark)
 {
     mw_file_shared_t *shared = file->shared;
-    mw_mark_t mark;
-    apr_status_t rv = mw_mark_read(root, &mark);
-    int known = rv == APR_SUCCESS;
+    apr_status_t rv;
 
-    if (!known && rv != APR_ENOENT && rv != APR_EINCOMPLETE) {
-        return rv;
-    }
-    rv = mark_next(file, &mark, known);
-    if (rv == APR_SUCCESS) {
-        rv = mw_mark_write(root, &mark);
-    }
-    if (rv != APR_SUCCESS) {
-        return rv;
-    }
-    shared->mark = mark;
     if (MW_FILE_LOAD(&shared->is_loaded)) {
         /* It is another directory, or had another owner meanwhile. Who has
          * the one before could go on with it, and nobody would know. */
@@ -200,8 +208,34 @@ static apr_status_t dir_mark(mw_file_t *file, int root)
         mw_index_clear(file->index);
         mw_index_rescan(file->index);
     }
-    MW_FILE_STORE(&shared->is_loaded, 1);
-    return APR_SUCCESS;
+    shared->mark = *mark;
+    rv = mw_mark_write(root, mark);
+    if (rv == APR_SUCCESS) {
+        MW_FILE_STORE(&shared->is_loaded, 1);
+    }
+    return rv;
+}
+
+/** Nobody else has the directory. */
+static apr_status_t dir_mark(mw_file_t *file, int root)
+{
+    mw_mark_t mark;
+    apr_status_t rv = mw_mark_read(root, &mark);
+    int known = rv == APR_SUCCESS;
+
+    if (!known && rv != APR_ENOENT && rv != APR_EINCOMPLETE) {
+        return rv;
+    }
+    rv = mark_lock(file);
+    if (rv != APR_SUCCESS) {
+        return rv;
+    }
+    rv = mark_next(file, &mark, known);
+    if (rv == APR_SUCCESS) {
+        rv = mark_change(file, root, &mark);
+    }
+    mark_unlock(file);
+    return rv;
 }
 
 /**
@@ -342,14 +376,39 @@ void mw_dir_leave(mw_file_t *file)
     }
 }
 
-/** The present mark with the next number. */
-static apr_status_t dir_note(mw_file_t *file)
+/** Make `*to` at least `value`, whoever else does so. */
+static void epoch_raise(apr_uint64_t *to, apr_uint64_t value)
+{
+    apr_uint64_t is = MW_FILE_LOAD(to);
+
+    while (is < value
+           && !__atomic_compare_exchange_n(to, &is, value, 0, __ATOMIC_ACQ_REL,
+                                           __ATOMIC_ACQUIRE)) {
+    }
+}
+
+/**
+ * The present mark with the next number. One writes at a time: who was slow
+ * would overwrite a later one.
+ */
+static apr_status_t mark_note(mw_file_t *file)
 {
     mw_mark_t mark;
+    apr_status_t rv = mark_lock(file);
 
-    __atomic_add_fetch(&file->shared->mark.number, 1, __ATOMIC_ACQ_REL);
-    mw_mark_copy(&mark, &file->shared->mark);
-    return mw_mark_write(file->root, &mark);
+    if (rv != APR_SUCCESS) {
+        return rv;
+    }
+    if (mw_dir_is_had(file)) {
+        file->shared->mark.number++;
+        mw_mark_copy(&mark, &file->shared->mark);
+        rv = mw_mark_write(file->root, &mark);
+    }
+    else {
+        rv = EAGAIN;
+    }
+    mark_unlock(file);
+    return rv;
 }
 
 apr_status_t mw_dir_sync(mw_file_t *file)
@@ -369,17 +428,15 @@ apr_status_t mw_dir_sync(mw_file_t *file)
     }
     /* One behind: who took the number of the epoch that has just ended may
      * write for another moment. */
-    MW_FILE_STORE(safe, ended - 1);
-    return dir_note(file);
+    epoch_raise(safe, ended - 1);
+    return mark_note(file);
 }
 
 apr_uint64_t mw_dir_stamp(mw_file_t *file)
 {
     apr_uint64_t epoch = MW_FILE_LOAD(&file->shared->mark.epoch);
 
-    if (MW_FILE_LOAD(&file->shared->stamped) != epoch) {
-        MW_FILE_STORE(&file->shared->stamped, epoch);
-    }
+    epoch_raise(&file->shared->stamped, epoch);
     return epoch;
 }
 
@@ -387,13 +444,7 @@ apr_status_t mw_dir_clear(mw_file_t *file)
 {
     mw_mark_t *mark = &file->shared->mark;
     apr_uint64_t ended = __atomic_fetch_add(&mark->epoch, 1, __ATOMIC_ACQ_REL);
-    apr_uint64_t cleared = MW_FILE_LOAD(&mark->cleared);
 
-    /* Somebody may clear at the same time, and later. */
-    while (cleared < ended
-           && !__atomic_compare_exchange_n(&mark->cleared, &cleared, ended, 0,
-                                           __ATOMIC_ACQ_REL,
-                                           __ATOMIC_ACQUIRE)) {
-    }
-    return dir_note(file);
+    epoch_raise(&mark->cleared, ended);
+    return mark_note(file);
 }

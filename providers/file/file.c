@@ -127,6 +127,9 @@ static apr_status_t file_post_config(void *store, apr_pool_t *pconf,
     }
     file->shared = mw_index_shared(file->index);
     if (is_new) {
+        rv = mw_lock_init(&file->shared->marking);
+    }
+    if (is_new && rv == APR_SUCCESS) {
         rv = file->services->random(file->services, file->shared->owner,
                                     sizeof(file->shared->owner));
     }

@@ -24,15 +24,17 @@
 #include "index.h"
 #include "mark.h"
 #include "mod_cachemw.h"
+#include "providers/common/lock.h"
 
 #define MW_FILE_LOAD(p) __atomic_load_n((p), __ATOMIC_ACQUIRE)
 #define MW_FILE_STORE(p, v) __atomic_store_n((p), (v), __ATOMIC_RELEASE)
 
 /**
- * In the segment. `mark` is changed under the exclusive lock on the directory,
- * save for its epochs and number, which are atomic.
+ * In the segment. `mark` is changed under `marking`, save for its epochs, which
+ * are atomic; and as a whole under the exclusive lock on the directory, too.
  */
 typedef struct mw_file_shared_t {
+    pthread_mutex_t marking; /**< robust; who writes the mark */
     apr_uint32_t
         is_loaded; /**< atomic: the mark is set, and ours on the disk */
     unsigned char owner[16];
@@ -57,6 +59,7 @@ typedef struct mw_file_t {
     apr_int64_t tried;    /**< atomic: when it was last tried to make it so */
     apr_status_t trouble; /**< atomic: why that failed */
     pthread_mutex_t entering;
+    unsigned char stuck; /**< see mw_lock(), of `marking` */
     /** @} */
 } mw_file_t;
 

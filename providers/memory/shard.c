@@ -109,17 +109,6 @@ void mw_shard_sum(const mw_mem_t *mem, mw_mem_tally_t *sum)
     *sum = all;
 }
 
-apr_uint64_t mw_shard_units(const mw_mem_t *mem, int queue)
-{
-    apr_uint64_t units = 0;
-    apr_uint32_t i;
-
-    for (i = 0; i < mem->geometry.shards; i++) {
-        units += MW_MEM_LOAD(&mem->tallies[i].units[queue]);
-    }
-    return units;
-}
-
 static void queue_push(mw_mem_t *mem, mw_mem_shard_t *shard, int which,
                        apr_uint32_t unit)
 {

@@ -56,8 +56,6 @@ void mw_shard_amend(mw_mem_t *mem, apr_uint32_t unit, apr_time_t expires,
 
 /** The figures of all shards together, each read at its own time. */
 void mw_shard_sum(const mw_mem_t *mem, mw_mem_tally_t *sum);
-/** Units in a queue, over all shards. */
-apr_uint64_t mw_shard_units(const mw_mem_t *mem, int queue);
 /** Entries over all shards. */
 apr_uint64_t mw_shard_entries(const mw_mem_t *mem);
 

@@ -207,19 +207,6 @@ static int sweep_work(mw_sql_t *store, mw_sql_conn_t *conn,
     return rc == SQLITE_OK ? sweep_vacuum(store, conn, more) : rc;
 }
 
-/* What is in the log goes into the database; the log begins again at its
- * front with the next store, and is cut off when it had grown. Fails while
- * others read what is only there; it comes again. */
-static int checkpoint_work(mw_sql_t *store, mw_sql_conn_t *conn,
-                           const cachemw_call_t *call, void *baton)
-{
-    (void)store;
-    (void)call;
-    (void)baton;
-    return sqlite3_wal_checkpoint_v2(conn->db, NULL, SQLITE_CHECKPOINT_PASSIVE,
-                                     NULL, NULL);
-}
-
 apr_status_t mw_sql_sweep(void *self, const cachemw_call_t *call, int *more)
 {
     mw_sql_t *store = self;
@@ -231,9 +218,6 @@ apr_status_t mw_sql_sweep(void *self, const cachemw_call_t *call, int *more)
         rv = mw_sql_transact(store, call, SWEEP_WAIT, sweep_work, more);
     } while (rv == APR_SUCCESS && *more
              && services->remaining(services, call) > SWEEP_WAIT);
-    if (rv == APR_SUCCESS && !*more) {
-        rv = mw_sql_consult(store, call, SWEEP_WAIT, checkpoint_work, NULL);
-    }
     /* others are writing: it comes again */
     return APR_STATUS_IS_TIMEUP(rv) || rv == APR_NOTFOUND ? APR_SUCCESS : rv;
 }

@@ -11,6 +11,7 @@
 
 #include "files.h"
 #include "keep.h"
+#include "log.h"
 #include "pool.h"
 #include "read.h"
 #include "set.h"
@@ -166,6 +167,8 @@ static const cachemw_provider_t sqlite_provider = {
     .sweep = mw_sql_sweep,
     .stats = mw_sql_stats,
     .object_limit = sqlite_object_limit,
+    .sync = mw_sql_sync,
+    .sync_interval = MW_SQL_SYNC,
 };
 
 static void register_hooks(apr_pool_t *p)

@@ -6,6 +6,7 @@
 #include <time.h>
 
 #include "files.h"
+#include "log.h"
 #include "pool.h"
 #include "room.h"
 #include "schema.h"
@@ -455,21 +456,6 @@ static void transaction_relieve(mw_sql_t *store, mw_sql_conn_t *conn,
     transaction_run(store, conn, call, evict_work, &n);
 }
 
-/* Somebody's transaction, perhaps of a shell that was forgotten, may still read
- * what is only in the log, and without a limit that would fill the disk. */
-static int log_is_stuck(mw_sql_conn_t *conn)
-{
-    const int most = MW_SQL_WAL_MOST / (int)conn->page_size;
-    int pages = 0, copied = 0;
-
-    if (conn->log_pages < most) {
-        return 0;
-    }
-    sqlite3_wal_checkpoint_v2(conn->db, NULL, SQLITE_CHECKPOINT_PASSIVE, &pages,
-                              &copied);
-    return pages >= most && copied < pages;
-}
-
 apr_status_t mw_sql_transact(mw_sql_t *store, const cachemw_call_t *call,
                              apr_interval_time_t wait, mw_sql_work_fn *work,
                              void *baton)
@@ -483,7 +469,7 @@ apr_status_t mw_sql_transact(mw_sql_t *store, const cachemw_call_t *call,
     if (rv != APR_SUCCESS) {
         return rv;
     }
-    conn->is_log_stuck = log_is_stuck(conn);
+    conn->is_log_stuck = mw_sql_log_is_stuck(conn);
     rc = transaction_run(store, conn, call, work, baton);
     while ((rc & 0xff) == SQLITE_FULL && tries < FULL_TRIES) {
         transaction_relieve(store, conn, call, tries++);

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "files.h"
+#include "log.h"
 #include "schema.h"
 #include "statements.h"
 
@@ -35,26 +36,6 @@ static int schema_number(mw_sql_conn_t *conn, const char *text,
     }
     sqlite3_finalize(statement);
     return rc;
-}
-
-/* The log goes into the database when it is long; when readers are always in
- * the way and it has become very long, they are waited for: they are quick. */
-static int log_shorten(void *baton, sqlite3 *db, const char *name, int pages)
-{
-    mw_sql_conn_t *conn = baton;
-    int most = MW_SQL_WAL / (int)conn->page_size;
-
-    if (pages < most) {
-        conn->log_pages = 0;
-    }
-    else if (pages - conn->log_pages > most / 8) {
-        conn->log_pages = pages;
-        sqlite3_wal_checkpoint_v2(db, name,
-                                  pages < 2 * most ? SQLITE_CHECKPOINT_PASSIVE
-                                                   : SQLITE_CHECKPOINT_RESTART,
-                                  NULL, NULL);
-    }
-    return SQLITE_OK;
 }
 
 /* With any other journal who writes keeps readers out. */
@@ -94,7 +75,7 @@ static int schema_settings(const mw_sql_t *store, mw_sql_conn_t *conn)
     if (rc != SQLITE_OK) {
         return rc;
     }
-    sqlite3_wal_hook(conn->db, log_shorten, conn);
+    mw_sql_log_watch(conn);
     sqlite3_snprintf(sizeof(text), text,
                      "PRAGMA temp_store = MEMORY;"
                      "PRAGMA mmap_size = 0;"
@@ -107,7 +88,7 @@ static int schema_settings(const mw_sql_t *store, mw_sql_conn_t *conn)
                      "PRAGMA journal_size_limit = %d;",
                      store->synchronous,
                      (sqlite3_int64)(store->max_bytes / conn->page_size),
-                     2 * MW_SQL_WAL);
+                     2 * MW_SQL_LOG_LONG);
     return sqlite3_exec(conn->db, text, NULL, NULL, NULL);
 }
 
@@ -134,7 +115,7 @@ static int schema_create(const mw_sql_t *store, mw_sql_conn_t *conn)
         sqlite3_snprintf(
             sizeof(end), end,
             "INSERT OR IGNORE INTO \"%w_state\" "
-            "VALUES (1, randomblob(%d), 0, 0, 0, " MW_SQL_UP_TO_NONE ");"
+            "VALUES (1, randomblob(%d), 0, 0, 0, " MW_SQL_UP_TO_NONE ", 0);"
             "PRAGMA application_id = %d;"
             "PRAGMA user_version = %d; COMMIT",
             store->table, (int)sizeof(conn->seed), MW_SQL_APPLICATION,

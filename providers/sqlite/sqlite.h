@@ -30,13 +30,6 @@
 /** How long the rows of a set that was not published are left alone. */
 #define MW_SQL_UNFINISHED apr_time_from_sec(600)
 
-/** Bytes of the write-ahead log from where on a commit shortens it. */
-#define MW_SQL_WAL (8 * 1024 * 1024)
-
-/** From here on, when somebody's transaction keeps it from being shortened,
- *  nothing is stored. */
-#define MW_SQL_WAL_MOST (4 * MW_SQL_WAL)
-
 /** The statements; their texts are in statements.c. */
 typedef enum mw_sql_statement_e {
     MW_SQL_BEGIN,
@@ -73,6 +66,8 @@ typedef enum mw_sql_statement_e {
     MW_SQL_PAGES,
     MW_SQL_PAGES_FREE,
     MW_SQL_VACUUM,
+    MW_SQL_CHANGES,
+    MW_SQL_TOUCH,
     MW_SQL_STATEMENTS
 } mw_sql_statement_e;
 
@@ -91,7 +86,10 @@ typedef struct mw_sql_conn_t {
     unsigned char seed[16]; /**< of the hash of keys, the database's own */
     apr_int64_t page_size;  /**< bytes */
     apr_int64_t until;      /**< monotonic µs: how long to wait for locks */
-    int log_pages;          /**< of the log when it was last shortened */
+    int log_pages;          /**< of the log, as far as this one knows */
+    int log_tried;          /**< the same, when a commit last tried to shorten
+                                 it; 0: it was not so long since */
+    apr_int64_t changes;    /**< by others: a number that differs after each */
     int is_log_stuck;       /**< very long, and cannot be shortened now */
     apr_uint64_t evicted;   /**< by the transaction under way */
     apr_uint64_t expired;   /**< the same */
@@ -117,6 +115,8 @@ typedef struct mw_sql_pool_t {
     apr_int64_t counted;    /**< monotonic µs, when this process last counted
                                  all entries; 0: never; by who is writing */
     int is_counting;        /**< it is at it; by who is writing */
+    apr_int64_t synced;     /**< monotonic µs, when the log was last copied; by
+                                 who sweeps */
     int is_above;           /**< that there are more than allowed is certain,
                                  if it is so; by who is writing */
 } mw_sql_pool_t;

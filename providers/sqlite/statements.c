@@ -27,7 +27,8 @@ static const char schema[] =
     "CREATE TABLE IF NOT EXISTS \"$_state\" ("
     "one INTEGER PRIMARY KEY CHECK (one = 1), seed BLOB NOT NULL, "
     "entries INTEGER NOT NULL, bytes INTEGER NOT NULL, "
-    "counted INTEGER NOT NULL, up_to INTEGER NOT NULL);"
+    "counted INTEGER NOT NULL, up_to INTEGER NOT NULL, "
+    "touched INTEGER NOT NULL);"
     /* Triggers, so that the figures are right and no body is left behind when
      * somebody deletes entries by hand. */
     "CREATE TRIGGER IF NOT EXISTS \"$_set\" AFTER INSERT ON \"$\" BEGIN "
@@ -132,6 +133,8 @@ static const char *const texts[MW_SQL_STATEMENTS] = {
     [MW_SQL_PAGES] = "PRAGMA page_count",
     [MW_SQL_PAGES_FREE] = "PRAGMA freelist_count",
     [MW_SQL_VACUUM] = "PRAGMA incremental_vacuum(16)",
+    [MW_SQL_CHANGES] = "PRAGMA data_version",
+    [MW_SQL_TOUCH] = "UPDATE \"$_state\" SET touched = touched + 1",
 };
 
 static const char *text_fill(const char *text, const char *table,

@@ -24,7 +24,8 @@
  *     cache_entries_state   one row: seed; number and size of entries, kept by
  *                           triggers; when they are counted anew, in steps,
  *                           counted is the number of those whose hash is at
- *                           most up_to
+ *                           most up_to; touched, for a commit that changes
+ *                           nothing else (SQLite skips what changes nothing)
  *     cache_entries_pages   a view for people
  */
 #ifndef MW_SQLITE_STATEMENTS_H

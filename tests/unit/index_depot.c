@@ -9,16 +9,6 @@
 
 #include "index_depot.h"
 
-#ifdef MW_TSAN
-/* Its search for deadlocks knows 64 locks a thread; slots are more. */
-const char *__tsan_default_options(void);
-
-const char *__tsan_default_options(void)
-{
-    return "detect_deadlocks=0";
-}
-#endif
-
 static apr_uint64_t mixed(apr_uint64_t x)
 {
     x = (x ^ x >> 30) * APR_UINT64_C(0xbf58476d1ce4e5b9);
@@ -183,72 +173,13 @@ static const mw_index_files_t disk_files = {
     .close = disk_close,
 };
 
-static depot_t *depot_of(const cachemw_services_t *services)
-{
-    return (depot_t *)((char *)(apr_uintptr_t)services
-                       - offsetof(depot_t, services));
-}
-
-static void service_log(const cachemw_services_t *services,
-                        cachemw_level_e level, apr_status_t rv,
-                        const char *format, ...)
-{
-    (void)services;
-    (void)level;
-    (void)rv;
-    (void)format;
-}
-
-static void service_count(const cachemw_services_t *services,
-                          cachemw_count_e what, apr_uint64_t n)
-{
-    __atomic_fetch_add(&depot_of(services)->counts[what], n, __ATOMIC_RELAXED);
-}
-
-static apr_interval_time_t service_remaining(const cachemw_services_t *services,
-                                             const cachemw_call_t *call)
-{
-    depot_t *w = depot_of(services);
-
-    if (!call->deadline) {
-        return -1;
-    }
-    return w->patience && w->patience-- ? 1 : 0;
-}
-
-static apr_status_t service_random(const cachemw_services_t *services,
-                                   void *buffer, apr_size_t length)
-{
-    (void)services;
-    return apr_generate_random_bytes(buffer, length);
-}
-
-static apr_status_t service_segment(const cachemw_services_t *services,
-                                    apr_size_t size, apr_uint64_t layout,
-                                    void **base, int *is_new)
-{
-    depot_t *w = depot_of(services);
-
-    *is_new = !w->base || w->size != size || w->layout != layout;
-    if (*is_new) {
-        if (w->base) {
-            munmap(w->base, w->size);
-        }
-        w->base = shared_make(size);
-        w->size = size;
-        w->layout = layout;
-    }
-    *base = w->base;
-    return APR_SUCCESS;
-}
-
 void depot_open(depot_t *w, apr_int64_t expected)
 {
     const char *error = NULL;
     int is_new;
 
-    if (mw_index_create(&w->index, &w->services, &w->config, &disk_files, w,
-                        w->pool, &error)
+    if (mw_index_create(&w->index, &w->fake.services, &w->config, &disk_files,
+                        w, w->pool, &error)
         != APR_SUCCESS) {
         fail_msg("%s", error);
     }
@@ -266,8 +197,7 @@ void depot_close(depot_t *w)
 void depot_restart(depot_t *w, apr_int64_t expected)
 {
     depot_close(w);
-    munmap(w->base, w->size);
-    w->base = NULL;
+    fake_drop_segment(&w->fake);
     depot_open(w, expected);
 }
 
@@ -281,16 +211,9 @@ depot_t *depot_make(mw_index_config_t config, apr_uint32_t files)
     w->pool = pool;
     w->now = EPOCH;
     w->config = config;
-    w->counts = shared_make(4096);
     w->disk = shared_make(sizeof(disk_t) + files * sizeof(apr_uint64_t));
     w->disk->count = files;
-    w->services.size = sizeof(w->services);
-    w->services.store_name = "test";
-    w->services.log = service_log;
-    w->services.count = service_count;
-    w->services.remaining = service_remaining;
-    w->services.random = service_random;
-    w->services.segment = service_segment;
+    fake_begin(&w->fake, "test");
     depot_open(w, 0);
     return w;
 }
@@ -298,8 +221,7 @@ depot_t *depot_make(mw_index_config_t config, apr_uint32_t files)
 void depot_end(depot_t *w)
 {
     depot_close(w);
-    munmap(w->base, w->size);
-    munmap(w->counts, 4096);
+    fake_end(&w->fake);
     munmap(w->disk, sizeof(disk_t) + w->disk->count * sizeof(apr_uint64_t));
     apr_pool_destroy(w->pool);
 }

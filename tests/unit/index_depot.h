@@ -42,16 +42,11 @@ typedef struct disk_t {
 typedef struct depot_t {
     apr_pool_t *pool;
     apr_pool_t *pchild;
-    cachemw_services_t services;
-    apr_uint64_t *counts; /* shared by processes */
+    fake_t fake;
     disk_t *disk;
     mw_index_config_t config;
     mw_index_t *index;
-    void *base; /* the segment; NULL: none yet */
-    apr_size_t size;
-    apr_uint64_t layout;
     apr_time_t now;
-    apr_uint64_t patience; /* how often a sweep may look at the clock */
 } depot_t;
 
 /** A disk with room for so many files. */

@@ -2,94 +2,6 @@
 
 #include "memory_world.h"
 
-#ifdef MW_TSAN
-/* Its search for deadlocks knows 64 locks a thread; slots are more. */
-const char *__tsan_default_options(void);
-
-const char *__tsan_default_options(void)
-{
-    return "detect_deadlocks=0";
-}
-#endif
-
-/** The world of the running test; the services table finds it here. */
-static world_t *world_current;
-
-void *world_map(apr_size_t size)
-{
-    void *base = mmap(NULL, size, PROT_READ | PROT_WRITE,
-                      MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-
-    assert_true(base != MAP_FAILED);
-    return base;
-}
-
-static void service_log(const cachemw_services_t *services,
-                        cachemw_level_e level, apr_status_t rv,
-                        const char *format, ...)
-{
-    va_list args;
-
-    (void)services;
-    (void)rv;
-    if (level == CACHEMW_LOG_ERR) {
-        va_start(args, format);
-        vfprintf(stderr, format, args);
-        va_end(args);
-        fputc('\n', stderr);
-    }
-}
-
-static void service_count(const cachemw_services_t *services,
-                          cachemw_count_e what, apr_uint64_t n)
-{
-    (void)services;
-    __atomic_fetch_add(&world_current->counts[what], n, __ATOMIC_RELAXED);
-}
-
-static apr_interval_time_t service_remaining(const cachemw_services_t *services,
-                                             const cachemw_call_t *call)
-{
-    (void)services;
-    return call->deadline ? 0 : -1;
-}
-
-static apr_status_t service_random(const cachemw_services_t *services,
-                                   void *buffer, apr_size_t length)
-{
-    (void)services;
-    return apr_generate_random_bytes(buffer, length);
-}
-
-static apr_status_t service_temp_file(const cachemw_services_t *services,
-                                      apr_file_t **file, apr_pool_t *pool)
-{
-    char *name = apr_pstrdup(pool, "/tmp/memory-XXXXXX");
-
-    (void)services;
-    return apr_file_mktemp(file, name, 0, pool);
-}
-
-static apr_status_t service_segment(const cachemw_services_t *services,
-                                    apr_size_t size, apr_uint64_t layout,
-                                    void **base, int *is_new)
-{
-    world_t *w = world_current;
-
-    (void)services;
-    *is_new = !w->base || w->size != size || w->layout != layout;
-    if (*is_new) {
-        if (w->base) {
-            munmap(w->base, w->size);
-        }
-        w->base = world_map(size);
-        w->size = size;
-        w->layout = layout;
-    }
-    *base = w->base;
-    return APR_SUCCESS;
-}
-
 void *world_open(world_t *w, setting_t setting)
 {
     cachemw_value_t values[8];
@@ -105,7 +17,7 @@ void *world_open(world_t *w, setting_t setting)
     values[3].is_null = !setting.shards;
     values[4].number = setting.prefault;
     assert_int_equal(
-        PROVIDER->open(&w->services, values, w->pool, &store, &error), 0);
+        PROVIDER->open(&w->fake.services, values, w->pool, &store, &error), 0);
     assert_int_equal(PROVIDER->post_config(store, w->pool, 0, 0), 0);
     return store;
 }
@@ -114,18 +26,9 @@ world_t *world_make(setting_t setting)
 {
     world_t *w = calloc(1, sizeof(*w));
 
-    world_current = w;
     apr_pool_create(&w->pool, NULL);
-    w->counts = world_map(4096);
+    fake_begin(&w->fake, "test");
     w->now = EPOCH;
-    w->services.size = sizeof(w->services);
-    w->services.store_name = "test";
-    w->services.log = service_log;
-    w->services.count = service_count;
-    w->services.remaining = service_remaining;
-    w->services.random = service_random;
-    w->services.temp_file = service_temp_file;
-    w->services.segment = service_segment;
     w->mem = world_open(w, setting);
     apr_pool_create(&w->pchild, w->pool);
     assert_int_equal(PROVIDER->child_init(w->mem, w->pchild), 0);
@@ -135,8 +38,7 @@ world_t *world_make(setting_t setting)
 void world_end(world_t *w)
 {
     apr_pool_destroy(w->pool);
-    munmap(w->base, w->size);
-    munmap(w->counts, 4096);
+    fake_end(&w->fake);
     free(w);
 }
 
@@ -368,6 +270,14 @@ cachemw_stats_t world_stats(world_t *w)
     return stats;
 }
 
+apr_uint64_t world_units(const world_t *w, int queue)
+{
+    mw_mem_tally_t sum;
+
+    mw_shard_sum(w->mem, &sum);
+    return sum.units[queue];
+}
+
 void world_assert_empty(world_t *w)
 {
     const mw_mem_t *mem = w->mem;
@@ -376,8 +286,8 @@ void world_assert_empty(world_t *w)
 
     assert_int_equal(stats.entries, 0);
     assert_int_equal(stats.bytes, 0);
-    assert_int_equal(mw_shard_units(mem, MW_MEM_SMALL), 0);
-    assert_int_equal(mw_shard_units(mem, MW_MEM_MAIN), 0);
+    assert_int_equal(world_units(w, MW_MEM_SMALL), 0);
+    assert_int_equal(world_units(w, MW_MEM_MAIN), 0);
     assert_int_equal(mw_blocks_free(mem), mw_blocks_total(mem));
     assert_int_equal(mem->spilled, 0);
     for (i = 0; i < mem->geometry.shards; i++) {
@@ -390,17 +300,4 @@ void world_assert_empty(world_t *w)
     for (i = 0; i < mem->geometry.pins; i++) {
         assert_int_equal(mem->pins[i].owner, 0);
     }
-}
-
-int world_group_begin(void **state)
-{
-    (void)state;
-    return apr_initialize();
-}
-
-int world_group_end(void **state)
-{
-    (void)state;
-    apr_terminate();
-    return 0;
 }

@@ -12,20 +12,6 @@
 #ifndef TESTS_MEMORY_WORLD_H
 #define TESTS_MEMORY_WORLD_H
 
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/mman.h>
-
-#include <cmocka.h>
-
-#include "apr_general.h"
-#include "apr_strings.h"
-
 #include "providers/memory/blocks.h"
 #include "providers/memory/chain.h"
 #include "providers/memory/collect.h"
@@ -33,6 +19,7 @@
 #include "providers/memory/memory.h"
 #include "providers/memory/shard.h"
 #include "providers/memory/slots.h"
+#include "tests/unit/shared.h"
 
 #define PROVIDER (&mw_memory_provider)
 #define EPOCH APR_INT64_C(1700000000000000)
@@ -40,18 +27,11 @@
 
 typedef struct world_t {
     apr_pool_t *pool;
-    cachemw_services_t services;
-    void *base; /* the segment; NULL: none yet */
-    apr_size_t size;
-    apr_uint64_t layout;
-    apr_uint64_t *counts; /* shared by processes */
+    fake_t fake;
     mw_mem_t *mem;
     apr_pool_t *pchild;
     apr_time_t now;
 } world_t;
-
-/** Shared, zero-filled memory. */
-void *world_map(apr_size_t size);
 
 /** Options as core would hand them in; 0: not given. */
 typedef struct setting_t {
@@ -127,10 +107,10 @@ void world_sweep(world_t *w);
 
 cachemw_stats_t world_stats(world_t *w);
 
+/** Units in a queue, over all shards. */
+apr_uint64_t world_units(const world_t *w, int queue);
+
 /** Nothing is held: entries, bytes, units, claims. */
 void world_assert_empty(world_t *w);
-
-int world_group_begin(void **state);
-int world_group_end(void **state);
 
 #endif

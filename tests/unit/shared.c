@@ -1,11 +1,26 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
 #include <pthread.h>
+#include <signal.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "apr_file_io.h"
+#include "apr_general.h"
+
+#include "providers/common/lock.h"
 #include "tests/unit/shared.h"
+
+#ifdef MW_TSAN
+/* Its search for deadlocks knows 64 locks a thread; slots are more. */
+const char *__tsan_default_options(void);
+
+const char *__tsan_default_options(void)
+{
+    return "detect_deadlocks=0";
+}
+#endif
 
 #define THREADS_MAX 64
 
@@ -18,11 +33,31 @@ typedef struct runner_t {
 
 void *shared_make(apr_size_t size)
 {
-    void *memory = mmap(NULL, size, PROT_READ | PROT_WRITE,
-                        MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    void *memory = fake_map(size);
 
-    assert_true(memory != MAP_FAILED);
+    assert_non_null(memory);
     return memory;
+}
+
+int shared_group_begin(void **state)
+{
+    (void)state;
+    return apr_initialize();
+}
+
+int shared_group_end(void **state)
+{
+    (void)state;
+    apr_terminate();
+    return 0;
+}
+
+char *shared_temp(const char *name, apr_pool_t *pool)
+{
+    const char *dir;
+
+    assert_int_equal(apr_temp_dir_get(&dir, pool), APR_SUCCESS);
+    return apr_pstrcat(pool, dir, "/cachemw-", name, "-XXXXXX", NULL);
 }
 
 int shared_state_setup(void **state)
@@ -101,4 +136,32 @@ void processes_run(int n, void (*f)(void *baton, int i), void *baton)
         assert_int_equal(waitpid(pids[i], &status, 0), pids[i]);
         assert_int_equal(status, 0);
     }
+}
+
+void child_await_stop(pid_t pid)
+{
+    int status;
+
+    assert_int_equal(waitpid(pid, &status, WUNTRACED), pid);
+    assert_true(WIFSTOPPED(status));
+}
+
+void child_stop(pid_t pid)
+{
+    assert_int_equal(kill(pid, SIGSTOP), 0);
+    child_await_stop(pid);
+}
+
+void child_await_kill(pid_t pid)
+{
+    int status;
+
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+}
+
+void child_kill(pid_t pid)
+{
+    assert_int_equal(kill(pid, SIGKILL), 0);
+    child_await_kill(pid);
 }

@@ -14,16 +14,25 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/types.h>
 
 #include <cmocka.h>
 
 #include "apr_strings.h"
 #include "core/state.h"
+#include "tests/unit/fake.h"
 
 #define COUNT(a) ((int)(sizeof(a) / sizeof((a)[0])))
 
 /** Shared, zero-filled memory; it goes with the process. */
 void *shared_make(apr_size_t size);
+
+/** cmocka set-up and tear-down of a group: APR. */
+int shared_group_begin(void **state);
+int shared_group_end(void **state);
+
+/** What mkdtemp() and apr_file_mktemp() make a name of; obeys TMPDIR. */
+char *shared_temp(const char *name, apr_pool_t *pool);
 
 /** cmocka set-up and tear-down: *state is a fresh mw_state_t. */
 int shared_state_setup(void **state);
@@ -40,5 +49,11 @@ void threads_run(int n, void (*f)(void *baton, int i), void *baton);
 
 /** Run f(baton, 0 … n-1) in n processes; each must end by itself. */
 void processes_run(int n, void (*f)(void *baton, int i), void *baton);
+
+/** Stop a child, kill it, and wait until that is so, or it has done it. */
+void child_stop(pid_t pid);
+void child_await_stop(pid_t pid);
+void child_kill(pid_t pid);
+void child_await_kill(pid_t pid);
 
 #endif

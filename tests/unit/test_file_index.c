@@ -77,7 +77,7 @@ static void test_what_expired_goes_by_the_sweep(void **state)
     depot_sweep(w);
     assert_int_equal(depot_stats(w).expired, 0);
     assert_int_equal(disk_entries(w), 400);
-    assert_int_equal(w->counts[CACHEMW_COUNT_EXPIRED], 600);
+    assert_int_equal(w->fake.counts[CACHEMW_COUNT_EXPIRED], 600);
     depot_assert_exact(w);
     depot_end(w);
 }
@@ -96,7 +96,7 @@ static void test_a_sweep_ends_when_its_time_is_over(void **state)
     }
     w->now += SECOND;
     call.now = w->now;
-    w->patience = 4;
+    w->fake.patience = 4;
     mw_index_sweep(w->index, &call, &more);
     assert_true(more);
     assert_in_range(disk_entries(w), 1000 - 4 * 64, 999);
@@ -165,7 +165,7 @@ static void test_everything_agrees_after_every_call(void **state)
         }
     }
     assert_true(evicted > 100);
-    assert_true(w->counts[CACHEMW_COUNT_EVICTED] >= evicted);
+    assert_true(w->fake.counts[CACHEMW_COUNT_EVICTED] >= evicted);
     free(model);
     depot_end(w);
 }
@@ -203,7 +203,7 @@ static void test_lower_caps_are_reached_by_the_sweep(void **state)
                                .dir_levels = 1 };
     depot_t *w = depot_make(many, 50000);
     apr_uint32_t i;
-    void *base = w->base;
+    void *base = w->fake.base;
 
     (void)state;
     for (i = 0; i < 50000; i++) {
@@ -212,7 +212,7 @@ static void test_lower_caps_are_reached_by_the_sweep(void **state)
     depot_close(w);
     w->config.max_bytes = 160 << 20;
     depot_open(w, -1);
-    assert_ptr_equal(w->base, base);
+    assert_ptr_equal(w->fake.base, base);
     for (i = 0; i < 100; i++) {
         depot_sweep(w);
     }
@@ -412,7 +412,7 @@ static void test_a_scan_takes_steps_and_serves_meanwhile(void **state)
     depot_restart(w, -1);
     while (more) {
         assert_true(++steps < 1000);
-        w->patience = 4;
+        w->fake.patience = 4;
         assert_int_equal(mw_index_sweep(w->index, &call, &more), 0);
         assert_true(disk_used(w) <= 1024);
         depot_put(w, random_next(&i) % 1000, 2, w->now + HOUR);
@@ -542,15 +542,15 @@ static void test_what_does_not_fit_is_refused(void **state)
 
     (void)state;
     config.memory = 16 << 10;
-    assert_int_equal(mw_index_create(&index, &w->services, &config, NULL, NULL,
-                                     w->pool, &error),
+    assert_int_equal(mw_index_create(&index, &w->fake.services, &config, NULL,
+                                     NULL, w->pool, &error),
                      APR_EINVAL);
     assert_non_null(error);
     error = NULL;
     config.memory = 1 << 20;
     config.max_entries = 1 << 20;
-    assert_int_equal(mw_index_create(&index, &w->services, &config, NULL, NULL,
-                                     w->pool, &error),
+    assert_int_equal(mw_index_create(&index, &w->fake.services, &config, NULL,
+                                     NULL, w->pool, &error),
                      APR_EINVAL);
     assert_non_null(error);
     depot_end(w);
@@ -571,28 +571,15 @@ static void test_the_size_that_an_error_names_is_enough(void **state)
         const char *error = NULL;
         mw_index_t *index;
 
-        assert_int_equal(mw_index_create(&index, &w->services, &config, NULL,
-                                         NULL, w->pool, &error),
+        assert_int_equal(mw_index_create(&index, &w->fake.services, &config,
+                                         NULL, NULL, w->pool, &error),
                          APR_EINVAL);
         config.memory = strtoull(strstr(error, "to be ") + 6, NULL, 10) << 20;
-        assert_int_equal(mw_index_create(&index, &w->services, &config, NULL,
-                                         NULL, w->pool, &error),
+        assert_int_equal(mw_index_create(&index, &w->fake.services, &config,
+                                         NULL, NULL, w->pool, &error),
                          APR_SUCCESS);
     }
     depot_end(w);
-}
-
-static int group_begin(void **state)
-{
-    (void)state;
-    return apr_initialize();
-}
-
-static int group_end(void **state)
-{
-    (void)state;
-    apr_terminate();
-    return 0;
 }
 
 int main(void)
@@ -622,5 +609,5 @@ int main(void)
         cmocka_unit_test(test_the_size_that_an_error_names_is_enough),
     };
 
-    return cmocka_run_group_tests(tests, group_begin, group_end);
+    return cmocka_run_group_tests(tests, shared_group_begin, shared_group_end);
 }

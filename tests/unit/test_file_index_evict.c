@@ -151,13 +151,13 @@ static double cost_with(apr_uint32_t entries, apr_uint64_t memory)
             depot_get(w, i);
         }
     }
-    evicted = w->counts[CACHEMW_COUNT_EVICTED];
+    evicted = w->fake.counts[CACHEMW_COUNT_EVICTED];
     took = apr_time_now();
     for (i = entries; i < entries + MORE; i++) {
         assert_int_equal(depot_put(w, i, 1, w->now + HOUR), 0);
     }
     took = apr_time_now() - took;
-    evicted = w->counts[CACHEMW_COUNT_EVICTED] - evicted;
+    evicted = w->fake.counts[CACHEMW_COUNT_EVICTED] - evicted;
     assert_in_range(evicted, MORE - 5, MORE + 5);
     assert_in_range(disk_entries(w), entries - 5, entries);
     depot_end(w);
@@ -178,19 +178,6 @@ static void test_an_eviction_costs_microseconds_and_no_more_with_more(
     assert_true(many < 10 * few);
 }
 
-static int group_begin(void **state)
-{
-    (void)state;
-    return apr_initialize();
-}
-
-static int group_end(void **state)
-{
-    (void)state;
-    apr_terminate();
-    return 0;
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -199,5 +186,5 @@ int main(void)
             test_an_eviction_costs_microseconds_and_no_more_with_more),
     };
 
-    return cmocka_run_group_tests(tests, group_begin, group_end);
+    return cmocka_run_group_tests(tests, shared_group_begin, shared_group_end);
 }

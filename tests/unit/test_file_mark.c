@@ -1,26 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-
 #include <fcntl.h>
+#include <stdio.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <cmocka.h>
-
 #include "providers/file/mark.h"
+#include "tests/unit/shared.h"
 
 static const unsigned char monday[16] = "monday";
 static const unsigned char tuesday[16] = "tuesday";
 
 typedef struct place_t {
-    char path[64];
+    apr_pool_t *pool;
+    char *path;
     int dir;
 } place_t;
 
@@ -28,7 +21,8 @@ static int place_setup(void **state)
 {
     place_t *place = calloc(1, sizeof(*place));
 
-    snprintf(place->path, sizeof(place->path), "/tmp/cachemw-mark-XXXXXX");
+    apr_pool_create(&place->pool, NULL);
+    place->path = shared_temp("mark", place->pool);
     assert_non_null(mkdtemp(place->path));
     place->dir = open(place->path, O_RDONLY | O_DIRECTORY);
     assert_true(place->dir >= 0);
@@ -43,6 +37,7 @@ static int place_teardown(void **state)
     unlinkat(place->dir, "mark", 0);
     close(place->dir);
     rmdir(place->path);
+    apr_pool_destroy(place->pool);
     free(place);
     return 0;
 }
@@ -117,11 +112,10 @@ static void test_half_a_mark_leaves_the_one_before(void **state)
 static void test_a_link_is_no_mark(void **state)
 {
     const place_t *place = *state;
-    char other[100];
+    const char *other = apr_pstrcat(place->pool, place->path, "/other", NULL);
     struct stat info;
     mw_mark_t mark, seen;
 
-    snprintf(other, sizeof(other), "%s/other", place->path);
     mw_mark_begin(&mark, monday);
     assert_int_equal(symlinkat(other, place->dir, "mark"), 0);
     assert_int_equal(mw_mark_read(place->dir, &seen), APR_EINCOMPLETE);
@@ -222,5 +216,5 @@ int main(void)
         cmocka_unit_test(test_the_boot_is_the_same_all_day),
     };
 
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return cmocka_run_group_tests(tests, shared_group_begin, shared_group_end);
 }

@@ -2,6 +2,7 @@
 
 /* What a store in shared memory promises to one process. */
 
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "memory_world.h"
@@ -77,7 +78,7 @@ static void test_unused_space_taken_in_advance_is_given_back(void **state)
                      APR_SUCCESS);
     used = mw_blocks_total(w->mem) - mw_blocks_free(w->mem);
     assert_in_range(used * w->mem->unit_size, 300001, 300001 + 2048);
-    assert_int_equal(mw_shard_units(w->mem, MW_MEM_SMALL), used);
+    assert_int_equal(world_units(w, MW_MEM_SMALL), used);
     world_end(w);
 }
 
@@ -230,7 +231,7 @@ static void test_objects_up_to_a_quarter_fit(void **state)
     apr_off_t limit = PROVIDER->object_limit(w->mem);
 
     (void)state;
-    assert_int_equal(limit, w->size / 4);
+    assert_int_equal(limit, w->fake.size / 4);
     assert_int_equal(world_put(w, "/quarter", 1, (apr_uint64_t)limit),
                      APR_SUCCESS);
     assert_int_equal(world_get(w, "/quarter", NULL), APR_SUCCESS);
@@ -330,7 +331,7 @@ static void test_expired_entries_are_never_given(void **state)
     assert_int_equal(PROVIDER->exists(w->mem, &v.call, &key), APR_NOTFOUND);
     visit_end(&v);
     assert_int_equal(world_get(w, "/e", NULL), APR_NOTFOUND);
-    assert_int_equal(w->counts[CACHEMW_COUNT_EXPIRED], 1);
+    assert_int_equal(w->fake.counts[CACHEMW_COUNT_EXPIRED], 1);
     world_assert_empty(w);
     world_end(w);
 }
@@ -354,7 +355,7 @@ static void test_expired_entries_go_without_traffic(void **state)
     w->now += 10 * SECOND;
     world_sweep(w);
     assert_int_equal(world_stats(w).entries, 500);
-    assert_int_equal(w->counts[CACHEMW_COUNT_EXPIRED], 500);
+    assert_int_equal(w->fake.counts[CACHEMW_COUNT_EXPIRED], 500);
     w->now += 10 * SECOND;
     world_sweep(w);
     world_assert_empty(w);
@@ -523,7 +524,7 @@ static void test_entries_never_exceed_their_cap(void **state)
     }
     assert_int_equal(world_stats(w).entries, 10);
     assert_int_equal(world_stats(w).entries_max, 10);
-    assert_int_equal(w->counts[CACHEMW_COUNT_EVICTED], 290);
+    assert_int_equal(w->fake.counts[CACHEMW_COUNT_EVICTED], 290);
     world_clear(w);
     world_assert_empty(w);
     world_end(w);
@@ -593,7 +594,7 @@ static void test_another_size_means_another_segment(void **state)
     assert_int_equal(world_get_from(w, other, world_key("/1"), NULL),
                      APR_NOTFOUND);
     w->mem = world_open(w, small);
-    assert_int_equal(w->size, 4 << 20);
+    assert_int_equal(w->fake.size, 4 << 20);
     world_assert_empty(w);
     world_end(w);
 }
@@ -645,7 +646,7 @@ static void test_bad_options_are_explained(void **state)
     values[2].is_null = 1;
     values[3].number = 12;
     assert_int_not_equal(
-        PROVIDER->open(&w->services, values, w->pool, &store, &error), 0);
+        PROVIDER->open(&w->fake.services, values, w->pool, &store, &error), 0);
     assert_non_null(strstr(error, "shards=12"));
     assert_non_null(strstr(error, "power of two"));
     world_end(w);
@@ -654,13 +655,13 @@ static void test_bad_options_are_explained(void **state)
 /** The part of the segment's pages that there is memory for. */
 static double resident(const world_t *w)
 {
-    apr_size_t pages = w->size / 4096;
+    apr_size_t pages = w->fake.size / 4096;
     unsigned char *is_there = malloc(pages);
     apr_size_t n = 0;
     apr_size_t i;
 
     assert_int_equal(sysconf(_SC_PAGESIZE), 4096);
-    assert_int_equal(mincore(w->base, w->size, is_there), 0);
+    assert_int_equal(mincore(w->fake.base, w->fake.size, is_there), 0);
     for (i = 0; i < pages; i++) {
         n += is_there[i] & 1;
     }
@@ -755,5 +756,5 @@ int main(void)
         cmocka_unit_test(test_any_size_has_a_plan),
     };
 
-    return cmocka_run_group_tests(tests, world_group_begin, world_group_end);
+    return cmocka_run_group_tests(tests, shared_group_begin, shared_group_end);
 }

@@ -125,29 +125,29 @@ static void test_who_returns_from_eviction_is_trusted(void **state)
 static void test_a_hit_writes_at_most_a_count_of_uses(void **state)
 {
     world_t *w = world_make(four);
-    char *before = apr_palloc(w->pool, w->size);
+    char *before = apr_palloc(w->pool, w->fake.size);
     apr_size_t changed = 0;
     apr_size_t i;
 
     (void)state;
     fill(w, "x", 100, 1000);
-    memcpy(before, w->base, w->size);
+    memcpy(before, w->fake.base, w->fake.size);
     world_get(w, "/x/7", NULL);
-    for (i = 0; i < w->size; i++) {
-        changed += before[i] != ((char *)w->base)[i];
+    for (i = 0; i < w->fake.size; i++) {
+        changed += before[i] != ((char *)w->fake.base)[i];
     }
     assert_int_equal(changed, 1);
     world_get(w, "/x/7", NULL);
     world_get(w, "/x/7", NULL);
-    memcpy(before, w->base, w->size);
+    memcpy(before, w->fake.base, w->fake.size);
     world_get(w, "/x/7", NULL);
-    assert_memory_equal(before, w->base, w->size);
+    assert_memory_equal(before, w->fake.base, w->fake.size);
     world_end(w);
 }
 
 static void assert_shards_are_alike(world_t *w)
 {
-    apr_uint64_t average = mw_shard_units(w->mem, MW_MEM_SMALL) / 8;
+    apr_uint64_t average = world_units(w, MW_MEM_SMALL) / 8;
     int i;
 
     for (i = 0; i < 8; i++) {
@@ -183,7 +183,7 @@ static double fill_to_the_brim(world_t *w, const apr_uint64_t *length, int n)
     double last = 0;
     int i = 0;
 
-    while (!w->counts[CACHEMW_COUNT_EVICTED]) {
+    while (!w->fake.counts[CACHEMW_COUNT_EVICTED]) {
         cachemw_stats_t stats = world_stats(w);
 
         last = (double)stats.bytes / (double)stats.bytes_max;
@@ -237,7 +237,8 @@ static double links_followed(const mw_mem_t *mem)
 /** A quarter of the space can be had for one object when all is taken. */
 static void assert_a_quarter_fits(world_t *w)
 {
-    assert_int_equal(world_put(w, "/quarter", 2, w->size / 4), APR_SUCCESS);
+    assert_int_equal(world_put(w, "/quarter", 2, w->fake.size / 4),
+                     APR_SUCCESS);
     assert_int_equal(world_get(w, "/quarter", NULL), APR_SUCCESS);
 }
 
@@ -303,7 +304,7 @@ static void test_fragments_never_refuse_an_object(void **state)
     print_message("after churn %.3f\n",
                   (double)stats.bytes / (double)stats.bytes_max);
     assert_true((double)stats.bytes > 0.80 * (double)stats.bytes_max);
-    assert_int_equal(world_put(w, "/quarter", 2, w->size / 4), 0);
+    assert_int_equal(world_put(w, "/quarter", 2, w->fake.size / 4), 0);
     assert_int_equal(world_get(w, "/quarter", NULL), APR_SUCCESS);
     world_clear(w);
     world_assert_empty(w);
@@ -531,5 +532,5 @@ int main(void)
         cmocka_unit_test(test_more_hits_than_lru),
     };
 
-    return cmocka_run_group_tests(tests, world_group_begin, world_group_end);
+    return cmocka_run_group_tests(tests, shared_group_begin, shared_group_end);
 }

@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <pthread.h>
 #include <signal.h>
+#include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -30,7 +31,6 @@ static void child_begin(world_t *w)
 static void in_dying_child(world_t *w, void (*run)(world_t *w))
 {
     pid_t pid = fork();
-    int status;
 
     assert_true(pid >= 0);
     if (!pid) {
@@ -38,8 +38,7 @@ static void in_dying_child(world_t *w, void (*run)(world_t *w))
         run(w);
         raise(SIGKILL);
     }
-    assert_int_equal(waitpid(pid, &status, 0), pid);
-    assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+    child_await_kill(pid);
 }
 
 static apr_uint32_t shard_of(world_t *w, const char *name)
@@ -92,7 +91,7 @@ static void test_a_lock_left_by_the_dead_empties_its_shard_only(void **state)
     mw_shard_unlock(w->mem, shard_of(w, "/mine"));
     assert_int_equal(world_get(w, "/mine", NULL), APR_NOTFOUND);
     assert_int_equal(w->mem->header->recovered, 1);
-    assert_int_equal(w->counts[CACHEMW_COUNT_RECOVERED], 1);
+    assert_int_equal(w->fake.counts[CACHEMW_COUNT_RECOVERED], 1);
     assert_int_equal(world_stats(w).entries, others);
     for (i = 0; i < 100; i++) {
         apr_snprintf(name, sizeof(name), "/other/%d", i);
@@ -104,8 +103,8 @@ static void test_a_lock_left_by_the_dead_empties_its_shard_only(void **state)
     world_sweep(w);
     assert_true(w->mem->header->collection.freed > 0);
     assert_int_equal(mw_blocks_total(w->mem) - mw_blocks_free(w->mem),
-                     mw_shard_units(w->mem, MW_MEM_SMALL)
-                         + mw_shard_units(w->mem, MW_MEM_MAIN));
+                     world_units(w, MW_MEM_SMALL)
+                         + world_units(w, MW_MEM_MAIN));
     assert_usable_and_empty_after_clear(w);
     world_end(w);
 }
@@ -244,7 +243,7 @@ static void test_what_the_dead_were_storing_goes(void **state)
     world_sweep(w);
     assert_int_equal(w->mem->header->deaths, 1);
     assert_int_equal(mw_blocks_total(w->mem) - mw_blocks_free(w->mem),
-                     mw_shard_units(w->mem, MW_MEM_SMALL));
+                     world_units(w, MW_MEM_SMALL));
     world_remove(w, "/x", NULL);
     world_assert_empty(w);
     world_end(w);
@@ -351,20 +350,17 @@ static void kill_rounds(setting_t setting, int rounds)
 {
     apr_uint64_t random = (apr_uint64_t)getpid() * 31 + 7;
     pid_t pid[3] = { 0 };
-    int status;
     int i;
 
     the_world = world_make(setting);
-    the_hammer = world_map(sizeof(*the_hammer));
+    the_hammer = shared_make(sizeof(*the_hammer));
     for (i = 0; i < rounds + 3; i++) {
         apr_uint64_t r = hammer_random(&random);
         int which = i % 3;
 
         if (pid[which]) {
             usleep((useconds_t)(r % 8000));
-            kill(pid[which], SIGKILL);
-            assert_int_equal(waitpid(pid[which], &status, 0), pid[which]);
-            assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+            child_kill(pid[which]);
         }
         pid[which] = fork();
         if (!pid[which]) {
@@ -375,8 +371,7 @@ static void kill_rounds(setting_t setting, int rounds)
         assert_int_equal(the_hammer->wrong, 0);
     }
     for (i = 0; i < 3; i++) {
-        kill(pid[i], SIGKILL);
-        waitpid(pid[i], &status, 0);
+        child_kill(pid[i]);
     }
     print_message("%d kills: %d hits, %d misses, %d stored, %d locks and %d "
                   "children recovered, %d units collected\n",
@@ -436,5 +431,5 @@ int main(void)
         cmocka_unit_test(test_kills_at_random_instants_when_it_is_tight),
     };
 
-    return cmocka_run_group_tests(tests, world_group_begin, world_group_end);
+    return cmocka_run_group_tests(tests, shared_group_begin, shared_group_end);
 }

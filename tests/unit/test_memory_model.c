@@ -225,8 +225,8 @@ static void model_run(setting_t setting, int may_forget)
         model_get(m);
     }
     assert_int_equal(mw_blocks_total(m->w->mem) - mw_blocks_free(m->w->mem),
-                     mw_shard_units(m->w->mem, MW_MEM_SMALL)
-                         + mw_shard_units(m->w->mem, MW_MEM_MAIN));
+                     world_units(m->w, MW_MEM_SMALL)
+                         + world_units(m->w, MW_MEM_MAIN));
     assert_true(!may_forget == !m->forgotten);
     world_clear(m->w);
     world_assert_empty(m->w);
@@ -266,5 +266,5 @@ int main(void)
         cmocka_unit_test(test_few_entries_in_one_shard_do_the_same),
     };
 
-    return cmocka_run_group_tests(tests, world_group_begin, world_group_end);
+    return cmocka_run_group_tests(tests, shared_group_begin, shared_group_end);
 }

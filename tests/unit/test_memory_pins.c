@@ -67,7 +67,8 @@ static void test_large_bodies_are_sent_from_the_segment(void **state)
     assert_int_equal(send_begin(w, "/large", &s), APR_SUCCESS);
     assert_int_equal(pinned(w), LARGE);
     apr_bucket_read(APR_BRIGADE_FIRST(s.body), &data, &n, APR_BLOCK_READ);
-    assert_true(data > w->mem->units && data < (char *)w->base + w->size);
+    assert_true(data > w->mem->units
+                && data < (char *)w->fake.base + w->fake.size);
     assert_int_equal(body_verify(s.body, 1), LARGE);
     send_end(&s);
     assert_int_equal(pinned(w), 0);
@@ -251,7 +252,7 @@ static void test_pinned_bytes_have_a_cap(void **state)
                          APR_SUCCESS);
         assert_int_equal(send_begin(w, key, &s[i]), APR_SUCCESS);
         assert_int_equal(s[i].length, 900000);
-        assert_true(pinned(w) <= w->size / 2);
+        assert_true(pinned(w) <= w->fake.size / 2);
     }
     assert_int_equal(pinned(w), 9 * 900000);
     assert_int_equal(w->mem->spilled, 3 * 900000);
@@ -286,7 +287,7 @@ static void test_copies_have_a_cap(void **state)
         apr_status_t rv = send_begin(w, apr_psprintf(w->pool, "/%d", n), &s[i]);
 
         copies += i >= 9 && rv == APR_SUCCESS;
-        assert_true(w->mem->spilled <= w->size);
+        assert_true(w->mem->spilled <= w->fake.size);
         assert_int_equal(rv, i < 27 ? APR_SUCCESS : APR_NOTFOUND);
     }
     assert_int_equal(copies, 18);
@@ -382,15 +383,13 @@ static cachemw_key_t key_for_area(apr_pool_t *pool)
 static apr_status_t wipe_and_make_file(const cachemw_services_t *services,
                                        apr_file_t **file, apr_pool_t *pool)
 {
-    char *name = apr_pstrdup(pool, "/tmp/memory-XXXXXX");
-
     (void)services;
     change_wipe(wiped);
     /* From above: it falls on the end of the run, not on the record. */
     assert_int_equal(world_put_pieces(wiped, wiped_other, key_for_area(pool), 9,
                                       100000, wiped->now + SECOND, 100000, 1),
                      APR_SUCCESS);
-    return apr_file_mktemp(file, name, 0, pool);
+    return apr_file_mktemp(file, shared_temp("pins", pool), 0, pool);
 }
 
 /** What is copied without a lock is not taken for the entry's afterwards. */
@@ -410,7 +409,7 @@ static void test_a_copy_of_an_emptied_shard_is_a_miss(void **state)
     apr_pool_create(&pchild, w->pool);
     PROVIDER->child_init(wiped_other, pchild);
     apr_pool_clear(w->pchild);
-    w->services.temp_file = wipe_and_make_file;
+    w->fake.services.temp_file = wipe_and_make_file;
     assert_int_equal(send_begin(w, "/x", &s), APR_NOTFOUND);
     assert_true(APR_BRIGADE_EMPTY(s.body));
     send_end(&s);
@@ -538,5 +537,5 @@ int main(void)
         cmocka_unit_test(test_short_runs_are_gathered),
     };
 
-    return cmocka_run_group_tests(tests, world_group_begin, world_group_end);
+    return cmocka_run_group_tests(tests, shared_group_begin, shared_group_end);
 }

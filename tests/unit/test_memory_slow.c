@@ -93,9 +93,9 @@ static void test_large_sets_in_progress_leave_the_entries(void **state)
             bytes += held[i].length;
         }
     }
-    assert_true(bytes >= 3 << 20 && bytes <= (w->size / 16) * 5);
+    assert_true(bytes >= 3 << 20 && bytes <= (w->fake.size / 16) * 5);
     assert_int_equal(pages_left(w), 200);
-    assert_int_equal(w->counts[CACHEMW_COUNT_EVICTED], 0);
+    assert_int_equal(w->fake.counts[CACHEMW_COUNT_EVICTED], 0);
     /* What is small is stored all the same. */
     for (i = 0; i < 300; i++) {
         const char *key = apr_psprintf(w->pool, "/after/%d", i);
@@ -128,7 +128,7 @@ static void test_small_sets_in_progress_leave_a_half(void **state)
     }
     assert_true(refused > 0 && refused < SETS / 2);
     assert_int_equal(pages_left(w), 200);
-    assert_true(mw_blocks_free(w->mem) * w->mem->unit_size >= w->size / 5);
+    assert_true(mw_blocks_free(w->mem) * w->mem->unit_size >= w->fake.size / 5);
     for (i = 0; i < SETS; i++) {
         let_go(w, &held[i]);
     }
@@ -188,5 +188,5 @@ int main(void)
         cmocka_unit_test(test_the_largest_body_fits_alone),
     };
 
-    return cmocka_run_group_tests(tests, world_group_begin, world_group_end);
+    return cmocka_run_group_tests(tests, shared_group_begin, shared_group_end);
 }

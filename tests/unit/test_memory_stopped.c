@@ -66,7 +66,6 @@ static pid_t stop_with(world_t *w, void (*hold)(world_t *w),
                        void (*let_go)(world_t *w))
 {
     pid_t pid = fork();
-    int status;
 
     assert_true(pid >= 0);
     if (!pid) {
@@ -75,8 +74,7 @@ static pid_t stop_with(world_t *w, void (*hold)(world_t *w),
         let_go(w);
         _exit(0);
     }
-    assert_int_equal(waitpid(pid, &status, WUNTRACED), pid);
-    assert_true(WIFSTOPPED(status));
+    child_await_stop(pid);
     return pid;
 }
 
@@ -281,5 +279,5 @@ int main(void)
         cmocka_unit_test(test_a_pin_that_cannot_be_ended_ends_later),
     };
 
-    return cmocka_run_group_tests(tests, world_group_begin, world_group_end);
+    return cmocka_run_group_tests(tests, shared_group_begin, shared_group_end);
 }

@@ -3,6 +3,7 @@
 /* Threads of one process, which the thread sanitizer can see. */
 
 #include <pthread.h>
+#include <sys/mman.h>
 
 #include "memory_hammer.h"
 
@@ -25,7 +26,7 @@ static void *hammer_run(void *data)
 static void hammer_all(setting_t setting, apr_uint64_t hits)
 {
     pthread_t thread[THREADS];
-    hammer_t *h = world_map(sizeof(*h));
+    hammer_t *h = shared_make(sizeof(*h));
     apr_uintptr_t i;
 
     the_world = world_make(setting);
@@ -85,7 +86,7 @@ static void test_a_collection_takes_nothing_that_is_used(void **state)
     setting_t setting = { .size = 2 << 20 };
     pthread_t thread[THREADS];
     pthread_t collector;
-    hammer_t *h = world_map(sizeof(*h));
+    hammer_t *h = shared_make(sizeof(*h));
     apr_uintptr_t i;
 
     (void)state;
@@ -187,7 +188,7 @@ static void test_readers_see_the_old_head_or_the_new(void **state)
 
     (void)state;
     the_world = world_make(setting);
-    the_hammer = world_map(sizeof(*the_hammer));
+    the_hammer = shared_make(sizeof(*the_hammer));
     put_amended();
     for (i = 0; i < 2; i++) {
         pthread_create(&thread[i], NULL, read_heads, NULL);
@@ -218,5 +219,5 @@ int main(void)
         cmocka_unit_test(test_readers_see_the_old_head_or_the_new),
     };
 
-    return cmocka_run_group_tests(tests, world_group_begin, world_group_end);
+    return cmocka_run_group_tests(tests, shared_group_begin, shared_group_end);
 }

@@ -19,7 +19,6 @@ typedef struct files_t {
 static apr_status_t file_make(void *baton, apr_file_t **file, apr_pool_t *pool)
 {
     files_t *files = baton;
-    char *name;
 
     files->made++;
     if (files->rv != APR_SUCCESS) {
@@ -28,8 +27,7 @@ static apr_status_t file_make(void *baton, apr_file_t **file, apr_pool_t *pool)
     if (files->path) {
         return apr_file_open(file, files->path, files->flags, 0, pool);
     }
-    name = apr_pstrdup(pool, "/tmp/cachemw-spool-XXXXXX");
-    return apr_file_mktemp(file, name, 0, pool);
+    return apr_file_mktemp(file, shared_temp("spool", pool), 0, pool);
 }
 
 static int pool_setup(void **state)
@@ -105,7 +103,6 @@ static void test_spool_empty(void **state)
     apr_bucket_brigade *body = brigade_make(*state);
 
     assert_int_equal(mw_spool_write(spool, "", 0), APR_SUCCESS);
-    assert_int_equal(mw_spool_length(spool), 0);
     assert_int_equal(mw_spool_brigade(spool, body), APR_SUCCESS);
     assert_true(APR_BRIGADE_EMPTY(body));
     assert_int_equal(files.made, 0);
@@ -126,7 +123,6 @@ static void test_spool_goes_to_a_file_at_the_limit(void **state)
     assert_int_equal(mw_spool_write(spool, noise + 100000, 1), APR_SUCCESS);
     assert_int_equal(files.made, 1);
     assert_int_equal(descriptors_count(), descriptors + 1);
-    assert_int_equal(mw_spool_length(spool), 100001);
     assert_int_equal(mw_spool_brigade(spool, body), APR_SUCCESS);
     assert_true(APR_BUCKET_IS_FILE(APR_BRIGADE_FIRST(body)));
     body_check(body, noise, 100001);
@@ -160,7 +156,6 @@ static void test_spool_gives_back_what_was_written(void **state)
                              APR_SUCCESS);
             done += n;
         }
-        assert_int_equal(mw_spool_length(spool), length);
         assert_int_equal(files.made, limits[i % COUNT(limits)] < length);
         assert_int_equal(mw_spool_brigade(spool, body), APR_SUCCESS);
         body_check(body, noise, length);
@@ -299,7 +294,6 @@ static void test_spool_of_five_gigabytes(void **state)
     for (; done < length; done += piece) {
         assert_int_equal(mw_spool_write(spool, zeros, piece), APR_SUCCESS);
     }
-    assert_int_equal(mw_spool_length(spool), length);
     assert_int_equal(mw_spool_write(spool, zeros, 1), APR_ENOSPC);
 
     spool = mw_spool_make(0, length, file_make, &files, *state);

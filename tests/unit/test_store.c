@@ -85,7 +85,6 @@ static void test_table_smaller_than_ours_has_fewer_slots(void **state)
     table.size = offsetof(cachemw_provider_t, post_config) + 3;
     store = fixture_start(*state, &table, NONE);
     assert_int_equal(fake.calls[FAKE_POST_CONFIG], 0);
-    assert_true(mw_store_gives_whole_bodies(store));
     assert_false(mw_store_can_sweep(store));
     assert_false(mw_store_can_sync(store));
     assert_int_equal(mw_store_sync(store, &call), APR_SUCCESS);
@@ -708,6 +707,7 @@ static void test_sync_has_none_and_its_failures_count(void **state)
     assert_int_equal(mw_store_sync(f->store, &call), APR_SUCCESS);
     assert_int_equal(fake.calls[FAKE_SYNC], 1);
     assert_int_equal(fake.seen.deadline, 0);
+    assert_int_equal(mw_store_sync_interval(f->store), apr_time_from_sec(30));
     fake.fail[FAKE_SYNC] = APR_EGENERAL;
     assert_int_equal(mw_store_sync(f->store, &call), APR_EGENERAL);
     assert_int_equal(fixture_sum(f, MW_COUNT_ERROR_OTHER), 1);
@@ -1050,6 +1050,26 @@ static void test_breaker_is_not_told_of_what_was_not_tried(void **state)
     assert_int_equal(fixture_sum(f, MW_COUNT_ERROR_GET), 0);
     assert_int_equal(f->nlines, 0);
     assert_true(mw_store_is_usable(f->store));
+}
+
+/* A page that is looked at every second must not make the store look well. */
+static void test_breaker_is_not_told_of_stats(void **state)
+{
+    fixture_t *f = *state;
+    cachemw_call_t call = fixture_call(f);
+    cachemw_stats_t stats = { .size = sizeof(stats) };
+    apr_status_t rv;
+    int i;
+
+    start_remote(f);
+    fake.fail[FAKE_GET] = APR_ECONNREFUSED;
+    for (i = 0; i < MW_BREAKER_FAILURES; i++) {
+        assert_true(mw_store_is_usable(f->store));
+        fixture_get(f, "k", &rv);
+        assert_int_equal(mw_store_stats(f->store, &call, &stats), APR_SUCCESS);
+    }
+    assert_false(mw_store_is_usable(f->store));
+    assert_int_equal(mw_store_stats(f->store, &call, &stats), APR_SUCCESS);
 }
 
 /* Addresses are looked up there: without them the store would never come
@@ -1485,6 +1505,7 @@ int main(void)
         TEST(test_deadline_already_past_is_no_failure),
         TEST(test_breaker_each_change_is_a_line),
         TEST(test_breaker_is_not_told_of_what_was_not_tried),
+        TEST(test_breaker_is_not_told_of_stats),
         TEST(test_sweep_of_remote_stores_goes_on_without_it),
         TEST(test_sweep_interval_of_remote_stores_is_short),
         TEST(test_read_on_tries_again),

@@ -1,0 +1,125 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+#include "log.h"
+#include "pool.h"
+#include "statements.h"
+
+/* Who syncs waits that long for a moment without others, µs. */
+#define SYNC_WAIT 50000
+/* What a power loss costs at most when little is stored, µs. */
+#define SYNC_INTERVAL ((apr_int64_t)30 * 1000000)
+
+static int log_pages(const mw_sql_conn_t *conn, apr_int64_t bytes)
+{
+    return (int)(bytes / conn->page_size);
+}
+
+/* How many pages the log has, and whether all are in the database. */
+static int log_copy(mw_sql_conn_t *conn, int mode, int *is_copied)
+{
+    int pages = 0, copied = -1;
+    int rc = sqlite3_wal_checkpoint_v2(conn->db, NULL, mode, &pages, &copied);
+
+    if (rc == SQLITE_OK) {
+        conn->log_pages = pages;
+    }
+    *is_copied = rc == SQLITE_OK && copied == pages;
+    return rc;
+}
+
+/* After a commit, which has succeeded whatever becomes of this. At first others
+ * may go on meanwhile. */
+static int log_note(void *baton, sqlite3 *db, const char *name, int pages)
+{
+    mw_sql_conn_t *conn = baton;
+    const int far = log_pages(conn, MW_SQL_LOG_FAR);
+    int is_copied;
+
+    (void)db;
+    (void)name;
+    conn->log_pages = pages;
+    if (pages < far) {
+        conn->log_tried = 0;
+    }
+    else if (pages - conn->log_tried > far / 24) {
+        conn->log_tried = pages;
+        log_copy(conn,
+                 pages < far + far / 6 ? SQLITE_CHECKPOINT_PASSIVE
+                                       : SQLITE_CHECKPOINT_RESTART,
+                 &is_copied);
+    }
+    return SQLITE_OK;
+}
+
+void mw_sql_log_watch(mw_sql_conn_t *conn)
+{
+    sqlite3_wal_hook(conn->db, log_note, conn);
+}
+
+/* Somebody's transaction, perhaps of a shell that was forgotten, may still read
+ * what is only in the log, and without a limit that would fill the disk. */
+int mw_sql_log_is_stuck(mw_sql_conn_t *conn)
+{
+    const int most = log_pages(conn, MW_SQL_LOG_MOST);
+    int is_copied;
+
+    if (conn->log_pages < most) {
+        return 0;
+    }
+    log_copy(conn, SQLITE_CHECKPOINT_PASSIVE, &is_copied);
+    return conn->log_pages >= most && !is_copied;
+}
+
+/* A commit that changes hardly anything tells how long the log is. */
+static int sync_touch(const mw_sql_t *store, mw_sql_conn_t *conn)
+{
+    return mw_sql_do(store, conn, MW_SQL_TOUCH);
+}
+
+/* Unless nobody else has committed anything. */
+static int sync_measure(const mw_sql_t *store, mw_sql_conn_t *conn)
+{
+    apr_int64_t version = 0;
+    int rc = mw_sql_number(conn, mw_sql_statement(store, conn, MW_SQL_CHANGES),
+                           &version);
+
+    if (rc == SQLITE_OK && version != conn->changes) {
+        rc = sync_touch(store, conn);
+        conn->changes = rc == SQLITE_OK ? version : conn->changes;
+    }
+    return rc;
+}
+
+/* The log begins again at its front with the first commit after all of it has
+ * been copied, and that commit waits for the disk: it is no visitor's. */
+static int sync_work(mw_sql_t *store, mw_sql_conn_t *conn,
+                     const cachemw_call_t *call, void *baton)
+{
+    apr_int64_t *synced = &store->pool.synced;
+    const apr_int64_t now = mw_sql_clock();
+    int is_copied = 0;
+    int rc = sync_measure(store, conn);
+
+    (void)call;
+    (void)baton;
+    if (rc != SQLITE_OK || conn->log_pages <= 1
+        || (conn->log_pages < log_pages(conn, MW_SQL_LOG)
+            && now - *synced < SYNC_INTERVAL)) {
+        return rc;
+    }
+    *synced = now;
+    rc = log_copy(conn, SQLITE_CHECKPOINT_PASSIVE, &is_copied);
+    if (rc == SQLITE_OK && !is_copied
+        && conn->log_pages >= log_pages(conn, MW_SQL_LOG_LONG)) {
+        rc = log_copy(conn, SQLITE_CHECKPOINT_RESTART, &is_copied);
+    }
+    return rc == SQLITE_OK && is_copied ? sync_touch(store, conn) : rc;
+}
+
+apr_status_t mw_sql_sync(void *self, const cachemw_call_t *call)
+{
+    apr_status_t rv = mw_sql_consult(self, call, SYNC_WAIT, sync_work, NULL);
+
+    /* others are in the way: it comes again */
+    return APR_STATUS_IS_TIMEUP(rv) || rv == APR_NOTFOUND ? APR_SUCCESS : rv;
+}

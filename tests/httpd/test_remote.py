@@ -1,0 +1,415 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Stores on other machines: whatever the network does, visitors get right and
+whole pages, nobody waits longer than the store's deadlines, and once the
+breaker is open nobody waits at all.
+
+One table, run with each backend: the test provider that claims to be remote,
+and real ones behind a proxy that makes the trouble."""
+
+import re
+import statistics
+import threading
+import time
+
+import pytest
+
+from conftest import SITE, h2_modules
+from harness import TcpProxy
+from harness.faults import MODULES, STORES, write
+from harness.origin import Gate, cacheable
+from harness.server import wait_for
+from test_basic import noise
+from test_faulty import Page, timed, visit
+
+try:
+    from harness.redis import Redis
+except ImportError:
+    Redis = None
+
+pytestmark = [pytest.mark.errors]
+
+TIMEOUT, STORE_TIMEOUT = 0.3, 0.1
+OPTIONS = "timeout=300ms store_timeout=100ms"
+# what a busy machine adds to the time of a request
+MARGIN = 0.35
+# httpd, proxy, origin and the clients share it: no pause of the breaker's
+SOON = 0.12
+
+
+# ---- backends ----------------------------------------------------------------
+
+class Faulty:
+    """Each call of the store goes wrong by itself."""
+
+    conf = STORES.replace("@KIND@", "faulty_remote")
+    modules = MODULES
+    names = {}
+    troubles = {
+        "refuses": "error=ECONNREFUSED",
+        "resets": "error=ECONNRESET",
+        "hangs": "timeout",
+        "answers rubbish": "error=EGENERAL",
+        "fails late": "timeout=250",
+    }
+
+    def attach(self, server):
+        self.server = server
+
+    def begin(self, trouble):
+        slots = ("get", "read", "set", "set_begin", "set_write", "set_commit",
+                 "set_head", "remove", "exists")
+        write(self.server, *[f"{x} {self.troubles[trouble]}" for x in slots])
+
+    def end(self):
+        write(self.server)
+
+    def remove(self):
+        pass
+
+
+class RedisBehindProxy:
+    conf = """
+CachemwStore tested redis url=redis://127.0.0.1:@PROXY@ @OPTIONS@
+CachemwProvider tested
+CacheEnable cachemw /
+"""
+    modules = ["cachemw", "cachemw_redis"]
+    troubles = {
+        "refuses": ("refuse", {}),
+        "resets": ("reset", {}),
+        "resets half-way": ("reset", {"after": 3}),
+        "ends half-way": ("cut", {"after": 3}),
+        "hangs": ("hang", {}),
+        "hangs half-way": ("hang", {"after": 3}),
+        "drips": ("drip", {"every": 0.1}),
+        "answers rubbish": ("rubbish", {}),
+        "answers late": ("delay", {"seconds": 0.5}),
+    }
+
+    def __init__(self):
+        self.redis = Redis().start()
+        self.proxy = TcpProxy(("127.0.0.1", self.redis.port))
+        self.names = {"PROXY": self.proxy.port}
+
+    def attach(self, server):
+        self.server = server
+
+    def begin(self, trouble):
+        name, args = self.troubles[trouble]
+        self.proxy.set(name, **args)
+
+    def end(self):
+        self.proxy.set("pass")
+
+    def remove(self):
+        self.proxy.stop()
+        self.redis.remove()
+
+
+BACKENDS = {"faulty": Faulty}
+if Redis is not None:
+    BACKENDS["redis"] = RedisBehindProxy
+
+TABLE = [(name, trouble) for name, backend in BACKENDS.items()
+         for trouble in backend.troubles]
+
+
+@pytest.fixture
+def start(httpd):
+    """start(NAME of a backend): the backend, with a server on it"""
+    made = []
+
+    def make(name, quick="on", options=OPTIONS, conf=SITE):
+        backend = BACKENDS[name]()
+        made.append(backend)
+        backend.attach(httpd(conf, {
+            "QUICK": quick, "PROVIDER": backend.conf, "OPTIONS": options,
+            **backend.names}, extra=backend.modules))
+        return backend
+
+    yield make
+    for one in made:
+        one.remove()
+
+
+def figures(server):
+    text = server.get("/server-status?auto").body.decode()
+    return dict(re.findall(r"^CachemwStore-tested-([\w%-]+): (.*)$", text,
+                           re.M))
+
+
+def lines(server, text):
+    return [x for x in server.log().splitlines() if text in x]
+
+
+# ---- the table ---------------------------------------------------------------
+
+@pytest.mark.parametrize("name,trouble", TABLE,
+                         ids=[f"{n}-{t}".replace(" ", "_") for n, t in TABLE])
+def test_backend_in_trouble_costs_no_more_than_misses(start, quick, origin,
+                                                      path, name, trouble):
+    backend = start(name, quick)
+    server = backend.server
+    pages = [Page(origin, path(f"p{i}"), size)
+             for i, size in enumerate((300, 3000, 200000))]
+    for page in pages:
+        visit(server, page)
+        wait_for(lambda: visit(server, page).cache == "HIT", "a hit")
+    backend.begin(trouble)
+    # until the breaker opens
+    waited = []
+    while figures(server)["State"] == "on":
+        assert len(waited) < 20, f"it never opens: {waited}"
+        page = pages[len(waited) % len(pages)]
+        res, seconds = timed(lambda: visit(server, page, current=True))
+        assert seconds < TIMEOUT + STORE_TIMEOUT + MARGIN, waited
+        waited.append(seconds)
+    said = figures(server)
+    assert said["State"].startswith("breaker open")
+    assert said["LastError"] and int(said["RetryMilliseconds"]) <= 30000
+    assert b"breaker open" in server.get("/server-status").body
+    # from then on: one in a pause may find out whether it works again
+    times = []
+    for _ in range(10):
+        for page in pages:
+            res, seconds = timed(lambda: visit(server, page, current=True))
+            assert seconds < TIMEOUT + STORE_TIMEOUT + MARGIN
+            assert res.cache != "HIT"
+            times.append(seconds)
+    assert statistics.median(times) < SOON, times
+    assert sum(x > TIMEOUT for x in times) <= 2, times
+    fresh = Page(origin, path("fresh"), 5000)
+    assert visit(server, fresh, current=True).cache != "HIT"
+    backend.end()
+    for page in (*pages, fresh):
+        wait_for(lambda: visit(server, page, current=True).cache == "HIT",
+                 "hits to resume", 20)
+    assert figures(server)["State"] == "on"
+    assert len(lines(server, "failures in a row: out of use")) == 1
+    assert len(lines(server, "works again: back in use")) == 1
+
+
+@pytest.mark.parametrize("name", BACKENDS)
+def test_many_visitors_while_it_hangs(start, origin, path, name):
+    """Who comes at once waits at once: not one after the other."""
+    backend = start(name)
+    server = backend.server
+    pages = [Page(origin, path(f"p{i}"), 3000) for i in range(8)]
+    for page in pages:
+        visit(server, page)
+    backend.begin("hangs")
+    taken = []
+
+    def come(page):
+        for _ in range(6):
+            taken.append(timed(lambda: visit(server, page, current=True))[1])
+
+    visitors = [threading.Thread(target=come, args=(x,)) for x in pages]
+    for one in visitors:
+        one.start()
+    for one in visitors:
+        one.join()
+    assert len(taken) == 48, "somebody got a wrong page"
+    assert max(taken) < TIMEOUT + STORE_TIMEOUT + 2 * MARGIN
+    assert statistics.median(taken) < SOON, taken
+    backend.end()
+
+
+@pytest.mark.parametrize("name", BACKENDS)
+def test_server_starts_and_serves_without_its_backend(start, origin, path,
+                                                      name):
+    backend = start(name)
+    backend.begin("refuses")
+    backend.server.graceful()
+    page = Page(origin, path(), 3000)
+    for _ in range(8):
+        assert visit(backend.server, page, current=True).cache != "HIT"
+    backend.end()
+    wait_for(lambda: visit(backend.server, page, current=True).cache == "HIT",
+             "hits to begin", 20)
+
+
+# ---- bodies under way --------------------------------------------------------
+
+def slowly(server, page, meanwhile):
+    """GET that stops reading after the first bytes, until MEANWHILE is over."""
+    with server.connect(rcvbuf=8192) as conn:
+        conn.send("GET", page.target, [("Connection", "close")])
+        res = conn.head()
+        meanwhile()
+        begin = time.monotonic()
+        conn.body(res)
+        page.check(res, may_cut=True)
+        return res, time.monotonic() - begin
+
+
+def test_body_outlasts_a_moment_of_trouble(start, origin, path):
+    """Visitors who have begun to read do not notice that it was gone."""
+    backend = start("faulty")
+    server = backend.server
+    page = Page(origin, path(), 6000000)
+    visit(server, page)
+    always = "get truncated piece"
+    write(server, always)
+
+    def gone():
+        write(server, always, "read error=ECONNRESET count=6")
+
+    res, seconds = slowly(server, page, gone)
+    assert res.complete and res.cache == "HIT", server.log()[-3000:]
+    assert seconds < 10
+    assert figures(server)["CutBodies"] == "0"
+    assert lines(server, "out of use"), "the breaker opened meanwhile"
+
+
+def test_body_that_does_not_come_is_cut_in_time(start, origin, path):
+    backend = start("faulty", options=OPTIONS + " body_timeout=1s")
+    server = backend.server
+    page = Page(origin, path(), 6000000)
+    visit(server, page)
+    write(server, "get truncated piece")
+
+    def gone():
+        write(server, "read timeout")
+
+    res, seconds = slowly(server, page, gone)
+    assert not res.complete
+    assert seconds < 1 + TIMEOUT + MARGIN
+    assert figures(server)["CutBodies"] == "1"
+
+
+# ---- storing -----------------------------------------------------------------
+
+def last_byte(server, page, **check):
+    """Seconds until the whole response is there; the server may be busy with
+    the request for longer."""
+    with server.connect() as conn:
+        begin = time.monotonic()
+        res = conn.get(page.target)
+        seconds = time.monotonic() - begin
+        page.check(res, **check)
+    return seconds
+
+
+SHAPES = {
+    "small": dict(size=300),
+    "middle": dict(size=30000),
+    "large": dict(size=900000),
+    "of unknown length": dict(size=30000, framing="chunked"),
+}
+
+
+class Shaped(Page):
+    """A page that comes in one of the ways that origins send."""
+
+    def __init__(self, origin, target, size, framing="length"):
+        self.framing = framing
+        super().__init__(origin, target, size)
+
+    def answer(self, req):
+        reply = super().answer(req)
+        reply.framing = self.framing
+        return reply
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=lambda x: x.replace(" ", "_"))
+def test_slow_commit_delays_no_byte(start, quick, origin, path, shape):
+    """The store takes 250 ms for it, and is given the time."""
+    backend = start("faulty", quick, "store_timeout=2s timeout=1s")
+    server = backend.server
+    write(server, "set_commit delay=250")
+    taken = []
+    for number in range(5):
+        page = Shaped(origin, path(f"p{number}"), **SHAPES[shape])
+        taken.append(last_byte(server, page, current=True))
+        # who comes at once is not sent to the origin, too
+        assert visit(server, page, current=True).cache == "HIT"
+        assert len(origin.requests(page.target)) == 1
+    assert statistics.median(taken) < SOON, taken
+
+
+if h2_modules():        # not with prefork
+    def test_slow_commit_delays_no_byte_of_a_stream(httpd, origin, path):
+        server = httpd(SITE, {"QUICK": "on", "PROVIDER": Faulty.conf,
+                              "OPTIONS": "store_timeout=2s timeout=1s"},
+                       extra=MODULES + h2_modules())
+        write(server, "set_commit delay=250")
+        taken = []
+        for number in range(5):
+            page = Page(origin, path(f"p{number}"), 30000)
+            with server.connect2() as conn:
+                begin = time.monotonic()
+                page.check(conn.ask("GET", page.target), current=True)
+                taken.append(time.monotonic() - begin)
+            assert visit(server, page, current=True).cache == "HIT"
+            assert len(origin.requests(page.target)) == 1
+        assert statistics.median(taken) < SOON, taken
+
+
+@pytest.mark.parametrize("slot", ["set_begin", "set_write"])
+def test_slow_storing_delays_no_more_than_its_budget(start, origin, path,
+                                                     slot):
+    """40 ms for each piece of a body that comes in many."""
+    backend = start("faulty", options="")
+    server = backend.server
+    pages = [Page(origin, path(f"p{i}"), 900000) for i in range(6)]
+    usual = statistics.median(last_byte(server, x) for x in pages[:3])
+    write(server, f"{slot} delay=40")
+    slow = statistics.median(last_byte(server, x) for x in pages[3:])
+    assert slow - usual < 0.05 + 0.04 + SOON, (usual, slow)
+    assert figures(server)["State"] == "on"
+    if slot == "set_write":
+        assert int(figures(server)["Timeouts"]) >= 1
+        write(server)
+        assert visit(server, pages[5]).cache == "MISS"
+
+
+def test_origin_s_slowness_is_not_the_store_s(start, origin, path):
+    """A page that takes ten times the budget to come is stored."""
+    backend = start("faulty", options="store_timeout=50ms")
+    page, gates = path(), [Gate() for _ in range(5)]
+    parts = [x for gate in gates for x in (gate, noise(1000))]
+    origin.on(page, cacheable(parts, framing="chunked"))
+
+    def let_go():
+        for gate in gates:
+            gate.wait_reached()
+            time.sleep(0.1)
+            gate.open()
+
+    helper = threading.Thread(target=let_go)
+    helper.start()
+    assert backend.server.get(page).complete
+    helper.join()
+    wait_for(lambda: backend.server.get(page).cache == "HIT", "a hit")
+    assert len(origin.requests(page)) == 1
+
+
+def test_response_without_a_mark_is_stored_before_it_ends(start, origin, path):
+    """Who asks for a new copy gets it the next time, too: nobody would wait
+    for that one."""
+    backend = start("faulty", options="store_timeout=2s timeout=1s")
+    server = backend.server
+    page = Page(origin, path(), 3000)
+    visit(server, page)
+    for _ in range(3):
+        page.change()
+        write(server, "set_commit delay=100")
+        with server.connect() as conn:
+            page.check(conn.get(page.target, [("Cache-Control", "no-cache")]),
+                       current=True)
+            write(server)
+            assert visit(server, page, current=True).cache == "HIT"
+
+
+def test_visitor_who_leaves_at_the_end_leaves_a_stored_page(start, origin,
+                                                            path):
+    backend = start("faulty", options="store_timeout=2s timeout=1s")
+    server = backend.server
+    page = Page(origin, path(), 3000)
+    write(server, "set_commit delay=200")
+    conn = server.connect()
+    conn.get(page.target)
+    conn.abort()
+    assert visit(server, page, current=True).cache == "HIT"
+    assert len(origin.requests(page.target)) == 1

@@ -1,0 +1,286 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/*
+ * The mark of a directory of files while many processes write it: what one of
+ * them was told is on the disk, is there, whoever else wrote and died.
+ */
+
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "apr_general.h"
+
+#include "providers/file/dir.h"
+#include "tests/unit/shared.h"
+
+#define WRITERS 4
+#define ROUNDS 60
+
+/** What the writers were told. */
+typedef struct told_t {
+    apr_uint64_t cleared;
+    apr_uint64_t stamped;
+} told_t;
+
+typedef struct place_t {
+    char path[64];
+    char root_path[80];
+    mw_file_t file;
+    told_t *told;
+} place_t;
+
+static volatile int is_held_up;
+
+/** In place of the system's, for the mark. */
+ssize_t pwrite(int fd, const void *bytes, size_t length, off_t at)
+{
+    if (is_held_up) {
+        is_held_up = 0;
+        raise(SIGSTOP);
+    }
+    return syscall(SYS_pwrite64, fd, bytes, length, at);
+}
+
+static void service_log(const cachemw_services_t *services,
+                        cachemw_level_e level, apr_status_t rv,
+                        const char *format, ...)
+{
+    (void)services;
+    (void)level;
+    (void)rv;
+    (void)format;
+}
+
+static apr_status_t service_random(const cachemw_services_t *services,
+                                   void *buffer, apr_size_t length)
+{
+    (void)services;
+    return apr_generate_random_bytes(buffer, length);
+}
+
+static const cachemw_services_t services = { .size = sizeof(services),
+                                             .log = service_log,
+                                             .random = service_random };
+
+static int place_setup(void **state)
+{
+    place_t *place = calloc(1, sizeof(*place));
+    mw_file_t *file = &place->file;
+
+    snprintf(place->path, sizeof(place->path), "/tmp/cachemw-dir-XXXXXX");
+    assert_non_null(mkdtemp(place->path));
+    snprintf(place->root_path, sizeof(place->root_path), "%s/v1", place->path);
+    place->told = shared_make(sizeof(*place->told));
+    file->services = &services;
+    file->path = place->path;
+    file->root_path = place->root_path;
+    file->root = -1;
+    file->shared = shared_make(sizeof(*file->shared));
+    memcpy(file->shared->owner, "a server", 8);
+    assert_int_equal(mw_lock_init(&file->shared->marking), APR_SUCCESS);
+    assert_int_equal(mw_dir_begin(file), APR_SUCCESS);
+    assert_true(mw_dir_is_had(file));
+    *state = place;
+    return 0;
+}
+
+static int place_teardown(void **state)
+{
+    place_t *place = *state;
+
+    unlinkat(place->file.root, "mark", 0);
+    unlinkat(place->file.root, "tmp", AT_REMOVEDIR);
+    mw_dir_leave(&place->file);
+    rmdir(place->root_path);
+    rmdir(place->path);
+    free(place);
+    return 0;
+}
+
+static void raise_to(apr_uint64_t *to, apr_uint64_t value)
+{
+    apr_uint64_t is = MW_FILE_LOAD(to);
+
+    while (is < value
+           && !__atomic_compare_exchange_n(to, &is, value, 0, __ATOMIC_ACQ_REL,
+                                           __ATOMIC_ACQUIRE)) {
+    }
+}
+
+static void place_write(place_t *place, apr_uint32_t *seed)
+{
+    mw_file_t *file = &place->file;
+
+    raise_to(&place->told->stamped, mw_dir_stamp(file));
+    if (random_next(seed) % 4 == 0) {
+        mw_dir_sync(file);
+    }
+    else {
+        apr_uint64_t before = MW_FILE_LOAD(&file->shared->mark.epoch);
+
+        if (mw_dir_clear(file) == APR_SUCCESS) {
+            raise_to(&place->told->cleared, before);
+        }
+    }
+}
+
+static void place_write_often(void *baton, int i)
+{
+    apr_uint32_t seed = (apr_uint32_t)i + 1;
+    int n;
+
+    for (n = 0; n < ROUNDS; n++) {
+        place_write(baton, &seed);
+    }
+}
+
+static void assert_told_is_on_disk(const place_t *place)
+{
+    const mw_file_shared_t *shared = place->file.shared;
+    mw_mark_t mark;
+
+    assert_int_equal(mw_mark_read(place->file.root, &mark), APR_SUCCESS);
+    assert_true(mark.cleared >= place->told->cleared);
+    assert_true(mark.number <= shared->mark.number);
+    assert_true(shared->stamped >= place->told->stamped);
+    assert_memory_equal(mark.owner, shared->owner, sizeof(mark.owner));
+}
+
+static void test_writers_at_once_lose_nothing(void **state)
+{
+    place_t *place = *state;
+    mw_mark_t mark;
+
+    processes_run(WRITERS, place_write_often, place);
+    assert_told_is_on_disk(place);
+    assert_int_equal(mw_mark_read(place->file.root, &mark), APR_SUCCESS);
+    assert_int_equal(mark.number, place->file.shared->mark.number);
+    assert_int_equal(mark.cleared, place->file.shared->mark.cleared);
+}
+
+static pid_t writer_start(place_t *place, apr_uint32_t seed)
+{
+    pid_t pid = fork();
+
+    assert_true(pid >= 0);
+    while (!pid) {
+        place_write(place, &seed);
+    }
+    return pid;
+}
+
+static void writer_kill(pid_t pid)
+{
+    int status;
+
+    assert_int_equal(kill(pid, SIGKILL), 0);
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_true(WIFSIGNALED(status));
+}
+
+static void test_writers_that_are_killed_are_in_nobodys_way(void **state)
+{
+    place_t *place = *state;
+    struct timespec pause = { 0, 0 };
+    apr_uint32_t seed = (apr_uint32_t)time(NULL);
+    pid_t pids[WRITERS];
+    int i;
+
+    printf("seed %u\n", seed);
+    for (i = 0; i < WRITERS; i++) {
+        pids[i] = writer_start(place, random_next(&seed));
+    }
+    for (i = 0; i < ROUNDS; i++) {
+        pause.tv_nsec = random_next(&seed) % 5000000;
+        nanosleep(&pause, NULL);
+        writer_kill(pids[i % WRITERS]);
+        pids[i % WRITERS] = writer_start(place, random_next(&seed));
+    }
+    for (i = 0; i < WRITERS; i++) {
+        writer_kill(pids[i]);
+    }
+    assert_told_is_on_disk(place);
+    assert_int_equal(mw_dir_clear(&place->file), APR_SUCCESS);
+    assert_told_is_on_disk(place);
+}
+
+/* Between taking a number and writing it, too. */
+static void test_a_writer_that_is_held_up_overwrites_nothing(void **state)
+{
+    place_t *place = *state;
+    apr_uint32_t seed = 1;
+    pid_t pid = fork();
+    int i, status;
+
+    assert_true(pid >= 0);
+    if (!pid) {
+        is_held_up = 1;
+        _exit(mw_dir_clear(&place->file) != APR_SUCCESS);
+    }
+    assert_int_equal(waitpid(pid, &status, WUNTRACED), pid);
+    assert_true(WIFSTOPPED(status));
+    place->file.stuck = 1; /* so that nobody waits here */
+    for (i = 0; i < 8; i++) {
+        place_write(place, &seed);
+    }
+    kill(pid, SIGCONT);
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    assert_told_is_on_disk(place);
+    assert_int_equal(mw_dir_clear(&place->file), APR_SUCCESS);
+    assert_told_is_on_disk(place);
+}
+
+/* The epoch that ends is not safe before who took its number is done. */
+static void test_two_syncs_make_an_epoch_safe(void **state)
+{
+    place_t *place = *state;
+    mw_file_t *file = &place->file;
+    apr_uint64_t epoch = mw_dir_stamp(file);
+    apr_uint64_t number;
+    mw_mark_t mark;
+
+    assert_int_equal(mw_dir_sync(file), APR_SUCCESS);
+    assert_int_equal(mw_mark_read(file->root, &mark), APR_SUCCESS);
+    assert_true(mark.safe[(epoch >> 32) % MW_MARK_BOOTS] < epoch);
+    assert_int_equal(mw_dir_sync(file), APR_SUCCESS);
+    assert_int_equal(mw_mark_read(file->root, &mark), APR_SUCCESS);
+    assert_int_equal(mark.safe[(epoch >> 32) % MW_MARK_BOOTS], epoch);
+    number = mark.number;
+    assert_int_equal(mw_dir_sync(file), APR_SUCCESS);
+    assert_int_equal(mw_mark_read(file->root, &mark), APR_SUCCESS);
+    assert_int_equal(mark.number, number);
+}
+
+static int group_begin(void **state)
+{
+    (void)state;
+    return apr_initialize();
+}
+
+static int group_end(void **state)
+{
+    (void)state;
+    apr_terminate();
+    return 0;
+}
+
+int main(void)
+{
+#define PLACE_TEST(f) \
+    cmocka_unit_test_setup_teardown(f, place_setup, place_teardown)
+    const struct CMUnitTest tests[] = {
+        PLACE_TEST(test_writers_at_once_lose_nothing),
+        PLACE_TEST(test_writers_that_are_killed_are_in_nobodys_way),
+        PLACE_TEST(test_a_writer_that_is_held_up_overwrites_nothing),
+        PLACE_TEST(test_two_syncs_make_an_epoch_safe),
+    };
+
+    return cmocka_run_group_tests(tests, group_begin, group_end);
+}
