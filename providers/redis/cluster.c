@@ -3,7 +3,6 @@
 /* A cluster: each child keeps a map of who serves which slots, as a node told
  * it, and asks again when somebody says otherwise or does not answer. */
 
-#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -296,7 +295,7 @@ static apr_status_t map_refresh(mw_redis_t *store, mw_redis_pool_t *first,
 
 /* --- finding -------------------------------------------------------------- */
 
-/* @return EHOSTDOWN: nobody serves this slot, or its node is down;
+/* @return APR_EAGAIN: nobody serves this slot, or its node is down;
  *         APR_ECONNREFUSED: there is no map */
 static apr_status_t owner_take(mw_redis_t *store, int slot,
                                mw_redis_pool_t **pool)
@@ -308,7 +307,7 @@ static apr_status_t owner_take(mw_redis_t *store, int slot,
 
     pthread_mutex_lock(&self->mutex);
     node = self->owners[slot] ? &self->nodes[self->owners[slot] - 1] : NULL;
-    rv = self->count ? EHOSTDOWN : APR_ECONNREFUSED;
+    rv = self->count ? APR_EAGAIN : APR_ECONNREFUSED;
     if (node && !node_is_down(node, now)) {
         *pool = mw_redis_pool_ref(node->pool);
         rv = APR_SUCCESS;

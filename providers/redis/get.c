@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
-#include <errno.h>
 #include <string.h>
 
 #include "providers/common/copied.h"
@@ -166,8 +165,7 @@ static apr_status_t fields_get(mw_redis_t *store, const cachemw_call_t *call,
         *reply = replies[0];
         rv = fields_check(store, *reply, count);
     }
-    /* what cannot be asked for now is not there */
-    return rv == EHOSTDOWN ? APR_NOTFOUND : rv;
+    return rv;
 }
 
 apr_status_t mw_redis_get(void *self, const cachemw_call_t *call,

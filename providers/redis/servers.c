@@ -109,11 +109,9 @@ static apr_status_t run_asking(mw_redis_t *store, mw_redis_pool_t *pool,
  * the store. */
 static apr_status_t run_status(const mw_redis_t *store, apr_status_t rv)
 {
-    if (!store->servers->is_many || rv == APR_SUCCESS || rv == APR_ENOSPC
-        || rv == APR_EAGAIN || rv == EACCES) {
-        return rv;
-    }
-    return EHOSTDOWN;
+    const int is_of_all = rv == APR_SUCCESS || rv == APR_ENOSPC || rv == EACCES;
+
+    return is_of_all || !store->servers->is_many ? rv : APR_EAGAIN;
 }
 
 apr_status_t mw_redis_run(mw_redis_t *store, const char *name, apr_size_t len,

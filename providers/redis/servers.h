@@ -33,9 +33,9 @@ struct mw_redis_servers_ops_t {
      * The server of a slot.
      * @param slot see mw_redis_slot(); what is no cluster ignores it
      * @param pool referenced for the caller, who calls mw_redis_pool_unref()
-     * @return APR_EAGAIN: the child is ending, or an address is not known yet;
-     *         EHOSTDOWN: of several servers the one of this slot is away;
-     *         APR_TIMEUP; trouble: nobody knows now
+     * @return APR_EAGAIN: the child is ending, an address is not known yet, or
+     *         of several servers the one of this slot is away; APR_TIMEUP;
+     *         trouble: nobody knows now
      */
     apr_status_t (*find)(mw_redis_t *store, int slot, apr_int64_t deadline,
                          mw_redis_pool_t **pool);
@@ -58,7 +58,7 @@ struct mw_redis_servers_ops_t {
                        mw_redis_pool_t **pool);
 
     /** Non-zero: of several servers each has a part of the keys. That one of
-     *  them is away is told as EHOSTDOWN. */
+     *  them is away is APR_EAGAIN: no failure of the store. */
     int is_many;
 };
 
@@ -80,8 +80,7 @@ mw_redis_error_e mw_redis_replies_error(mw_redis_reply_t *const *replies,
  * @param name,len one of its keys
  * @return what the first error reply that matters means, counted; NOSCRIPT and
  *         WRONGTYPE, which the caller knows how to deal with, are APR_SUCCESS;
- *         EHOSTDOWN: others serve other keys, so it is no failure of the store
- *         where nothing need be done
+ *         APR_EAGAIN: see find and is_many
  */
 apr_status_t mw_redis_run(mw_redis_t *store, const char *name, apr_size_t len,
                           mw_redis_batch_t *batch, apr_int64_t deadline,

@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
-#include <errno.h>
 #include <string.h>
 
 #include "apr_strings.h"
@@ -223,10 +222,7 @@ apr_status_t mw_redis_set(void *self, const cachemw_call_t *call,
         rv = mw_redis_run(self, set.name.data, set.name.len, &batch, deadline,
                           &replies);
     }
-    if (rv == APR_SUCCESS) {
-        return set_check(&set, call, replies, deadline);
-    }
-    return rv == EHOSTDOWN ? APR_ENOSPC : rv;
+    return rv == APR_SUCCESS ? set_check(&set, call, replies, deadline) : rv;
 }
 
 /* --- amending and removing ------------------------------------------------ */
@@ -321,6 +317,5 @@ apr_status_t mw_redis_set_head(void *self, const cachemw_call_t *call,
     change.args[2].len = header.len - kept;
     change.args[3].data = apr_psprintf(call->pool, "%" APR_INT64_T_FMT, ttl);
     change.args[3].len = strlen(change.args[3].data);
-    rv = change_run(self, call, &change);
-    return rv == EHOSTDOWN ? APR_NOTFOUND : rv;
+    return change_run(self, call, &change);
 }
