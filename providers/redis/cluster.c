@@ -307,7 +307,7 @@ static apr_status_t owner_take(mw_redis_t *store, int slot,
 
     pthread_mutex_lock(&self->mutex);
     node = self->owners[slot] ? &self->nodes[self->owners[slot] - 1] : NULL;
-    rv = self->count ? APR_EAGAIN : APR_ECONNREFUSED;
+    rv = self->count || !self->is_open ? APR_EAGAIN : APR_ECONNREFUSED;
     if (node && !node_is_down(node, now)) {
         *pool = mw_redis_pool_ref(node->pool);
         rv = APR_SUCCESS;
@@ -319,10 +319,11 @@ static apr_status_t owner_take(mw_redis_t *store, int slot,
 static apr_status_t cluster_find(mw_redis_t *store, int slot,
                                  apr_int64_t deadline, mw_redis_pool_t **pool)
 {
+    const cluster_t *self = store->servers_self;
     apr_status_t rv = owner_take(store, slot, pool);
 
-    if (rv == APR_SUCCESS) {
-        return APR_SUCCESS;
+    if (rv == APR_SUCCESS || !self->is_open) {
+        return rv;
     }
     rv = map_refresh(store, NULL, DOWN_PAUSE, deadline);
     return rv == APR_SUCCESS ? owner_take(store, slot, pool) : rv;

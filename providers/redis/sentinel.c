@@ -15,6 +15,10 @@
 /* Sentinels are not asked again by a child before this has passed. */
 #define ASK_PAUSE apr_time_from_msec(100)
 
+/* Of what is left, what asking may take when there is a master already, which
+ * may be well though sentinels hang. */
+#define DOUBT_SHARE 4
+
 #define ASK_REPLY_MAX 4096
 
 /* An address and port as words, the last of them a checksum: writers do not
@@ -277,7 +281,7 @@ static apr_status_t master_take(mw_redis_t *store, const place_t *place,
         mw_redis_pool_drop(old);
         mw_redis_pool_unref(old);
     }
-    return *pool ? APR_SUCCESS : APR_ECONNREFUSED;
+    return *pool ? APR_SUCCESS : APR_EAGAIN;
 }
 
 /* A master that has hung may have left no time to ask: then who comes next
@@ -286,20 +290,23 @@ static apr_status_t sentinel_find(mw_redis_t *store, int slot,
                                   apr_int64_t deadline, mw_redis_pool_t **pool)
 {
     sentinel_t *self = store->servers_self;
-    int is_known;
-    place_t place;
     apr_status_t rv = APR_SUCCESS;
+    apr_int64_t now;
+    place_t place;
 
     (void)slot;
-    is_known = place_load(store, &place);
-    if (!is_known || __atomic_load_n(&self->is_doubtful, __ATOMIC_RELAXED)) {
+    if (!place_load(store, &place)) {
         rv = master_learn(store, deadline);
-        is_known = place_load(store, &place);
+        if (rv == APR_SUCCESS && !place_load(store, &place)) {
+            rv = APR_ECONNREFUSED;
+        }
     }
-    if (!is_known) {
-        return rv == APR_SUCCESS ? APR_ECONNREFUSED : rv;
+    else if (__atomic_load_n(&self->is_doubtful, __ATOMIC_RELAXED)) {
+        now = mw_redis_clock(store);
+        master_learn(store, now + (deadline - now) / DOUBT_SHARE);
+        place_load(store, &place);
     }
-    return master_take(store, &place, pool);
+    return rv == APR_SUCCESS ? master_take(store, &place, pool) : rv;
 }
 
 /* Whatever went wrong may be the end of this master. */

@@ -72,6 +72,23 @@ static apr_status_t run_once(mw_redis_t *store, mw_redis_pool_t *pool,
     return mw_redis_error_status(reason->error);
 }
 
+/* Whether another server may be the right one. */
+static int reason_redirects(const mw_redis_reason_t *reason)
+{
+    switch (reason->error) {
+    case MW_REDIS_ERROR_ASK:
+    case MW_REDIS_ERROR_CLUSTERDOWN:
+    case MW_REDIS_ERROR_LOADING:
+    case MW_REDIS_ERROR_MASTERDOWN:
+    case MW_REDIS_ERROR_MOVED:
+    case MW_REDIS_ERROR_READONLY:
+    case MW_REDIS_ERROR_TRYAGAIN:
+        return 1;
+    default:
+        return reason->rv != APR_SUCCESS && reason->rv != APR_EAGAIN;
+    }
+}
+
 apr_status_t mw_redis_run_at(mw_redis_t *store, mw_redis_pool_t *pool,
                              mw_redis_batch_t *batch, apr_int64_t deadline,
                              mw_redis_reply_t ***replies)
@@ -133,7 +150,8 @@ apr_status_t mw_redis_run(mw_redis_t *store, const char *name, apr_size_t len,
         return rv;
     }
     rv = run_once(store, pool, batch, deadline, replies, &reason);
-    if (rv != APR_SUCCESS && rv != APR_EAGAIN && store->servers->redirect) {
+    if (rv != APR_SUCCESS && store->servers->redirect
+        && reason_redirects(&reason)) {
         store->servers->redirect(store, slot, &reason, deadline, &next,
                                  &is_asking);
     }

@@ -171,6 +171,9 @@ static apr_status_t range_read(const mw_redis_reply_t *range,
         map->nodes[i] = node;
     }
     for (slot = low->integer; slot <= high->integer; slot++) {
+        if (map->owners[slot]) {
+            return APR_EGENERAL;
+        }
         map->owners[slot] = (apr_uint16_t)(i + 1);
     }
     return APR_SUCCESS;
@@ -193,7 +196,7 @@ apr_status_t mw_redis_slotmap_parse(const mw_redis_reply_t *reply,
         range = element(reply, i, REDIS_REPLY_ARRAY);
         rv = range ? range_read(range, from, map, pool) : APR_EGENERAL;
     }
-    return rv;
+    return map->count ? rv : APR_EGENERAL;
 }
 
 /* Decimal digits up to `end`, which follows them. @return -1: not such */

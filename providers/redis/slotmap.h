@@ -4,8 +4,8 @@
  * @file slotmap.h
  * @brief Slots of keys, and what a cluster's node says of who serves which.
  *
- * Nothing that is said is taken on trust: numbers out of range, wrong types
- * and too many nodes are refused. A node that is named by something else than
+ * Nothing that is said is taken on trust: numbers out of range, wrong types,
+ * too many nodes and slots with two masters are refused. A node that is named by something else than
  * an address cannot be found by requests, which look up no names: its slots
  * have no master.
  */
@@ -42,7 +42,7 @@ int mw_redis_endpoint_same(const mw_redis_endpoint_t *one,
  * Read a reply to CLUSTER SLOTS.
  * @param from who replied: a node without an address is on its machine
  * @param map filled; its texts are in pool, or from's
- * @return APR_EGENERAL: it is none
+ * @return APR_EGENERAL: it is none, or names no master
  */
 apr_status_t mw_redis_slotmap_parse(const mw_redis_reply_t *reply,
                                     const mw_redis_endpoint_t *from,

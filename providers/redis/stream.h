@@ -49,8 +49,9 @@ struct mw_redis_stream_t {
     const mw_redis_stream_ops_t *ops;
     int fd; /**< nonblocking, close-on-exec; -1: none */
     const mw_redis_t *store;
-    void *tls;        /**< of the TLS transport; else NULL */
-    const char *what; /**< what went wrong in TLS, or NULL; static or
+    apr_int64_t deadline; /**< of what TLS reads; nobody else's */
+    void *tls;            /**< of the TLS transport; else NULL */
+    const char *what;     /**< what went wrong in TLS, or NULL; static or
                                     in `reason` */
     char reason[128];
 };

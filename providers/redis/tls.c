@@ -18,6 +18,9 @@
 /* Bytes of a record: what fits is sent as one. */
 #define RECORD_MAX 16384
 
+/* How long reading what is there already may take. */
+#define PEEK_TIME apr_time_from_msec(10)
+
 /* httpd's mod_ssl lives in the same process: nothing here changes what OpenSSL
  * keeps for all, and a thread's queue of errors is left empty. */
 struct mw_redis_tls_t {
@@ -25,18 +28,14 @@ struct mw_redis_tls_t {
     BIO_METHOD *link; /* a socket that raises no SIGPIPE */
 };
 
-static int link_fd(BIO *bio)
-{
-    return (int)(intptr_t)BIO_get_data(bio);
-}
-
 static int link_write(BIO *bio, const char *data, int length)
 {
+    const mw_redis_stream_t *stream = BIO_get_data(bio);
     ssize_t n;
 
     BIO_clear_retry_flags(bio);
     do {
-        n = send(link_fd(bio), data, length, MSG_NOSIGNAL);
+        n = send(stream->fd, data, length, MSG_NOSIGNAL);
     } while (n < 0 && errno == EINTR);
     if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) {
         BIO_set_retry_write(bio);
@@ -44,13 +43,20 @@ static int link_write(BIO *bio, const char *data, int length)
     return (int)n;
 }
 
+/* OpenSSL comes again and again for as long as there are records that are no
+ * data: that ends with the deadline, too. */
 static int link_read(BIO *bio, char *data, int length)
 {
+    const mw_redis_stream_t *stream = BIO_get_data(bio);
     ssize_t n;
 
     BIO_clear_retry_flags(bio);
+    if (mw_redis_clock(stream->store) >= stream->deadline) {
+        BIO_set_retry_read(bio);
+        return -1;
+    }
     do {
-        n = recv(link_fd(bio), data, length, 0);
+        n = recv(stream->fd, data, length, 0);
     } while (n < 0 && errno == EINTR);
     if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) {
         BIO_set_retry_read(bio);
@@ -336,7 +342,7 @@ static apr_status_t ssl_make(mw_redis_stream_t *stream, const char *host)
         ERR_clear_error();
         return APR_ENOMEM;
     }
-    BIO_set_data(bio, (void *)(intptr_t)stream->fd);
+    BIO_set_data(bio, stream);
     BIO_set_init(bio, 1);
     SSL_set_bio(ssl, bio, bio);
     SSL_set_connect_state(ssl);
@@ -351,6 +357,7 @@ static apr_status_t tls_greet(mw_redis_stream_t *stream, const char *host,
     apr_status_t rv = ssl_make(stream, host);
     int result;
 
+    stream->deadline = deadline;
     while (rv == APR_SUCCESS) {
         result = SSL_do_handshake(stream_ssl(stream));
         if (result == 1) {
@@ -371,6 +378,7 @@ static apr_status_t tls_write(mw_redis_stream_t *stream, const char *data,
     apr_status_t rv = APR_SUCCESS;
     int n;
 
+    stream->deadline = deadline;
     while (length > 0 && rv == APR_SUCCESS) {
         n = SSL_write(stream_ssl(stream), data,
                       length < RECORD_MAX ? (int)length : RECORD_MAX);
@@ -422,6 +430,7 @@ static apr_status_t tls_recv(mw_redis_stream_t *stream, const struct iovec *iov,
     int n;
 
     (void)count;
+    stream->deadline = deadline;
     while (rv == APR_SUCCESS) {
         n = SSL_read(stream_ssl(stream), iov[0].iov_base,
                      size < INT32_MAX ? (int)size : INT32_MAX);
@@ -451,10 +460,12 @@ static void tls_end(mw_redis_stream_t *stream)
 static int tls_is_quiet(mw_redis_stream_t *stream)
 {
     SSL *ssl = stream_ssl(stream);
+    int n, is_quiet;
     char byte;
-    const int n = SSL_peek(ssl, &byte, 1);
-    const int is_quiet = n <= 0 && SSL_get_error(ssl, n) == SSL_ERROR_WANT_READ;
 
+    stream->deadline = mw_redis_clock(stream->store) + PEEK_TIME;
+    n = SSL_peek(ssl, &byte, 1);
+    is_quiet = n <= 0 && SSL_get_error(ssl, n) == SSL_ERROR_WANT_READ;
     ERR_clear_error();
     return is_quiet;
 }

@@ -38,13 +38,18 @@ apr_status_t mw_redis_turn_begin(mw_redis_turn_t *turn, const mw_redis_t *store,
                                  apr_interval_time_t pause,
                                  apr_int64_t deadline)
 {
+    const apr_int64_t now = mw_redis_clock(store);
     apr_status_t rv = APR_SUCCESS;
 
+    /* who has no time left would find out nothing, and keep others from it */
+    if (now >= deadline) {
+        return APR_TIMEUP;
+    }
     pthread_mutex_lock(&turn->mutex);
     if (turn->is_taken) {
         rv = turn_wait(turn, deadline);
     }
-    else if (turn->last && mw_redis_clock(store) - turn->last < pause) {
+    else if (turn->last && now - turn->last < pause) {
         rv = APR_EAGAIN;
     }
     else {

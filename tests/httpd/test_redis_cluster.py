@@ -3,6 +3,7 @@
 while slots move and masters die no visitor notices."""
 
 import random
+import signal
 import time
 
 import pytest
@@ -212,3 +213,46 @@ def test_a_third_is_gone(make, cluster, origin, path):
         assert found.count("HIT") > 20, found
         assert found.count("HIT") < 60
     assert figures(server)["State"] == "on"
+
+
+def test_a_third_hangs(make, cluster, origin, path):
+    """who asks for what it has waits for a deadline now and then, not more"""
+    server = make(cluster.url)
+    pages = fill(server, origin, path, 60)
+    cluster.masters[1].signal(signal.SIGSTOP)
+    try:
+        for _ in range(5):
+            began = time.monotonic()
+            found = caches(server, pages)
+            assert found.count("HIT") > 20, found
+            assert time.monotonic() - began < 8
+        assert figures(server)["State"] == "on"
+    finally:
+        cluster.masters[1].signal(signal.SIGCONT)
+    wait_for(lambda: caches(server, pages) == ["HIT"] * len(pages),
+             "all pages to be hits", 10)
+    assert "does not answer" in server.log()
+
+
+def test_all_are_gone_and_come_again(make, cluster, origin, path):
+    server = make(cluster.url)
+    pages = fill(server, origin, path, 10)
+    for one in cluster.masters:
+        one.kill()
+    caches(server, pages)
+    began = time.monotonic()
+    assert caches(server, pages) == ["MISS"] * len(pages)
+    assert time.monotonic() - began < 2
+    for one in cluster.masters:
+        one.start()
+    for one in cluster.masters:
+        wait_for(lambda: cluster.is_ready(one), "the cluster")
+    wait_for(lambda: caches(server, pages) == ["HIT"] * len(pages),
+             "all pages to be hits", 40)
+
+
+@pytest.mark.parametrize("cluster", [{"password": "s3c/ret"}], indirect=True)
+def test_nodes_want_a_password(make, cluster, origin, path):
+    server = make(cluster.url)
+    pages = fill(server, origin, path)
+    assert caches(server, pages) == ["HIT"] * len(pages)

@@ -84,6 +84,24 @@ def test_first_sentinel_hangs(make, sentinels, origin, path):
         sentinels.watchers[0].signal(signal.SIGCONT)
 
 
+def test_all_sentinels_are_gone(make, sentinels, origin, path):
+    """the master that is known is used, whatever happens to its connections"""
+    server = make(sentinels.url)
+    assert_hits(server, origin, path)
+    for one in sentinels.watchers:
+        one.signal(signal.SIGSTOP)
+    try:
+        for i in range(10):
+            sentinels.data[0].ask("CLIENT", "KILL", "TYPE", "normal")
+            page, body = path(f"p{i}"), noise(5000, i)
+            origin.page(page, body)
+            assert not is_hit(server, page, body)
+            assert is_hit(server, page, body)
+    finally:
+        for one in sentinels.watchers:
+            one.signal(signal.SIGCONT)
+
+
 def test_sentinels_do_not_know_the_master(make, sentinels, origin, path):
     server = make(sentinels.url.replace(f"/{GROUP}", "/another"))
     for name in "ab":

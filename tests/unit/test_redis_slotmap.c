@@ -153,7 +153,11 @@ static void test_slotmap_hostile(void **state)
     refuse(pool, text(pool, REDIS_REPLY_ERROR, "ERR no cluster"));
     refuse(pool, array(pool, 1, integer(pool, 1)));
     refuse(pool, array(pool, 1, NULL));
+    refuse(pool, array(pool, 0));
     refuse(pool, array(pool, 1, array(pool, 0)));
+    refuse(pool, array(pool, 1, range(pool, 0, 1, "a name", 7001)));
+    refuse(pool, array(pool, 2, range(pool, 0, 16383, host, 7001),
+                       range(pool, 0, 16383, host, 7001)));
     refuse(pool, array(pool, 2, fine,
                        array(pool, 2, integer(pool, 0), integer(pool, 1))));
     refuse(pool, array(pool, 1, range(pool, -1, 1, host, 7001)));

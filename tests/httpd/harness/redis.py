@@ -348,14 +348,15 @@ class Sentinels(Group):
 class Cluster(Group):
     """MASTERS that share the slots; the first ones have REPLICAS, one each."""
 
-    def __init__(self, masters=3, replicas=0, options=""):
+    def __init__(self, masters=3, replicas=0, options="", password=None):
         super().__init__()
         for _ in range(masters + replicas):
             self.add("cluster-enabled yes\ncluster-config-file nodes.conf\n"
                      "cluster-node-timeout 1000\n"
                      "cluster-replica-validity-factor 0\n"
                      "cluster-require-full-coverage no\n"
-                     f"cluster-port {free_port()}\n{options}")
+                     f"cluster-port {free_port()}\n{options}",
+                     password=password)
         self.masters = self.servers[:masters]
         self.replicas = self.servers[masters:]
 
@@ -404,7 +405,8 @@ class Cluster(Group):
 
     @property
     def url(self):
-        return "redis+cluster://" + ",".join(x.hostport for x in self.masters)
+        return "redis+cluster://" + self.servers[0].credentials + ",".join(
+            x.hostport for x in self.masters)
 
     # ---- slots --------------------------------------------------------------
 
