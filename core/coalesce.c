@@ -293,7 +293,7 @@ static apr_status_t verdict_pass(ap_filter_t *f, apr_bucket_brigade *bb)
         mw_coalesce_end_unstored(f->r);
     }
     rv = ap_pass_brigade(f->next, bb);
-    if (handle != NULL && handle->is_late) {
+    if (handle != NULL && handle->is_late && handle->set != NULL) {
         output_push(f);
         mw_cache_adapter_commit(handle, f->r);
     }
