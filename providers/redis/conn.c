@@ -42,6 +42,9 @@ static apr_status_t batch_send(mw_redis_conn_t *conn, mw_redis_batch_t *batch,
     apr_status_t rv = pieces_send(conn, batch->iov, deadline);
 
     while (rv == APR_SUCCESS && batch->more) {
+        if (mw_redis_clock(conn->store) >= deadline) {
+            return APR_TIMEUP;
+        }
         batch->is_begun = 1;
         rv = batch->more(batch, batch->baton);
         if (rv != APR_SUCCESS || !batch->iov->nelts) {
@@ -105,7 +108,8 @@ static apr_status_t replies_read(mw_redis_conn_t *conn, mw_redis_batch_t *batch,
     if (batch->place) {
         return mw_redis_fields_read(conn, batch, deadline, replies);
     }
-    conn->reader->privdata = batch->pool;
+    conn->making.pool = batch->pool;
+    conn->making.elements = MW_REDIS_ELEMENTS;
     for (i = 0; rv == APR_SUCCESS && i < batch->commands; i++) {
         rv = reply_read(conn, &room, deadline, &replies[i]);
     }
@@ -226,7 +230,7 @@ static apr_status_t conn_open(mw_redis_conn_t *conn, const mw_redis_t *store,
                                   endpoint->host, deadline);
     }
     if (rv == APR_SUCCESS) {
-        conn->reader = mw_redis_reader_make();
+        conn->reader = mw_redis_reader_make(&conn->making);
         rv = conn->reader ? conn_greet(conn, greeting, deadline) : APR_ENOMEM;
     }
     return rv;

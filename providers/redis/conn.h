@@ -14,6 +14,7 @@
 typedef struct mw_redis_conn_t {
     mw_redis_stream_t stream;
     redisReader *reader;
+    mw_redis_making_t making; /**< of the reader's replies */
     const mw_redis_t *store;
     const mw_redis_endpoint_t *endpoint; /**< its pool's */
     apr_int64_t used;                    /**< when it was given back last */

@@ -220,6 +220,7 @@ apr_status_t mw_redis_fields_read(mw_redis_conn_t *conn,
     input_t in;
     int i;
 
+    batch->place(batch->baton, -1, 0);
     in.conn = conn;
     in.batch = batch;
     in.deadline = deadline;

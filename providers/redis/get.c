@@ -65,18 +65,31 @@ typedef struct places_t {
     int is_header; /* the first one is no piece */
 } places_t;
 
+/* What was put there by a try that failed. */
+static void places_forget(places_t *places)
+{
+    int i;
+
+    for (i = 0; i < MW_REDIS_AT_ONCE; i++) {
+        if (places->pieces[i]) {
+            apr_bucket_delete(places->pieces[i]);
+            places->pieces[i] = NULL;
+        }
+    }
+}
+
 static char *place_string(void *baton, int index, apr_size_t len)
 {
     places_t *places = baton;
     int piece = index - places->is_header;
     char *data;
 
+    if (index < 0) {
+        places_forget(places);
+        return NULL;
+    }
     if (piece < 0 || !places->body || piece >= MW_REDIS_AT_ONCE) {
         return apr_palloc(places->pool, len);
-    }
-    if (places->pieces[piece]) {
-        apr_bucket_delete(places->pieces[piece]);
-        places->pieces[piece] = NULL;
     }
     data = mw_copied_append(places->body, len);
     if (data) {
@@ -94,7 +107,7 @@ static apr_status_t piece_keep(places_t *places, int piece,
     apr_bucket *e = places->pieces[piece];
     char *data;
 
-    if (e) {
+    if (e && reply->len >= MW_REDIS_PLACED) {
         e->start += (apr_off_t)from;
         e->length = len;
         return APR_SUCCESS;
@@ -129,6 +142,7 @@ static apr_status_t body_append(const mw_redis_t *store,
     for (i = count; i < MW_REDIS_AT_ONCE; i++) {
         if (places->pieces[i]) {
             apr_bucket_delete(places->pieces[i]);
+            places->pieces[i] = NULL;
         }
     }
     for (i = 0; rv == APR_SUCCESS && i < count && i < MW_REDIS_AT_ONCE; i++) {

@@ -14,7 +14,7 @@
 #define SCAN_COUNT "512"
 
 /* Of its reply. */
-#define SCAN_REPLY_MAX (16 * 1024 * 1024)
+#define SCAN_REPLY_MAX (1024 * 1024)
 
 /* Headers asked for at once. */
 #define KEYS_AT_ONCE 16
@@ -30,6 +30,7 @@ typedef struct scan_t {
     const char *pattern;
     mw_redis_reply_t **names; /* found by the last step */
     apr_size_t count;
+    int is_over; /* set by the work: nobody wants more */
 } scan_t;
 
 /* What is done with scan->names. */
@@ -100,24 +101,31 @@ static apr_status_t scan_server(scan_t *scan, scan_fn *work, void *baton)
     return rv;
 }
 
+/* One server of several that is away keeps nobody from the others. */
 static apr_status_t scan_all(mw_redis_t *store, const cachemw_call_t *call,
                              scan_fn *work, void *baton)
 {
     scan_t scan = { .store = store, .call = call };
     apr_status_t rv = apr_pool_create(&scan.memory, call->pool);
+    apr_status_t failed = APR_SUCCESS;
     int i;
 
+    if (rv != APR_SUCCESS) {
+        return rv;
+    }
     scan.pattern = mw_redis_name_pattern(store, call->pool);
-    for (i = 0; rv == APR_SUCCESS; i++) {
+    for (i = 0; rv == APR_SUCCESS && !scan.is_over; i++) {
         rv = store->servers->at(store, i, mw_redis_deadline(store, call),
                                 &scan.pool);
         if (rv == APR_SUCCESS) {
-            rv = scan_server(&scan, work, baton);
+            apr_status_t its = scan_server(&scan, work, baton);
+
+            failed = failed == APR_SUCCESS ? its : failed;
             mw_redis_pool_unref(scan.pool);
         }
     }
     apr_pool_destroy(scan.memory);
-    return rv == APR_EOF ? APR_SUCCESS : rv;
+    return failed == APR_SUCCESS && rv != APR_EOF ? rv : failed;
 }
 
 /* --- clear ---------------------------------------------------------------- */
@@ -163,6 +171,7 @@ static apr_status_t listing_tell(scan_t *scan, const listing_t *listing,
 {
     cachemw_entry_t entry = { .body = NULL };
     cachemw_key_t key;
+    apr_status_t rv;
 
     if (header->type != REDIS_REPLY_STRING
         || mw_redis_header_read(scan->store, NULL, header->data, header->len,
@@ -171,7 +180,9 @@ static apr_status_t listing_tell(scan_t *scan, const listing_t *listing,
         || entry.expires <= scan->call->now) {
         return APR_SUCCESS;
     }
-    return listing->each(listing->baton, &key, &entry);
+    rv = listing->each(listing->baton, &key, &entry);
+    scan->is_over = rv != APR_SUCCESS;
+    return rv;
 }
 
 static apr_status_t listing_fetch(scan_t *scan, const listing_t *listing,
@@ -179,12 +190,15 @@ static apr_status_t listing_fetch(scan_t *scan, const listing_t *listing,
 {
     mw_redis_reply_t **replies;
     mw_redis_batch_t batch;
-    apr_status_t rv;
+    apr_pool_t *pool;
+    apr_status_t rv = apr_pool_create(&pool, scan->memory);
     int i;
 
-    mw_redis_batch_init(&batch,
-                        (apr_size_t)KEYS_AT_ONCE * (MW_REDIS_HEADER_MAX + 1024),
-                        scan->memory);
+    if (rv != APR_SUCCESS) {
+        return rv;
+    }
+    mw_redis_batch_init(
+        &batch, (apr_size_t)KEYS_AT_ONCE * (MW_REDIS_HEADER_MAX + 1024), pool);
     for (i = 0; i < count; i++) {
         mw_redis_batch_open(&batch, 3);
         mw_redis_batch_word(&batch, "HGET");
@@ -196,6 +210,7 @@ static apr_status_t listing_fetch(scan_t *scan, const listing_t *listing,
     for (i = 0; rv == APR_SUCCESS && i < count; i++) {
         rv = listing_tell(scan, listing, replies[i]);
     }
+    apr_pool_destroy(pool);
     return rv;
 }
 

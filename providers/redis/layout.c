@@ -114,12 +114,15 @@ static apr_uint32_t header_flags(const mw_redis_t *store, apr_off_t body_len)
            | (store->seal ? HEADER_SEALED : 0);
 }
 
-/* "MWRH" and the id: what the mark of the second part begins with. */
+/* What the mark of the second part begins with. The prefix: so that nobody can
+ * take an entry from where it means something else. */
 static void second_begin(const mw_redis_t *store, const cachemw_id_t *id,
                          mw_redis_mark_t *mark)
 {
     mw_redis_mark_begin(mark, store->seal);
     mw_redis_mark_add(mark, HEADER_SECOND, 4);
+    mw_redis_mark_add(mark, store->settings.key_prefix,
+                      strlen(store->settings.key_prefix) + 1);
     mw_redis_mark_add(mark, id->bytes, sizeof(id->bytes));
 }
 

@@ -20,7 +20,8 @@
  *
  *     header   "MWR1"  flags 4  id 16  body_len 8  mark of all this
  *              expires 8  key_len 4  head_len 4  key  head
- *              mark of "MWRH", id and all from expires on
+ *              mark of "MWRH", key_prefix, NUL, id and all from expires
+ *              on
  *     piece    data  id 16  mark of "MWRP", number of the piece 8, id, data
  *
  * Amending an entry replaces what is behind the first mark. When an entry goes

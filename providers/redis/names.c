@@ -217,7 +217,7 @@ static void row_write(row_t *row, const found_t *found, apr_uint32_t count)
     apr_uint32_t serial = __atomic_load_n(&row->serial, __ATOMIC_RELAXED);
     apr_uint32_t odd = (serial | 1) + (serial & 1) * 2;
 
-    if (row->count == count
+    if (!(serial & 1) && row->count == count
         && !memcmp(row->found, found, count * sizeof(*found))) {
         return;
     }

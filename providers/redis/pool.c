@@ -118,7 +118,8 @@ static int given_wait(mw_redis_pool_t *pool, apr_int64_t deadline)
     return pthread_cond_timedwait(&pool->given, &pool->mutex, &until) == 0;
 }
 
-/* An idle connection, or the right to make one, with *conn NULL. */
+/* An idle connection, or the right to make one, with *conn NULL. Where a new
+ * one is wanted an idle one may have to be closed for it. */
 static apr_status_t pool_reserve(mw_redis_pool_t *pool, apr_int64_t deadline,
                                  int is_new, mw_redis_conn_t **conn,
                                  unsigned int *generation)
@@ -128,7 +129,10 @@ static apr_status_t pool_reserve(mw_redis_pool_t *pool, apr_int64_t deadline,
     *conn = NULL;
     pthread_mutex_lock(&pool->mutex);
     do {
-        if (pool->idle_count && !is_new) {
+        if (pool->idle_count
+            && (!is_new
+                || pool->connections
+                       >= pool->store->settings.max_connections)) {
             *conn = pool->idle[--pool->idle_count];
             rv = APR_SUCCESS;
         }
@@ -231,7 +235,7 @@ static apr_status_t pool_try(mw_redis_pool_t *pool, mw_redis_batch_t *batch,
     if (rv != APR_SUCCESS) {
         return rv;
     }
-    if (conn && !conn_is_fit(conn, batch->pool, patience)) {
+    if (conn && (*is_fresh || !conn_is_fit(conn, batch->pool, patience))) {
         mw_redis_conn_close(conn);
         conn = NULL;
     }

@@ -11,8 +11,8 @@
 /* Of the memory that short pieces are copied to. */
 #define BATCH_BLOCK 2048
 
-/* Most elements of an array that is an answer to anything that we ask. */
-#define REPLY_ELEMENTS 65536
+/* Most arrays inside of each other in an answer to anything that we ask. */
+#define REPLY_DEPTH 4
 
 #if HIREDIS_MAJOR >= 1
 typedef size_t reader_count_t;
@@ -157,9 +157,14 @@ int mw_redis_reply_is(const mw_redis_reply_t *reply, const char *text)
            && !memcmp(reply->data, text, reply->len);
 }
 
+static apr_pool_t *task_pool(const redisReadTask *task)
+{
+    return ((mw_redis_making_t *)task->privdata)->pool;
+}
+
 static mw_redis_reply_t *reply_make(const redisReadTask *task)
 {
-    mw_redis_reply_t *reply = apr_pcalloc(task->privdata, sizeof(*reply));
+    mw_redis_reply_t *reply = apr_pcalloc(task_pool(task), sizeof(*reply));
 
     reply->type = task->type;
     if (task->parent) {
@@ -172,22 +177,35 @@ static void *reply_string(const redisReadTask *task, char *data, size_t len)
 {
     mw_redis_reply_t *reply = reply_make(task);
 
-    reply->data = apr_pstrmemdup(task->privdata, data, len);
+    reply->data = apr_pstrmemdup(task_pool(task), data, len);
     reply->len = len;
     return reply;
 }
 
+static int task_depth(const redisReadTask *task)
+{
+    int depth = 0;
+
+    for (; task; task = task->parent) {
+        depth++;
+    }
+    return depth;
+}
+
 static void *reply_array(const redisReadTask *task, reader_count_t count)
 {
+    mw_redis_making_t *making = task->privdata;
     mw_redis_reply_t *reply;
 
-    if (count > REPLY_ELEMENTS) {
+    if ((apr_size_t)count > making->elements
+        || task_depth(task) > REPLY_DEPTH) {
         return NULL;
     }
+    making->elements -= (apr_size_t)count;
     reply = reply_make(task);
     reply->len = (apr_size_t)count;
     reply->elements = apr_pcalloc(
-        task->privdata, (reply->len + 1) * sizeof(reply->elements[0]));
+        making->pool, (reply->len + 1) * sizeof(reply->elements[0]));
     return reply;
 }
 
@@ -208,24 +226,48 @@ static void *reply_nil(const redisReadTask *task)
     return reply;
 }
 
+#if HIREDIS_MAJOR >= 1
+/* Of RESP3, for which we never ask. */
+static void *reply_no_double(const redisReadTask *task, double number,
+                             char *data, size_t len)
+{
+    (void)task, (void)number, (void)data, (void)len;
+    return NULL;
+}
+
+static void *reply_no_bool(const redisReadTask *task, int flag)
+{
+    (void)task, (void)flag;
+    return NULL;
+}
+#endif
+
 /* Replies go with their pool. */
 static void reply_free(void *reply)
 {
     (void)reply;
 }
 
-/* What RESP3 has besides is refused: we never ask for that protocol. */
 static redisReplyObjectFunctions reply_functions = {
     .createString = reply_string,
     .createArray = reply_array,
     .createInteger = reply_integer,
     .createNil = reply_nil,
+#if HIREDIS_MAJOR >= 1
+    .createDouble = reply_no_double,
+    .createBool = reply_no_bool,
+#endif
     .freeObject = reply_free,
 };
 
-redisReader *mw_redis_reader_make(void)
+redisReader *mw_redis_reader_make(mw_redis_making_t *making)
 {
-    return redisReaderCreateWithFunctions(&reply_functions);
+    redisReader *reader = redisReaderCreateWithFunctions(&reply_functions);
+
+    if (reader) {
+        reader->privdata = making;
+    }
+    return reader;
 }
 
 /* --- error replies -------------------------------------------------------- */
@@ -254,23 +296,39 @@ static const error_kind_t error_kinds[] = {
     [MW_REDIS_ERROR_WRONGTYPE] = { "WRONGTYPE", APR_EINCOMPLETE },
 };
 
-mw_redis_error_e mw_redis_error_of(const mw_redis_reply_t *reply)
+/* The kind whose word a text begins with. */
+static mw_redis_error_e error_find(const char *text)
 {
     const int count = sizeof(error_kinds) / sizeof(error_kinds[0]);
-    apr_size_t len;
+    apr_size_t len = strcspn(text, " \r\n");
     int i;
 
-    if (reply->type != REDIS_REPLY_ERROR) {
-        return MW_REDIS_ERROR_NONE;
-    }
-    len = strcspn(reply->data, " \r\n");
     for (i = MW_REDIS_ERROR_OTHER + 1; i < count; i++) {
         if (strlen(error_kinds[i].word) == len
-            && !memcmp(error_kinds[i].word, reply->data, len)) {
+            && !memcmp(error_kinds[i].word, text, len)) {
             return (mw_redis_error_e)i;
         }
     }
     return MW_REDIS_ERROR_OTHER;
+}
+
+mw_redis_error_e mw_redis_error_of(const mw_redis_reply_t *reply)
+{
+    static const char script[] = "ERR Error running script";
+    mw_redis_error_e kind;
+    const char *inner;
+
+    if (reply->type != REDIS_REPLY_ERROR) {
+        return MW_REDIS_ERROR_NONE;
+    }
+    kind = error_find(reply->data);
+    /* Redis 6 wraps what went wrong in a script: "… 1: -OOM command …" */
+    if (kind == MW_REDIS_ERROR_OTHER
+        && !strncmp(reply->data, script, strlen(script))) {
+        inner = strstr(reply->data, ": -");
+        kind = inner ? error_find(inner + 3) : kind;
+    }
+    return kind;
 }
 
 const char *mw_redis_error_name(mw_redis_error_e kind)

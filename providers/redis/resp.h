@@ -42,8 +42,8 @@ typedef struct mw_redis_batch_t {
     int is_begun; /**< more was called */
     /**
      * For a batch whose last command is a HMGET: where to put a long string,
-     * the one with this index, without a detour. May be called anew from the
-     * first one on, when the batch is tried twice. NULL from it: no memory.
+     * the one with this index, without a detour. NULL from it: no memory.
+     * Called with -1 when a try begins: what was put anywhere is worth nothing.
      */
     char *(*place)(void *baton, int index, apr_size_t len);
     apr_size_t reply_max; /**< bytes of all replies; more is nonsense */
@@ -115,10 +115,16 @@ const char *mw_redis_error_name(mw_redis_error_e kind);
 /** What a slot returns for it: APR_ENOSPC for OOM, EROFS, EACCES, EBUSY, … */
 apr_status_t mw_redis_error_status(mw_redis_error_e kind);
 
-/**
- * A reader of replies: malloc'ed, freed by redisReaderFree(). Its privdata is
- * the apr_pool_t * in which replies are made, set before it is fed.
- */
-redisReader *mw_redis_reader_make(void);
+/** Most elements of all arrays in the replies to a batch. */
+#define MW_REDIS_ELEMENTS 131072
+
+/** What a reader makes replies of: set before it is fed. */
+typedef struct mw_redis_making_t {
+    apr_pool_t *pool;
+    apr_size_t elements; /**< that arrays may still have */
+} mw_redis_making_t;
+
+/** A reader of replies: malloc'ed, freed by redisReaderFree(). */
+redisReader *mw_redis_reader_make(mw_redis_making_t *making);
 
 #endif

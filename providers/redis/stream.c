@@ -101,8 +101,12 @@ static apr_status_t plain_recv(mw_redis_stream_t *stream,
     while (rv == APR_SUCCESS) {
         apr_int64_t left = deadline - mw_redis_clock(stream->store);
         int is_patient = left > 2 * PLAIN_WAIT;
-        ssize_t n =
-            recvmsg(stream->fd, &message, is_patient ? 0 : MSG_DONTWAIT);
+        ssize_t n;
+
+        if (left <= 0) {
+            return APR_TIMEUP;
+        }
+        n = recvmsg(stream->fd, &message, is_patient ? 0 : MSG_DONTWAIT);
 
         if (n >= 0) {
             *length = (apr_size_t)n;

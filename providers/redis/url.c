@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
 #include <string.h>
+#include <sys/un.h>
 
 #include "apr_lib.h"
 #include "apr_strings.h"
@@ -188,6 +189,9 @@ static const char *socket_parse(const char *text, mw_redis_url_t *url,
     if (!path || *path != '/' || !path[1]) {
         return "the absolute path of a socket is expected: "
                "unix:///run/redis/redis.sock";
+    }
+    if (strlen(path) >= sizeof(((struct sockaddr_un *)0)->sun_path)) {
+        return "the path of a socket is at most 107 bytes long";
     }
     url->endpoints[0].host = path;
     url->endpoint_count = 1;
