@@ -3,6 +3,9 @@
 serve; and whatever Redis answers, no visitor notices."""
 
 import re
+import select
+import socket
+import threading
 import time
 
 import pytest
@@ -484,6 +487,65 @@ def test_signed_entries_are_changed(make, redis, origin, path, secrets, field):
     else:
         assert_miss(server, page, body)
     assert int(figures(server)["Failures-forged"]) > 0
+
+
+class Cheat(threading.Thread):
+    """In front of a Redis: once `instead` is set, the next connection that
+    asks for something gets that and its end; all others reach Redis."""
+
+    def __init__(self, redis):
+        super().__init__(daemon=True)
+        self.redis, self.instead, self.told = redis, None, 0
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self.listener.getsockname()[1]
+        self.start()
+
+    def run(self):
+        while True:
+            try:
+                client, _ = self.listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._serve, args=[client],
+                             daemon=True).start()
+
+    def _serve(self, client):
+        with client, socket.create_connection(
+                ("127.0.0.1", self.redis.port)) as server:
+            ends = {client: server, server: client}
+            while True:
+                for one in select.select(list(ends), [], [])[0]:
+                    data = one.recv(65536)
+                    if one is client and data and self.instead:
+                        client.sendall(self.instead)
+                        self.instead = None
+                        self.told += 1
+                        return
+                    if not data:
+                        return
+                    ends[one].sendall(data)
+
+    def close(self):
+        self.listener.close()
+
+
+@pytest.mark.parametrize("size", [500, 65536 + 500, 5000])
+@pytest.mark.parametrize("pieces", [b"$5000\r\n", b"$3\r\nbad\r\n$5000\r\n"])
+def test_what_a_broken_connection_brought_is_forgotten(
+        make, redis, origin, path, secrets, size, pieces):
+    cheat = Cheat(redis)
+    try:
+        server = make(f"redis://127.0.0.1:{cheat.port}",
+                      f"secret_file={secrets}/one")
+        page = path()
+        body = stored(server, origin, page, size)
+        for _ in range(3):
+            cheat.instead = b"*3\r\n$-1\r\n" + pieces + b"EVIL" * 1250
+            res = get(server, page)
+            assert (res.status, res.body) == (200, body)
+        assert cheat.told == 3
+    finally:
+        cheat.close()
 
 
 # ---- the network ------------------------------------------------------------
