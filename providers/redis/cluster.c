@@ -322,7 +322,8 @@ static apr_status_t cluster_find(mw_redis_t *store, int slot,
     const cluster_t *self = store->servers_self;
     apr_status_t rv = owner_take(store, slot, pool);
 
-    if (rv == APR_SUCCESS || !self->is_open) {
+    if (rv == APR_SUCCESS
+        || !__atomic_load_n(&self->is_open, __ATOMIC_RELAXED)) {
         return rv;
     }
     rv = map_refresh(store, NULL, DOWN_PAUSE, deadline);
@@ -469,7 +470,7 @@ static apr_status_t cluster_end(void *data)
     int i;
 
     pthread_mutex_lock(&self->mutex);
-    self->is_open = 0;
+    __atomic_store_n(&self->is_open, 0, __ATOMIC_RELAXED);
     memset(self->owners, 0, sizeof(self->owners));
     while (self->count > 0) {
         pool = self->nodes[--self->count].pool;
