@@ -115,7 +115,7 @@ run_store_tests()
 # in files; not where a test has its own store of them
 file_store='file cache_dir=@DIR@/files max_bytes=512M'
 # in a database; with CACHEMW_TEST_MODULES=cachemw_sqlite
-sqlite_store='sqlite db_path=@DIR@/cache/tests.db'
+sqlite_store='sqlite db_path=@DIR@/cache/tests.db busy_timeout=5s'
 
 # fuzz_entry DIR SECONDS: builds the fuzz target in DIR and runs it over a copy
 # of the seed corpus; what made it fail stays in DIR

@@ -354,6 +354,7 @@ apr_status_t mw_dir_begin(mw_file_t *file)
 void mw_dir_doubt(mw_file_t *file)
 {
     struct stat here, there;
+    apr_uint32_t place;
 
     if (fstat(file->root, &here) == 0
         && fstatat(AT_FDCWD, file->root_path, &there, AT_SYMLINK_NOFOLLOW) == 0
@@ -363,6 +364,10 @@ void mw_dir_doubt(mw_file_t *file)
     if (MW_FILE_LOAD(&file->is_ready)) {
         file->services->log(file->services, CACHEMW_LOG_WARNING, APR_SUCCESS,
                             "%s has been removed or replaced", file->root_path);
+        /* Others may find all they look for in the one that they have. */
+        place = MW_FILE_LOAD(&file->place);
+        __atomic_compare_exchange_n(&file->shared->place, &place, place + 1, 0,
+                                    __ATOMIC_ACQ_REL, __ATOMIC_RELAXED);
         MW_FILE_STORE(&file->tried, MW_DIR_NEVER);
         MW_FILE_STORE(&file->is_ready, 0);
     }

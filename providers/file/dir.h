@@ -49,8 +49,8 @@ static inline apr_status_t mw_dir_need(mw_file_t *file, apr_time_t now)
 
 /**
  * Now and then, and when something was not found: look whether the whole
- * directory has gone or been replaced. If so, the next mw_dir_need() makes it
- * anew.
+ * directory has gone or been replaced. If so, the next mw_dir_need() of each
+ * process makes it anew.
  */
 void mw_dir_doubt(mw_file_t *file);
 

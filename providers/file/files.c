@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "files.h"
+#include "load.h"
 #include "path.h"
 
 /** A directory, and how far below v1 it is. */
@@ -30,6 +31,33 @@ typedef struct listing_t {
     frame_t frames[MW_PATH_LEVELS_MAX + 1];
 } listing_t;
 
+/**
+ * When an entry expires by the times of its file. Whoever wrote into it and died
+ * before these were set left those of the write, which are both the same: then
+ * the head says it.
+ */
+static apr_time_t expires_of(const mw_file_t *file, const mw_path_t *path,
+                             const struct stat *info)
+{
+    apr_time_t expires =
+        apr_time_make(info->st_mtim.tv_sec, info->st_mtim.tv_nsec / 1000);
+    mw_format_super_t super;
+    int fd;
+
+    if (info->st_mtim.tv_sec != info->st_ctim.tv_sec
+        || info->st_mtim.tv_nsec != info->st_ctim.tv_nsec) {
+        return expires;
+    }
+    fd = mw_path_open(file->root, path, O_RDONLY);
+    if (fd >= 0) {
+        if (mw_load_super(fd, &super) == APR_SUCCESS) {
+            expires = mw_format_head(&super)->expires;
+        }
+        close(fd);
+    }
+    return expires;
+}
+
 static apr_status_t files_probe(void *baton, const mw_digest_t *digest,
                                 mw_index_facts_t *facts)
 {
@@ -49,8 +77,7 @@ static apr_status_t files_probe(void *baton, const mw_digest_t *digest,
     }
     facts->exists = 1;
     facts->size = (apr_uint64_t)info.st_size;
-    facts->expires =
-        apr_time_make(info.st_mtim.tv_sec, info.st_mtim.tv_nsec / 1000);
+    facts->expires = expires_of(file, &path, &info);
     return APR_SUCCESS;
 }
 

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
+#include "core/state.h"
 #include "index_layout.h"
 
 /** Steps that fail before a scan leaves out what they failed at. */
@@ -8,8 +9,8 @@
 /** Between two looks at the clock: files of a scan, files that are unlinked. */
 #define SWEEP_FILES 16
 
-/** Steps of a scan that a set makes which would be refused otherwise. */
-#define SCAN_FOR_ROOM 512
+/** So long a set scans that would be refused otherwise; microseconds. */
+#define SCAN_FOR_ROOM 10000
 
 /** Digests that walk() copies at once. */
 #define WALK_BATCH MW_INDEX_CHUNK
@@ -292,16 +293,18 @@ int mw_index_scan_for_room(mw_index_t *index, apr_time_t now,
                            apr_uint32_t victims)
 {
     mw_index_scan_t *scan = &index->header->scan;
+    const apr_int64_t until = mw_monotonic() + SCAN_FOR_ROOM;
     int is_made = 0;
-    int i;
 
     if (MW_INDEX_LOAD(&scan->was_made) || !scan_lock(scan)) {
         return 0;
     }
-    for (i = 0; !is_made && i < SCAN_FOR_ROOM && MW_INDEX_LOAD(&scan->is_active)
-                && scan_step(index, now) == APR_SUCCESS;
-         i++) {
+    while (!is_made && MW_INDEX_LOAD(&scan->is_active)
+           && scan_step(index, now) == APR_SUCCESS) {
         is_made = mw_index_make_room(index, now, victims);
+        if (mw_monotonic() >= until) {
+            break;
+        }
     }
     scan_close(index);
     pthread_mutex_unlock(&scan->lock);

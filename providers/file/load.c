@@ -8,8 +8,12 @@
 
 #include "load.h"
 
-/** Readings until one was not disturbed by an amendment. */
-#define LOAD_TRIES 4
+/**
+ * Readings until one was not disturbed by an amendment: the first two at once,
+ * then with pauses, for who writes may have been interrupted.
+ */
+#define LOAD_TRIES 5
+#define LOAD_PAUSE(tries) ((tries) < 2 ? 0 : 250 << (tries)) /* µs */
 
 void mw_load_digest(const mw_file_t *file, const cachemw_key_t *key,
                     mw_digest_t *digest)
@@ -51,6 +55,15 @@ apr_status_t mw_load_bytes(int fd, void *to, apr_size_t length, apr_uint64_t at)
         length -= got;
     }
     return APR_SUCCESS;
+}
+
+apr_status_t mw_load_super(int fd, mw_format_super_t *super)
+{
+    unsigned char bytes[MW_FORMAT_SUPER + CACHEMW_KEY_MAX];
+    apr_size_t length = 0;
+    apr_status_t rv = bytes_read(fd, bytes, sizeof(bytes), 0, &length);
+
+    return rv == APR_SUCCESS ? mw_format_decode(bytes, length, super) : rv;
 }
 
 /** @return APR_EAGAIN: something does not match its checksum, perhaps because
@@ -118,6 +131,9 @@ apr_status_t mw_load(const mw_file_t *file, const cachemw_key_t *key,
     int tries;
 
     for (tries = 0; rv == APR_EAGAIN && tries < LOAD_TRIES; tries++) {
+        if (LOAD_PAUSE(tries)) {
+            apr_sleep(LOAD_PAUSE(tries));
+        }
         rv = bytes_read(load->fd, load->bytes, load->room, 0, &load->length);
         if (rv == APR_SUCCESS) {
             rv = load_try(load, pool);

@@ -39,6 +39,13 @@ void mw_load_digest(const mw_file_t *file, const cachemw_key_t *key,
 apr_status_t mw_load(const mw_file_t *file, const cachemw_key_t *key,
                      apr_time_t now, apr_pool_t *pool, mw_load_t *load);
 
+/**
+ * Read and verify superblock and key, whoever's, of an open file that nobody
+ * amends meanwhile.
+ * @return APR_EINCOMPLETE or APR_EAGAIN: it is damaged; trouble
+ */
+apr_status_t mw_load_super(int fd, mw_format_super_t *super);
+
 /** Read exactly. @return APR_EOF: there are fewer bytes; trouble */
 apr_status_t mw_load_bytes(int fd, void *to, apr_size_t length,
                            apr_uint64_t at);

@@ -116,24 +116,32 @@ static apr_status_t read_whole(const wanted_t *wanted, mw_load_t *load,
 
 /**
  * Open a file for a bucket. httpd's core wants it to be APR's, which opens by
- * whole paths only.
+ * whole paths only, and would follow links: so APR opens the directory, and the
+ * file takes its place.
  * @param size set to its length
  */
 static apr_status_t file_open(const wanted_t *wanted, apr_file_t **out,
                               mw_load_t *load, apr_uint64_t *size)
 {
-    const mw_file_t *file = wanted->file;
     apr_pool_t *pool = wanted->call->pool;
-    apr_int32_t flags = APR_FOPEN_READ | APR_FOPEN_BINARY | APR_FOPEN_NONBLOCK;
-    struct stat info, link;
-    apr_status_t rv;
+    apr_int32_t flags = APR_FOPEN_READ | APR_FOPEN_BINARY;
+    apr_file_t *found = NULL;
+    struct stat info;
+    apr_status_t rv = load_open(wanted, load);
 
+    if (rv != APR_SUCCESS) {
+        return rv;
+    }
     if (wanted->call->sendfile) {
         flags |= APR_FOPEN_SENDFILE_ENABLED;
     }
-    rv = apr_file_open(
-        out, apr_pstrcat(pool, file->root_path, "/", wanted->path.text, NULL),
-        flags, APR_FPROT_OS_DEFAULT, pool);
+    rv = apr_file_open(out, wanted->file->root_path, flags,
+                       APR_FPROT_OS_DEFAULT, pool);
+    if (rv == APR_SUCCESS) {
+        apr_os_file_put(&found, &load->fd, flags, pool);
+        rv = apr_file_dup2(*out, found, pool);
+    }
+    close(load->fd);
     if (rv != APR_SUCCESS) {
         return rv;
     }
@@ -141,13 +149,8 @@ static apr_status_t file_open(const wanted_t *wanted, apr_file_t **out,
     if (fstat(load->fd, &info) != 0) {
         return errno;
     }
-    if (fstatat(file->root, wanted->path.text, &link, AT_SYMLINK_NOFOLLOW)
-        != 0) {
-        return errno;
-    }
     *size = (apr_uint64_t)info.st_size;
-    return S_ISREG(info.st_mode) && !S_ISLNK(link.st_mode) ? APR_SUCCESS
-                                                           : APR_EINCOMPLETE;
+    return S_ISREG(info.st_mode) ? APR_SUCCESS : APR_EINCOMPLETE;
 }
 
 /** Bodies longer than a bucket can be are several buckets. */

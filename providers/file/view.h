@@ -40,7 +40,7 @@ typedef struct mw_file_shared_t {
     unsigned char owner[16];
     mw_mark_t mark;
     apr_uint64_t stamped; /**< atomic: latest epoch that an entry has */
-    apr_uint32_t place; /**< atomic: how often another directory became ours */
+    apr_uint32_t place; /**< atomic: changes when all are to look for it anew */
 } mw_file_shared_t;
 
 typedef struct mw_file_t {

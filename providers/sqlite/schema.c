@@ -92,15 +92,21 @@ static int schema_settings(const mw_sql_t *store, mw_sql_conn_t *conn)
     return sqlite3_exec(conn->db, text, NULL, NULL, NULL);
 }
 
-/* Before the log is begun, which freezes this. Nothing is lost yet that the
- * disk should be waited for. */
+/* Before the log is begun, which freezes the size of a page; and whose database
+ * it is has to be in the file for who looks without SQLite. Nothing is lost yet
+ * that the disk should be waited for. */
 static int schema_begin(mw_sql_conn_t *conn)
 {
-    return sqlite3_exec(conn->db,
-                        "PRAGMA synchronous = OFF;"
-                        "PRAGMA page_size = 4096;"
-                        "PRAGMA auto_vacuum = INCREMENTAL;",
-                        NULL, NULL, NULL);
+    char text[200];
+
+    sqlite3_snprintf(sizeof(text), text,
+                     "PRAGMA synchronous = OFF;"
+                     "PRAGMA page_size = 4096;"
+                     "PRAGMA auto_vacuum = INCREMENTAL;"
+                     "PRAGMA application_id = %d;"
+                     "PRAGMA user_version = %d;",
+                     MW_SQL_APPLICATION, MW_SQL_VERSION);
+    return sqlite3_exec(conn->db, text, NULL, NULL, NULL);
 }
 
 static int schema_create(const mw_sql_t *store, mw_sql_conn_t *conn)

@@ -107,6 +107,15 @@ void ct_child_end(ct_t *c);
  * mutex that CACHEMW_SERIALIZE asks for.
  * @{
  */
+/**
+ * Whether a call without a deadline is to be made again: APR_TIMEUP says that
+ * somebody has kept a lock for too long, which happens where more processes
+ * want to run than can. All but keys, sweep and the calls of a set are. Ten
+ * seconds, then it is an answer like any other: what was lost stays so.
+ * @param tries 0 before the first call
+ */
+int ct_is_late(const ct_t *c, apr_status_t rv, int *tries);
+
 apr_status_t ct_get(ct_t *c, const cachemw_key_t *key, cachemw_entry_t *entry);
 apr_status_t ct_read(ct_t *c, const cachemw_key_t *key, const cachemw_id_t *id,
                      apr_off_t offset, apr_size_t limit,

@@ -203,7 +203,7 @@ static void turn_end(ct_t *c, apr_pool_t *outer)
     c->pool = outer;
 }
 
-apr_status_t ct_try_store(ct_t *c, const ct_item_t *item)
+static apr_status_t store_once(ct_t *c, const ct_item_t *item)
 {
     apr_pool_t *outer = turn_begin(c);
     cachemw_entry_t entry = ct_item_entry(item, c->pool);
@@ -216,6 +216,17 @@ apr_status_t ct_try_store(ct_t *c, const ct_item_t *item)
     return rv;
 }
 
+apr_status_t ct_try_store(ct_t *c, const ct_item_t *item)
+{
+    apr_status_t rv;
+    int tries = 0;
+
+    do {
+        rv = store_once(c, item);
+    } while (ct_is_late(c, rv, &tries));
+    return rv;
+}
+
 void ct_store(ct_t *c, const ct_item_t *item)
 {
     ct_status(c, ct_try_store(c, item), APR_SUCCESS,
@@ -224,8 +235,8 @@ void ct_store(ct_t *c, const ct_item_t *item)
               item->head_len, item->body_len, ct_key_show(c, &item->key));
 }
 
-apr_status_t ct_try_stream(ct_t *c, const ct_item_t *item, apr_size_t piece,
-                           int announce)
+static apr_status_t stream_once(ct_t *c, const ct_item_t *item,
+                                apr_size_t piece, int announce)
 {
     apr_pool_t *outer = turn_begin(c);
     cachemw_entry_t entry = ct_item_entry(item, c->pool);
@@ -253,6 +264,18 @@ apr_status_t ct_try_stream(ct_t *c, const ct_item_t *item, apr_size_t piece,
         }
     }
     turn_end(c, outer);
+    return rv;
+}
+
+apr_status_t ct_try_stream(ct_t *c, const ct_item_t *item, apr_size_t piece,
+                           int announce)
+{
+    apr_status_t rv;
+    int tries = 0;
+
+    do {
+        rv = stream_once(c, item, piece, announce);
+    } while (ct_is_late(c, rv, &tries));
     return rv;
 }
 

@@ -320,7 +320,7 @@ def test_origin_that_is_silent_is_asked_by_another(quick_server, origin,
         [200] * 14 + [502]
 
 
-def kill_fetcher(server, origin, page, gate, count):
+def kill_fetcher(server, origin, page, gate, count, within=SOON):
     """Kill the child whose request is at the gate; a herd waits for it."""
     lost = Gate()
     origin.on(page, Turns(cacheable(b"lost", gate=lost),
@@ -337,7 +337,7 @@ def kill_fetcher(server, origin, page, gate, count):
     lost.open()
     began = time.monotonic()
     late = herd.send(page, 4)
-    asked(origin, page, 2, 2.5)
+    asked(origin, page, 2, within)
     late[0].join(0.3)
     gate.open()
     herd.end(SOON)
@@ -363,7 +363,7 @@ def test_killed_child_among_1000_workers(httpd, origin, path):
     server = httpd(CONF, names_of(4, 250, "", ready=230))
     for n in range(5):
         page, gate = path(f"p{n}"), Gate()
-        herd, began = kill_fetcher(server, origin, page, gate, 196)
+        herd, began = kill_fetcher(server, origin, page, gate, 196, 2.5)
         assert origin.count(page) <= 2
         whole = [x for x in herd.visits if x.is_whole]
         assert len(whole) > 40

@@ -2,6 +2,8 @@
 """What becomes of a directory of files that another configuration, another user
 or a sudden end has left."""
 
+import contextlib
+import http.client
 import os
 import stat
 import struct
@@ -12,9 +14,11 @@ import pytest
 from conftest import SITE
 from harness import Gate, settings
 from harness.server import wait_for
+from harness.strace import strace
 from test_basic import noise
 from test_file import (STORE, Store, assert_hits, assert_served,
-                       cache, fill, needs_root, wait_for_hits)    # noqa: F401
+                       cache, fill, needs_root, store,
+                       wait_for_hits)    # noqa: F401
 from test_status import figures
 
 MOST = 4 << 20
@@ -154,6 +158,51 @@ def test_a_power_loss_costs_a_minute_however_seldom_is_cleaned_up(
     assert time.monotonic() - begun < 75
 
 
+# ---- sudden ends ------------------------------------------------------------
+
+def after_now():
+    """Expiry is kept in seconds."""
+    now = time.time()
+    wait_for(lambda: time.time() > now + 1.1, "another second")
+
+
+def test_a_child_that_dies_in_a_304_leaves_the_entry(store, origin, path,
+                                                     tmp_path):
+    page, body = path(), noise(300000)
+    origin.page(page, body, age=0, etag='"a"')
+    assert store.server.get(page).body == body
+    before, children = store.files(), set(store.server.children())
+
+    def die():
+        with contextlib.suppress(OSError, http.client.HTTPException,
+                                 AssertionError):
+            store.server.get(page)
+
+    strace(store.server, die, tmp_path / "calls",
+           "-einject=utimensat:signal=KILL:when=1")
+    wait_for(lambda: set(store.server.children()) != children, "its death")
+    after_now()
+    for _ in range(2):
+        res = store.server.get(page)
+        assert (res.body, res.cache) == (body, "REVALIDATE")
+    assert store.files() == before
+
+
+def test_a_server_that_ended_in_a_304_leaves_the_entry(store, origin, path):
+    pages = fill(store, origin, path)
+    store.server.stop()
+    for file in store.files():
+        with open(file, "r+b") as writing:
+            start = writing.read(100)
+            writing.seek(0)
+            writing.write(start)
+    after_now()
+    store.again()
+    store.scanned()
+    assert_hits(store, pages)
+    assert all(origin.count(page) == 1 for page in pages)
+
+
 # ---- whose it is ---------------------------------------------------------------
 
 def test_directory_that_was_open_to_others_is_closed(httpd, origin, path,
@@ -181,7 +230,8 @@ def test_directory_of_somebody_else_is_not_used(httpd, origin, path, cache):
     for _ in range(3):
         assert_served(store, pages)
     store.server.wait_log("belongs to another user")
-    assert store.server.get(list(pages)[0]).cache == "MISS"
+    wait_for(lambda: {store.server.get(x).cache for x in pages} == {"MISS"},
+             "all children to leave it")
     assert list(store.root.iterdir()) == []
     user = settings.run_user
     os.chown(store.root, *(user[1:] if user else (0, 0)))
@@ -204,3 +254,20 @@ def test_another_users_entries_and_mark_are_not_believed(httpd, origin, path,
     wait_for_hits(store, pages)
     for one in [store.root, *store.root.glob("**/")]:
         assert stat.S_IMODE(one.stat().st_mode) == 0o700, one
+
+
+@pytest.mark.parametrize("size", [1000, 300000])
+def test_no_link_is_followed_to_an_entry(store, origin, path, size):
+    page, body = path(), noise(size)
+    origin.page(page, body)
+    assert_served(store, {page: body})
+    assert_hits(store, {page: body})
+    file, = store.files()
+    away = store.dir / "away"
+    file.parent.rename(away)
+    file.parent.symlink_to(away)
+    kept = (away / file.name).read_bytes()
+    assert store.server.get(page).cache == "MISS"
+    wait_for_hits(store, {page: body})
+    assert not file.parent.is_symlink()
+    assert (away / file.name).read_bytes() == kept

@@ -6,8 +6,8 @@ breaker is open nobody waits at all.
 One table, run with each backend: the test provider that claims to be remote,
 and real ones behind a proxy that makes the trouble."""
 
+import os
 import re
-import statistics
 import threading
 import time
 
@@ -15,7 +15,7 @@ import pytest
 
 from conftest import SITE, h2_modules
 from harness import TcpProxy
-from harness.faults import MODULES, STORES, write
+from harness.faults import MODULES, PIECES, STORES, write
 from harness.origin import Gate, cacheable
 from harness.server import wait_for
 from test_basic import noise
@@ -30,10 +30,9 @@ pytestmark = [pytest.mark.errors]
 
 TIMEOUT, STORE_TIMEOUT = 0.3, 0.1
 OPTIONS = "timeout=300ms store_timeout=100ms"
-# what a busy machine adds to the time of a request
-MARGIN = 0.35
-# httpd, proxy, origin and the clients share it: no pause of the breaker's
-SOON = 0.12
+# What a busy machine adds to the time of a request: to each, and to the
+# quickest of some. Who waits for what has no end waits far longer.
+MARGIN, LEAST = 3, 0.35
 
 
 # ---- backends ----------------------------------------------------------------
@@ -52,16 +51,25 @@ class Faulty:
         "fails late": "timeout=250",
     }
 
+    def __init__(self):
+        self.always = []
+
     def attach(self, server):
         self.server = server
+
+    def in_pieces(self):
+        """From now on bodies come in pieces."""
+        self.always = [PIECES]
+        self.end()
 
     def begin(self, trouble):
         slots = ("get", "read", "set", "set_begin", "set_write", "set_commit",
                  "set_head", "remove", "exists")
-        write(self.server, *[f"{x} {self.troubles[trouble]}" for x in slots])
+        write(self.server, *[f"{x} {self.troubles[trouble]}" for x in slots],
+              *self.always)
 
     def end(self):
-        write(self.server)
+        write(self.server, *self.always)
 
     def remove(self):
         pass
@@ -93,6 +101,9 @@ CacheEnable cachemw /
 
     def attach(self, server):
         self.server = server
+
+    def in_pieces(self):
+        """They do."""
 
     def begin(self, trouble):
         name, args = self.troubles[trouble]
@@ -142,6 +153,12 @@ def lines(server, text):
     return [x for x in server.log().splitlines() if text in x]
 
 
+def failures(server):
+    now = figures(server)
+    return [int(now[x]) for x in ("GetErrors", "SetErrors", "OtherErrors",
+                                  "Timeouts")]
+
+
 # ---- the table ---------------------------------------------------------------
 
 @pytest.mark.parametrize("name,trouble", TABLE,
@@ -168,7 +185,9 @@ def test_backend_in_trouble_costs_no_more_than_misses(start, quick, origin,
     assert said["State"].startswith("breaker open")
     assert said["LastError"] and int(said["RetryMilliseconds"]) <= 30000
     assert b"breaker open" in server.get("/server-status").body
+    assert min(waited) < TIMEOUT + STORE_TIMEOUT + LEAST, waited
     # from then on: one in a pause may find out whether it works again
+    before, begin = failures(server), time.monotonic()
     times = []
     for _ in range(10):
         for page in pages:
@@ -176,8 +195,9 @@ def test_backend_in_trouble_costs_no_more_than_misses(start, quick, origin,
             assert seconds < TIMEOUT + STORE_TIMEOUT + MARGIN
             assert res.cache != "HIT"
             times.append(seconds)
-    assert statistics.median(times) < SOON, times
-    assert sum(x > TIMEOUT for x in times) <= 2, times
+    tries = [b - a for a, b in zip(before, failures(server))]
+    assert max(tries) <= time.monotonic() - begin + 2, tries
+    assert min(times) < TIMEOUT, times
     fresh = Page(origin, path("fresh"), 5000)
     assert visit(server, fresh, current=True).cache != "HIT"
     backend.end()
@@ -192,7 +212,7 @@ def test_backend_in_trouble_costs_no_more_than_misses(start, quick, origin,
 @pytest.mark.parametrize("name", BACKENDS)
 def test_many_visitors_while_it_hangs(start, origin, path, name):
     """Who comes at once waits at once: not one after the other."""
-    backend = start(name)
+    backend = start(name, options="timeout=1s store_timeout=300ms")
     server = backend.server
     pages = [Page(origin, path(f"p{i}"), 3000) for i in range(8)]
     for page in pages:
@@ -210,8 +230,8 @@ def test_many_visitors_while_it_hangs(start, origin, path, name):
     for one in visitors:
         one.join()
     assert len(taken) == 48, "somebody got a wrong page"
-    assert max(taken) < TIMEOUT + STORE_TIMEOUT + 2 * MARGIN
-    assert statistics.median(taken) < SOON, taken
+    assert max(taken) < 1.3 + MARGIN, taken
+    assert sorted(taken)[24] < 1, taken
     backend.end()
 
 
@@ -236,46 +256,104 @@ def slowly(server, page, meanwhile):
     with server.connect(rcvbuf=8192) as conn:
         conn.send("GET", page.target, [("Connection", "close")])
         res = conn.head()
-        meanwhile()
         begin = time.monotonic()
+        meanwhile()
         conn.body(res)
         page.check(res, may_cut=True)
         return res, time.monotonic() - begin
 
 
-def test_body_outlasts_a_moment_of_trouble(start, origin, path):
+UNDER_WAY = [(n, t) for n, t in TABLE if "late" not in t]
+
+
+@pytest.mark.parametrize("name,trouble", UNDER_WAY,
+                         ids=[f"{n}-{t}".replace(" ", "_")
+                              for n, t in UNDER_WAY])
+def test_body_outlasts_a_moment_of_trouble(start, origin, path, name, trouble):
     """Visitors who have begun to read do not notice that it was gone."""
-    backend = start("faulty")
+    backend = start(name, options="timeout=300ms store_timeout=5s")
     server = backend.server
     page = Page(origin, path(), 6000000)
     visit(server, page)
-    always = "get truncated piece"
-    write(server, always)
+    backend.in_pieces()
+    wait_for(lambda: visit(server, page).cache == "HIT", "a hit")
 
     def gone():
-        write(server, always, "read error=ECONNRESET count=6")
+        backend.begin(trouble)
+        threading.Timer(0.6, backend.end).start()
 
     res, seconds = slowly(server, page, gone)
     assert res.complete and res.cache == "HIT", server.log()[-3000:]
-    assert seconds < 10
+    assert 0.3 < seconds < 10, "the trouble came too late, or stayed"
     assert figures(server)["CutBodies"] == "0"
-    assert lines(server, "out of use"), "the breaker opened meanwhile"
 
 
-def test_body_that_does_not_come_is_cut_in_time(start, origin, path):
-    backend = start("faulty", options=OPTIONS + " body_timeout=1s")
+@pytest.mark.parametrize("name", BACKENDS)
+def test_body_that_does_not_come_is_cut_in_time(start, origin, path, name):
+    backend = start(name, options="timeout=300ms store_timeout=5s "
+                    "body_timeout=1s")
     server = backend.server
     page = Page(origin, path(), 6000000)
     visit(server, page)
-    write(server, "get truncated piece")
-
-    def gone():
-        write(server, "read timeout")
-
-    res, seconds = slowly(server, page, gone)
+    backend.in_pieces()
+    wait_for(lambda: visit(server, page).cache == "HIT", "a hit")
+    res, seconds = slowly(server, page, lambda: backend.begin("hangs"))
     assert not res.complete
     assert seconds < 1 + TIMEOUT + MARGIN
     assert figures(server)["CutBodies"] == "1"
+
+
+# ---- nothing is left behind --------------------------------------------------
+
+def open_files(server):
+    """How many descriptors each child has."""
+    return {pid: len(os.listdir(f"/proc/{pid}/fd"))
+            for pid in server.children()}
+
+
+def many_visits(server, pages, count):
+    """COUNT requests by four visitors; each answer is looked at."""
+    wrong = []
+
+    def come():
+        try:
+            with server.connect() as conn:
+                for number in range(count // 4):
+                    page = pages[number % len(pages)]
+                    page.check(conn.get(page.target), current=True)
+        except Exception as e:
+            wrong.append(e)
+
+    visitors = [threading.Thread(target=come) for _ in range(4)]
+    for one in visitors:
+        one.start()
+    for one in visitors:
+        one.join()
+    assert not wrong, wrong
+
+
+if len(BACKENDS) > 1:   # with a peer of its own
+    @pytest.mark.parametrize("what", ["reply", "connection"])
+    @pytest.mark.parametrize("count", [3000, pytest.param(
+        100000, marks=pytest.mark.long)])
+    @pytest.mark.parametrize("name", [x for x in BACKENDS if x != "faulty"])
+    def test_peer_that_fails_every_tenth_leaves_nothing_open(
+            start, origin, path, name, count, what):
+        backend = start(name)
+        server = backend.server
+        pages = [Page(origin, path(f"p{i}"), (300, 3000, 100000)[i % 3])
+                 for i in range(12)]
+        backend.proxy.set("fail", every=10, what=what)
+        many_visits(server, pages, 600)
+        before, open_before = open_files(server), backend.proxy.connections
+        many_visits(server, pages, count)
+        after = open_files(server)
+        if what == "reply":
+            assert backend.proxy.failed >= count // 20, "too few failed"
+        for pid in set(before) & set(after):
+            assert after[pid] <= before[pid] + 4, (before, after)
+        assert backend.proxy.connections <= open_before + 4
+        backend.end()
 
 
 # ---- storing -----------------------------------------------------------------
@@ -314,18 +392,18 @@ class Shaped(Page):
 
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda x: x.replace(" ", "_"))
 def test_slow_commit_delays_no_byte(start, quick, origin, path, shape):
-    """The store takes 250 ms for it, and is given the time."""
+    """The store takes 600 ms for it, and is given the time."""
     backend = start("faulty", quick, "store_timeout=2s timeout=1s")
     server = backend.server
-    write(server, "set_commit delay=250")
+    write(server, "set_commit delay=600")
     taken = []
-    for number in range(5):
+    for number in range(3):
         page = Shaped(origin, path(f"p{number}"), **SHAPES[shape])
         taken.append(last_byte(server, page, current=True))
         # who comes at once is not sent to the origin, too
         assert visit(server, page, current=True).cache == "HIT"
         assert len(origin.requests(page.target)) == 1
-    assert statistics.median(taken) < SOON, taken
+    assert min(taken) < 0.4, taken
 
 
 if h2_modules():        # not with prefork
@@ -333,9 +411,9 @@ if h2_modules():        # not with prefork
         server = httpd(SITE, {"QUICK": "on", "PROVIDER": Faulty.conf,
                               "OPTIONS": "store_timeout=2s timeout=1s"},
                        extra=MODULES + h2_modules())
-        write(server, "set_commit delay=250")
+        write(server, "set_commit delay=600")
         taken = []
-        for number in range(5):
+        for number in range(3):
             page = Page(origin, path(f"p{number}"), 30000)
             with server.connect2() as conn:
                 begin = time.monotonic()
@@ -343,7 +421,7 @@ if h2_modules():        # not with prefork
                 taken.append(time.monotonic() - begin)
             assert visit(server, page, current=True).cache == "HIT"
             assert len(origin.requests(page.target)) == 1
-        assert statistics.median(taken) < SOON, taken
+        assert min(taken) < 0.4, taken
 
 
 @pytest.mark.parametrize("slot", ["set_begin", "set_write"])
@@ -353,10 +431,10 @@ def test_slow_storing_delays_no_more_than_its_budget(start, origin, path,
     backend = start("faulty", options="")
     server = backend.server
     pages = [Page(origin, path(f"p{i}"), 900000) for i in range(6)]
-    usual = statistics.median(last_byte(server, x) for x in pages[:3])
+    usual = min(last_byte(server, x) for x in pages[:3])
     write(server, f"{slot} delay=40")
-    slow = statistics.median(last_byte(server, x) for x in pages[3:])
-    assert slow - usual < 0.05 + 0.04 + SOON, (usual, slow)
+    slow = min(last_byte(server, x) for x in pages[3:])
+    assert slow - usual < 1, (usual, slow)      # all pieces: 4 s
     assert figures(server)["State"] == "on"
     if slot == "set_write":
         assert int(figures(server)["Timeouts"]) >= 1
@@ -365,8 +443,8 @@ def test_slow_storing_delays_no_more_than_its_budget(start, origin, path,
 
 
 def test_origin_s_slowness_is_not_the_store_s(start, origin, path):
-    """A page that takes ten times the budget to come is stored."""
-    backend = start("faulty", options="store_timeout=50ms")
+    """A page that takes three times the budget to come is stored."""
+    backend = start("faulty", options="store_timeout=400ms")
     page, gates = path(), [Gate() for _ in range(5)]
     parts = [x for gate in gates for x in (gate, noise(1000))]
     origin.on(page, cacheable(parts, framing="chunked"))
@@ -374,7 +452,7 @@ def test_origin_s_slowness_is_not_the_store_s(start, origin, path):
     def let_go():
         for gate in gates:
             gate.wait_reached()
-            time.sleep(0.1)
+            time.sleep(0.25)
             gate.open()
 
     helper = threading.Thread(target=let_go)

@@ -37,9 +37,12 @@ pytestmark = [pytest.mark.sqlite]
 
 @pytest.fixture
 def make(httpd):
-    def start(options="", db="@DIR@/cache/db/cache.db", conf=SITE):
+    """a store that waits for others as long as a busy machine may need"""
+    def start(options="", db="@DIR@/cache/db/cache.db", conf=SITE,
+              patience="5s"):
         return httpd(conf, {"QUICK": "on", "PROVIDER": STORE, "DB": db,
-                            "OPTIONS": options}, extra=MODULES)
+                            "OPTIONS": f"busy_timeout={patience} {options}"},
+                     extra=MODULES)
     return start
 
 
@@ -338,7 +341,8 @@ def test_no_visitor_waits_for_the_disk(server, origin, path):
     assert db_of(server, "-wal").stat().st_size < 20 << 20
 
 
-def test_locked_for_long(server, origin, path):
+def test_locked_for_long(make, origin, path):
+    server = make(patience="50ms")
     pages = fill(server, origin, path)
     db = connect(server)
     db.execute("BEGIN IMMEDIATE")
@@ -358,8 +362,11 @@ def test_locked_for_long(server, origin, path):
     assert_hits(server, pages)
 
 
-def test_locked_against_readers_when_it_starts(server, origin, path):
+def test_locked_against_readers_when_it_starts(make, origin, path):
+    server = make(patience="50ms")
     pages = fill(server, origin, path)
+    for page, body in pages.items():
+        assert server.get(page).body == body, "one may not be stored at once"
     server.stop()
     db = connect(server)
     db.execute("PRAGMA locking_mode = EXCLUSIVE")
@@ -377,7 +384,7 @@ def test_locked_against_readers_when_it_starts(server, origin, path):
 def test_log_stays_small_under_a_transaction_that_is_not_ended(
         make, origin, path):
     """as of a shell that somebody left open"""
-    server = make("max_bytes=8M")
+    server = make("max_bytes=8M", patience="50ms")
     pages = fill(server, origin, path, 5)
     db = connect(server)
     db.execute("BEGIN")
@@ -682,6 +689,7 @@ def test_files_belong_to_the_user_of_the_children(server, origin, path):
     """also after they were somebody else's"""
     need_root()
     pages = fill(server, origin, path)
+    assert ask_db(server, "PRAGMA auto_vacuum") == [(2,)]
     names = ["", "-wal", "-shm", "-lock"]
     places = [db_of(server).parent] + [db_of(server, x) for x in names]
 

@@ -15,7 +15,7 @@ import pytest
 from conftest import SITE, provider_conf
 from harness import Httpd, settings
 from harness.faults import MODULES, STORES, write
-from harness.server import processes_of, sweeps, wait_for
+from harness.server import can_listen, processes_of, sweeps, wait_for
 from test_status import figures
 
 pytestmark = [pytest.mark.mpm]
@@ -243,17 +243,6 @@ def kill_parent(server, sweeper):
         os.kill(child, signal.SIGKILL)
     wait_for(lambda: not processes_of(group), "the children to end")
     return took
-
-
-def can_listen(address):
-    with socket.socket() as sock:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            sock.bind(address)
-        except OSError:
-            return False
-        sock.listen(1)
-    return True
 
 
 def test_parent_killed_it_goes_and_the_port_is_free(server):

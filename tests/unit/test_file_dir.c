@@ -8,17 +8,17 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
-#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
-#include "apr_general.h"
-
+#include "core/options.h"
 #include "providers/file/dir.h"
+#include "providers/file/file.h"
 #include "tests/unit/shared.h"
 
+#define PROVIDER (&mw_file_provider)
 #define WRITERS 4
 #define ROUNDS 60
 
@@ -29,9 +29,10 @@ typedef struct told_t {
 } told_t;
 
 typedef struct place_t {
-    char path[64];
-    char root_path[80];
-    mw_file_t file;
+    fake_t fake;
+    apr_pool_t *pool;
+    char *path;
+    mw_file_t *file;
     told_t *told;
 } place_t;
 
@@ -47,45 +48,29 @@ ssize_t pwrite(int fd, const void *bytes, size_t length, off_t at)
     return syscall(SYS_pwrite64, fd, bytes, length, at);
 }
 
-static void service_log(const cachemw_services_t *services,
-                        cachemw_level_e level, apr_status_t rv,
-                        const char *format, ...)
-{
-    (void)services;
-    (void)level;
-    (void)rv;
-    (void)format;
-}
-
-static apr_status_t service_random(const cachemw_services_t *services,
-                                   void *buffer, apr_size_t length)
-{
-    (void)services;
-    return apr_generate_random_bytes(buffer, length);
-}
-
-static const cachemw_services_t services = { .size = sizeof(services),
-                                             .log = service_log,
-                                             .random = service_random };
-
 static int place_setup(void **state)
 {
+    mw_options_t options = { PROVIDER->options, NULL };
     place_t *place = calloc(1, sizeof(*place));
-    mw_file_t *file = &place->file;
+    const char *words[2] = { NULL, "index_size=1M" };
+    const char *error;
+    void *store;
 
-    snprintf(place->path, sizeof(place->path), "/tmp/cachemw-dir-XXXXXX");
+    apr_pool_create(&place->pool, NULL);
+    place->path = shared_temp("dir", place->pool);
     assert_non_null(mkdtemp(place->path));
-    snprintf(place->root_path, sizeof(place->root_path), "%s/v1", place->path);
     place->told = shared_make(sizeof(*place->told));
-    file->services = &services;
-    file->path = place->path;
-    file->root_path = place->root_path;
-    file->root = -1;
-    file->shared = shared_make(sizeof(*file->shared));
-    memcpy(file->shared->owner, "a server", 8);
-    assert_int_equal(mw_lock_init(&file->shared->marking), APR_SUCCESS);
-    assert_int_equal(mw_dir_begin(file), APR_SUCCESS);
-    assert_true(mw_dir_is_had(file));
+    fake_begin(&place->fake, "dir");
+    words[0] = apr_pstrcat(place->pool, "cache_dir=", place->path, NULL);
+    assert_null(mw_options_parse(&options, 1, words, 2, "/", place->pool));
+    assert_int_equal(PROVIDER->open(&place->fake.services, options.values,
+                                    place->pool, &store, &error),
+                     APR_SUCCESS);
+    assert_int_equal(PROVIDER->post_config(store, place->pool, 0, 0),
+                     APR_SUCCESS);
+    assert_int_equal(PROVIDER->child_init(store, place->pool), APR_SUCCESS);
+    place->file = store;
+    assert_true(mw_dir_is_had(place->file));
     *state = place;
     return 0;
 }
@@ -94,11 +79,13 @@ static int place_teardown(void **state)
 {
     place_t *place = *state;
 
-    unlinkat(place->file.root, "mark", 0);
-    unlinkat(place->file.root, "tmp", AT_REMOVEDIR);
-    mw_dir_leave(&place->file);
-    rmdir(place->root_path);
+    unlinkat(place->file->root, "mark", 0);
+    unlinkat(place->file->root, "tmp", AT_REMOVEDIR);
+    rmdir(place->file->root_path);
     rmdir(place->path);
+    PROVIDER->close(place->file);
+    apr_pool_destroy(place->pool);
+    fake_end(&place->fake);
     free(place);
     return 0;
 }
@@ -115,7 +102,7 @@ static void raise_to(apr_uint64_t *to, apr_uint64_t value)
 
 static void place_write(place_t *place, apr_uint32_t *seed)
 {
-    mw_file_t *file = &place->file;
+    mw_file_t *file = place->file;
 
     raise_to(&place->told->stamped, mw_dir_stamp(file));
     if (random_next(seed) % 4 == 0) {
@@ -142,10 +129,10 @@ static void place_write_often(void *baton, int i)
 
 static void assert_told_is_on_disk(const place_t *place)
 {
-    const mw_file_shared_t *shared = place->file.shared;
+    const mw_file_shared_t *shared = place->file->shared;
     mw_mark_t mark;
 
-    assert_int_equal(mw_mark_read(place->file.root, &mark), APR_SUCCESS);
+    assert_int_equal(mw_mark_read(place->file->root, &mark), APR_SUCCESS);
     assert_true(mark.cleared >= place->told->cleared);
     assert_true(mark.number <= shared->mark.number);
     assert_true(shared->stamped >= place->told->stamped);
@@ -159,9 +146,9 @@ static void test_writers_at_once_lose_nothing(void **state)
 
     processes_run(WRITERS, place_write_often, place);
     assert_told_is_on_disk(place);
-    assert_int_equal(mw_mark_read(place->file.root, &mark), APR_SUCCESS);
-    assert_int_equal(mark.number, place->file.shared->mark.number);
-    assert_int_equal(mark.cleared, place->file.shared->mark.cleared);
+    assert_int_equal(mw_mark_read(place->file->root, &mark), APR_SUCCESS);
+    assert_int_equal(mark.number, place->file->shared->mark.number);
+    assert_int_equal(mark.cleared, place->file->shared->mark.cleared);
 }
 
 static pid_t writer_start(place_t *place, apr_uint32_t seed)
@@ -173,15 +160,6 @@ static pid_t writer_start(place_t *place, apr_uint32_t seed)
         place_write(place, &seed);
     }
     return pid;
-}
-
-static void writer_kill(pid_t pid)
-{
-    int status;
-
-    assert_int_equal(kill(pid, SIGKILL), 0);
-    assert_int_equal(waitpid(pid, &status, 0), pid);
-    assert_true(WIFSIGNALED(status));
 }
 
 static void test_writers_that_are_killed_are_in_nobodys_way(void **state)
@@ -199,14 +177,14 @@ static void test_writers_that_are_killed_are_in_nobodys_way(void **state)
     for (i = 0; i < ROUNDS; i++) {
         pause.tv_nsec = random_next(&seed) % 5000000;
         nanosleep(&pause, NULL);
-        writer_kill(pids[i % WRITERS]);
+        child_kill(pids[i % WRITERS]);
         pids[i % WRITERS] = writer_start(place, random_next(&seed));
     }
     for (i = 0; i < WRITERS; i++) {
-        writer_kill(pids[i]);
+        child_kill(pids[i]);
     }
     assert_told_is_on_disk(place);
-    assert_int_equal(mw_dir_clear(&place->file), APR_SUCCESS);
+    assert_int_equal(mw_dir_clear(place->file), APR_SUCCESS);
     assert_told_is_on_disk(place);
 }
 
@@ -221,11 +199,10 @@ static void test_a_writer_that_is_held_up_overwrites_nothing(void **state)
     assert_true(pid >= 0);
     if (!pid) {
         is_held_up = 1;
-        _exit(mw_dir_clear(&place->file) != APR_SUCCESS);
+        _exit(mw_dir_clear(place->file) != APR_SUCCESS);
     }
-    assert_int_equal(waitpid(pid, &status, WUNTRACED), pid);
-    assert_true(WIFSTOPPED(status));
-    place->file.stuck = 1; /* so that nobody waits here */
+    child_await_stop(pid);
+    place->file->stuck = 1; /* so that nobody waits here */
     for (i = 0; i < 8; i++) {
         place_write(place, &seed);
     }
@@ -233,7 +210,7 @@ static void test_a_writer_that_is_held_up_overwrites_nothing(void **state)
     assert_int_equal(waitpid(pid, &status, 0), pid);
     assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
     assert_told_is_on_disk(place);
-    assert_int_equal(mw_dir_clear(&place->file), APR_SUCCESS);
+    assert_int_equal(mw_dir_clear(place->file), APR_SUCCESS);
     assert_told_is_on_disk(place);
 }
 
@@ -241,7 +218,7 @@ static void test_a_writer_that_is_held_up_overwrites_nothing(void **state)
 static void test_two_syncs_make_an_epoch_safe(void **state)
 {
     place_t *place = *state;
-    mw_file_t *file = &place->file;
+    mw_file_t *file = place->file;
     apr_uint64_t epoch = mw_dir_stamp(file);
     apr_uint64_t number;
     mw_mark_t mark;
@@ -258,19 +235,6 @@ static void test_two_syncs_make_an_epoch_safe(void **state)
     assert_int_equal(mark.number, number);
 }
 
-static int group_begin(void **state)
-{
-    (void)state;
-    return apr_initialize();
-}
-
-static int group_end(void **state)
-{
-    (void)state;
-    apr_terminate();
-    return 0;
-}
-
 int main(void)
 {
 #define PLACE_TEST(f) \
@@ -282,5 +246,5 @@ int main(void)
         PLACE_TEST(test_two_syncs_make_an_epoch_safe),
     };
 
-    return cmocka_run_group_tests(tests, group_begin, group_end);
+    return cmocka_run_group_tests(tests, shared_group_begin, shared_group_end);
 }

@@ -4,6 +4,7 @@
 
 #include <math.h>
 #include <stdio.h>
+#include <time.h>
 
 #include "apr_general.h"
 
@@ -132,6 +133,15 @@ static void test_hits_are_as_many_as_with_lru_or_more(void **state)
     trace_run("Zipf with scans", trace_scan);
 }
 
+/** What others do on a busy machine does not count. */
+static apr_time_t cpu_now(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now);
+    return apr_time_make(now.tv_sec, now.tv_nsec / 1000);
+}
+
 /** @return what an eviction costs with so many entries, in nanoseconds */
 static double cost_with(apr_uint32_t entries, apr_uint64_t memory)
 {
@@ -152,11 +162,11 @@ static double cost_with(apr_uint32_t entries, apr_uint64_t memory)
         }
     }
     evicted = w->fake.counts[CACHEMW_COUNT_EVICTED];
-    took = apr_time_now();
+    took = cpu_now();
     for (i = entries; i < entries + MORE; i++) {
         assert_int_equal(depot_put(w, i, 1, w->now + HOUR), 0);
     }
-    took = apr_time_now() - took;
+    took = cpu_now() - took;
     evicted = w->fake.counts[CACHEMW_COUNT_EVICTED] - evicted;
     assert_in_range(evicted, MORE - 5, MORE + 5);
     assert_in_range(disk_entries(w), entries - 5, entries);

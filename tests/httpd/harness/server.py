@@ -87,6 +87,19 @@ def free_port(taken=()):
     raise RuntimeError("no free port")
 
 
+def can_listen(address):
+    """A killed process is a zombie before its last thread has let go of the
+    port."""
+    with socket.socket() as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            sock.bind(address)
+        except OSError:
+            return False
+        sock.listen(1)
+    return True
+
+
 def wait_for(condition, what, timeout=START):
     """Return CONDITION's first true value; fail when none comes."""
     end = time.monotonic() + timeout
@@ -177,6 +190,7 @@ class Httpd:
         self.process = None
         self.ports = []
         self._seen = 0
+        self._has_run = False
         self._conf = conf
         self._names = dict(names)
         self._modules = list(MODULES if modules is None else modules)
@@ -262,8 +276,13 @@ class Httpd:
             raise
 
     def _start_somewhere(self):
+        if self._has_run:       # and may have been killed; keys have the port
+            wait_for(lambda: all(can_listen(self.addr(x))
+                                 for x in range(len(self.ports))),
+                     "its ports to be free")
         for attempt in range(3):
             if self._start():
+                self._has_run = True
                 Httpd.live.append(self)
                 return self
             busy = "could not bind" in self.log()
