@@ -22,7 +22,7 @@
 #define MW_REDIS_NODES_MAX 1000
 
 /** Bytes of the longest reply to CLUSTER SLOTS that is read. */
-#define MW_REDIS_SLOTMAP_REPLY_MAX (4 * 1024 * 1024)
+#define MW_REDIS_SLOTMAP_REPLY_MAX (1024 * 1024)
 
 typedef struct mw_redis_slotmap_t {
     int count;                  /**< of masters */
