@@ -7,20 +7,10 @@ import time
 
 import pytest
 
-from conftest import SITE
 from harness.redis import GROUP, Sentinels
 from harness.server import wait_for
-from harness.storm import PATIENCE, Storm
 from test_basic import noise
-from test_status import figures
-
-MODULES = ["cachemw", "cachemw_redis"]
-
-STORE = """
-CachemwStore pages redis url=@URL@ @OPTIONS@
-CachemwProvider pages
-CacheEnable cachemw /
-"""
+from test_redis_cluster import make, storm_on      # noqa: F401
 
 pytestmark = [pytest.mark.redis]
 
@@ -30,14 +20,6 @@ def sentinels():
     one = Sentinels().start()
     yield one
     one.remove()
-
-
-@pytest.fixture
-def make(httpd):
-    def start(url, options="", conf=SITE):
-        return httpd(conf, {"QUICK": "on", "PROVIDER": STORE, "URL": url,
-                            "OPTIONS": options}, extra=MODULES)
-    return start
 
 
 def is_hit(server, page, body):
@@ -50,10 +32,6 @@ def assert_hits(server, origin, path, name="page", seconds=15):
     page, body = path(name), noise(5000, 7)
     origin.page(page, body)
     wait_for(lambda: is_hit(server, page, body), f"a hit of {name}", seconds)
-
-
-def hits(server):
-    return int(figures(server)["Hits"])
 
 
 @pytest.mark.mpm
@@ -145,25 +123,6 @@ def test_master_becomes_a_replica_behind_our_back(make, sentinels, origin,
             assert server.get(page).body == b"fresh"
 
 
-def storm_on(make, sentinels, disturb):
-    """(what visitors saw, hits that came after the disturbance, server)"""
-    with Storm() as storm:
-        server = make(sentinels.url, "keep=0", conf=storm.proxied(SITE))
-        storm.visitors(server.ports[0], 2, 3)
-        wait_for(lambda: hits(server) > 50, "hits")
-        disturb()
-        before = hits(server)
-        began = time.monotonic()
-        wait_for(lambda: hits(server) > before + 50, "hits to resume")
-        resumed = time.monotonic() - began
-        seen, slowest, wrong = storm.finish()
-    print(f"{dict(seen)}; slowest {slowest:.2f} s; hits after {resumed:.2f} s")
-    assert not wrong, wrong[:3]
-    assert seen["cut"] == 0
-    assert slowest < PATIENCE
-    return server
-
-
 @pytest.mark.mpm
 def test_master_is_killed_under_load(make, sentinels, origin, path):
     old = sentinels.master
@@ -172,7 +131,7 @@ def test_master_is_killed_under_load(make, sentinels, origin, path):
         old.kill()
         sentinels.wait_other_master(old)
 
-    server = storm_on(make, sentinels, kill)
+    server = storm_on(make, sentinels.url, kill)
     assert_hits(server, origin, path)
     assert sentinels.master is not old
 
@@ -185,7 +144,7 @@ def test_master_hangs_under_load(make, sentinels, origin, path):
         sentinels.wait_other_master(old)
 
     try:
-        server = storm_on(make, sentinels, hang)
+        server = storm_on(make, sentinels.url, hang)
         assert_hits(server, origin, path)
     finally:
         old.signal(signal.SIGCONT)

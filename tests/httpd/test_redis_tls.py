@@ -13,7 +13,7 @@ import pytest
 from conftest import SITE
 from harness import settings
 from harness.certificates import Authority
-from harness.redis import Redis, tls_options
+from harness.redis import Cluster, Redis, Sentinels, tls_options
 from harness.server import wait_for
 from test_basic import noise
 
@@ -142,6 +142,27 @@ def test_another_name_is_accepted_when_told_so(make, redis, origin, path):
     server = make(redis("elsewhere").url,
                   "ssl_ca_certs=@CA@ ssl_check_hostname=off")
     assert_hits(server, origin, path)
+
+
+def test_cluster_over_tls(make, authority, origin, path):
+    cluster = Cluster(tls=tls_options(authority)).start()
+    try:
+        server = make(cluster.url)
+        for size in range(20):
+            assert_hits(server, origin, path, size)
+        assert all(one.keys() for one in cluster.masters)
+    finally:
+        cluster.remove()
+
+
+def test_sentinels_over_tls(make, authority, origin, path):
+    sentinels = Sentinels(tls=tls_options(authority)).start()
+    try:
+        server = make(sentinels.url)
+        assert_hits(server, origin, path)
+        assert sentinels.master.keys()
+    finally:
+        sentinels.remove()
 
 
 # ---- who is not the right one -----------------------------------------------

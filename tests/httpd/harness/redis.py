@@ -27,8 +27,6 @@ SLOTS = 16384
 GROUP = "pages"         # what sentinels call the master they watch
 
 COMMON = """\
-bind 127.0.0.1
-protected-mode no
 daemonize no
 save ""
 appendonly no
@@ -140,8 +138,9 @@ class Redis:
     # ---- life ---------------------------------------------------------------
 
     def _conf(self):
-        lines = [COMMON, f"dir {self.dir}",
-                 f"unixsocket {self.path}", "unixsocketperm 777"]
+        lines = [] if self.sentinel else [COMMON]
+        lines += ["bind 127.0.0.1", "protected-mode no", f"dir {self.dir}",
+                  f"unixsocket {self.path}", "unixsocketperm 777"]
         if self.tls:
             lines += ["port 0", f"tls-port {self.port}",
                       *(f"{name} {value}" for name, value in self.tls.items())]
@@ -158,8 +157,7 @@ class Redis:
     def start(self):
         conf = self.dir / "redis.conf"
         if not (self.sentinel and conf.exists()):
-            conf.write_text(self._sentinel_conf() if self.sentinel
-                            else self._conf())
+            conf.write_text(self._conf())
         with open(self.dir / "log", "ab") as log:
             self.process = subprocess.Popen(
                 [PROGRAM, str(conf)] + ["--sentinel"] * self.sentinel,
@@ -169,11 +167,6 @@ class Redis:
             Redis.live.append(self)
         wait_for(self._answers, "redis-server to start")
         return self
-
-    def _sentinel_conf(self):
-        return "\n".join(["bind 127.0.0.1", "protected-mode no",
-                          f"port {self.port}", f"dir {self.dir}",
-                          self.options, ""])
 
     def _answers(self):
         if self.process.poll() is not None:
@@ -223,8 +216,7 @@ class Redis:
 
     def wire(self):
         """a connection for the test itself, past TLS and the password"""
-        wire = Wire(("127.0.0.1", self.port) if self.sentinel
-                    else str(self.path))
+        wire = Wire(str(self.path))
         if self.password:
             wire.ask("AUTH", *([self.user] if self.user else []),
                      self.password)
@@ -282,14 +274,15 @@ class Sentinels(Group):
     """A master, REPLICAS of it and three sentinels that choose another master
     half a second after the first one is gone."""
 
-    def __init__(self, replicas=1, watchers=3, silence=400):
+    def __init__(self, replicas=1, watchers=3, silence=400, tls=None):
         super().__init__()
         self.silence = silence
+        secure = "\ntls-replication yes" if tls else ""
         self.data = [self.add("maxmemory-policy allkeys-lfu\n"
-                              "repl-timeout 5\nrepl-backlog-size 64mb")
-                     for _ in range(1 + replicas)]
-        self.watchers = [self.add(self._watch(), sentinel=True)
-                         for _ in range(watchers)]
+                              "repl-timeout 5\nrepl-backlog-size 64mb"
+                              + secure, tls=tls) for _ in range(1 + replicas)]
+        self.watchers = [self.add(self._watch() + secure, sentinel=True,
+                                  tls=tls) for _ in range(watchers)]
 
     def _watch(self):
         return "\n".join(
@@ -324,8 +317,8 @@ class Sentinels(Group):
 
     @property
     def url(self):
-        return "redis+sentinel://" + ",".join(
-            x.hostport for x in self.watchers) + f"/{GROUP}"
+        return ("rediss" if self.data[0].tls else "redis") + "+sentinel://" \
+            + ",".join(x.hostport for x in self.watchers) + f"/{GROUP}"
 
     def master_port(self):
         return int(self.watchers[0].ask("SENTINEL", "GET-MASTER-ADDR-BY-NAME",
@@ -348,15 +341,18 @@ class Sentinels(Group):
 class Cluster(Group):
     """MASTERS that share the slots; the first ones have REPLICAS, one each."""
 
-    def __init__(self, masters=3, replicas=0, options="", password=None):
+    def __init__(self, masters=3, replicas=0, options="", password=None,
+                 tls=None):
         super().__init__()
+        if tls:
+            options += "\ntls-cluster yes\ntls-replication yes"
         for _ in range(masters + replicas):
             self.add("cluster-enabled yes\ncluster-config-file nodes.conf\n"
                      "cluster-node-timeout 1000\n"
                      "cluster-replica-validity-factor 0\n"
                      "cluster-require-full-coverage no\n"
                      f"cluster-port {free_port()}\n{options}",
-                     password=password)
+                     password=password, tls=tls)
         self.masters = self.servers[:masters]
         self.replicas = self.servers[masters:]
 
@@ -405,8 +401,9 @@ class Cluster(Group):
 
     @property
     def url(self):
-        return "redis+cluster://" + self.servers[0].credentials + ",".join(
-            x.hostport for x in self.masters)
+        first = self.servers[0]
+        return ("rediss" if first.tls else "redis") + "+cluster://" \
+            + first.credentials + ",".join(x.hostport for x in self.masters)
 
     # ---- slots --------------------------------------------------------------
 
