@@ -12,7 +12,7 @@
 #define FIELDS_MAX 64
 
 /* Bytes that are read beside a long string, and the longest line. */
-#define INPUT_SIZE 8192
+#define INPUT_SIZE 16384
 
 typedef struct input_t {
     mw_redis_conn_t *conn;
