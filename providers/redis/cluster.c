@@ -28,8 +28,10 @@
 
 typedef struct node_t {
     mw_redis_pool_t *pool;
+    int is_down;
     int failures;
     apr_int64_t failed; /* when that was, the last time */
+    apr_int64_t probed; /* when one call was let through although it is down */
 } node_t;
 
 typedef struct cluster_t {
@@ -48,9 +50,24 @@ typedef struct cluster_t {
 
 /* --- nodes ---------------------------------------------------------------- */
 
-static int node_is_down(const node_t *node, apr_int64_t now)
+/* Whether to try. One call at a time finds out whether a node that was down is
+ * there again; that nothing is heard of it for a while means that it is. */
+static int node_admits(node_t *node, apr_int64_t now)
 {
-    return node->failures >= DOWN_FAILURES && now - node->failed < DOWN;
+    if (!node->is_down) {
+        return 1;
+    }
+    if (now - node->failed < DOWN || now - node->probed < DOWN) {
+        return 0;
+    }
+    if (node->probed > node->failed) {
+        node->is_down = 0;
+        node->failures = DOWN_FAILURES - 1;
+    }
+    else {
+        node->probed = now;
+    }
+    return 1;
 }
 
 /* The mutex is held. @return NULL: there is none */
@@ -228,7 +245,6 @@ static apr_status_t map_ask(mw_redis_t *store, mw_redis_pool_t *source,
 static mw_redis_pool_t *source_take(mw_redis_t *store, unsigned int n)
 {
     cluster_t *self = store->servers_self;
-    const apr_int64_t now = mw_redis_clock(store);
     const unsigned int begin = __atomic_load_n(&self->source, __ATOMIC_RELAXED);
     mw_redis_pool_t *pool = NULL;
     unsigned int tried = 0;
@@ -239,7 +255,7 @@ static mw_redis_pool_t *source_take(mw_redis_t *store, unsigned int n)
     for (i = 0; i < self->count && tried < SOURCES_MAX && !pool; i++) {
         node =
             &self->nodes[(begin + (unsigned int)i) % (unsigned int)self->count];
-        if (!node_is_down(node, now) && tried++ == n) {
+        if (!node->is_down && tried++ == n) {
             pool = mw_redis_pool_ref(node->pool);
         }
     }
@@ -302,13 +318,13 @@ static apr_status_t owner_take(mw_redis_t *store, int slot,
 {
     cluster_t *self = store->servers_self;
     const apr_int64_t now = mw_redis_clock(store);
-    const node_t *node;
     apr_status_t rv;
+    node_t *node;
 
     pthread_mutex_lock(&self->mutex);
     node = self->owners[slot] ? &self->nodes[self->owners[slot] - 1] : NULL;
     rv = self->count || !self->is_open ? APR_EAGAIN : APR_ECONNREFUSED;
-    if (node && !node_is_down(node, now)) {
+    if (node && node_admits(node, now)) {
         *pool = mw_redis_pool_ref(node->pool);
         rv = APR_SUCCESS;
     }
@@ -345,11 +361,11 @@ static void node_failed(mw_redis_t *store, const mw_redis_reason_t *reason)
         if (now - node->failed > FORGOTTEN) {
             node->failures = 0;
         }
-        was_down = node->failures >= DOWN_FAILURES;
+        was_down = node->is_down;
         node->failures +=
             APR_STATUS_IS_ECONNREFUSED(reason->rv) ? DOWN_FAILURES : 1;
         node->failed = now;
-        is_down = node->failures >= DOWN_FAILURES;
+        is_down = node->is_down = node->failures >= DOWN_FAILURES;
     }
     pthread_mutex_unlock(&self->mutex);
     if (is_down && !was_down) {

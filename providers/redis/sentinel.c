@@ -291,8 +291,8 @@ static apr_status_t sentinel_find(mw_redis_t *store, int slot,
 {
     sentinel_t *self = store->servers_self;
     apr_status_t rv = APR_SUCCESS;
+    place_t place, later;
     apr_int64_t now;
-    place_t place;
 
     (void)slot;
     if (!place_load(store, &place)) {
@@ -304,7 +304,9 @@ static apr_status_t sentinel_find(mw_redis_t *store, int slot,
     else if (__atomic_load_n(&self->is_doubtful, __ATOMIC_RELAXED)) {
         now = mw_redis_clock(store);
         master_learn(store, now + (deadline - now) / DOUBT_SHARE);
-        place_load(store, &place);
+        if (place_load(store, &later)) {
+            place = later;
+        }
     }
     return rv == APR_SUCCESS ? master_take(store, &place, pool) : rv;
 }

@@ -3,8 +3,10 @@
 began, costs misses and a line in the log that says why; never a visitor's
 time."""
 
+import http.client
 import os
 import socket
+import ssl
 import threading
 import time
 
@@ -163,6 +165,45 @@ def test_sentinels_over_tls(make, authority, origin, path):
         assert sentinels.master.keys()
     finally:
         sentinels.remove()
+
+
+HTTPS = SITE + """
+Listen 127.0.0.1:@PORT2@
+<VirtualHost 127.0.0.1:@PORT2@>
+    SSLEngine on
+    SSLCertificateFile @SERVER@.crt
+    SSLCertificateKeyFile @SERVER@.key
+</VirtualHost>
+"""
+
+
+@pytest.mark.mpm
+@pytest.mark.parametrize("name, cache", [("server", "HIT"),
+                                         ("expired", "MISS")])
+def test_mod_ssl_is_not_disturbed(httpd, redis, authority, origin, path, name,
+                                  cache):
+    """it has the same OpenSSL: neither what succeeds nor what fails here is
+    seen by visitors over HTTPS; not after restarts either"""
+    server = httpd(HTTPS, {"QUICK": "on", "PROVIDER": STORE,
+                           "URL": redis(name).url, "OPTIONS":
+                           f"ssl_ca_certs={authority.file}",
+                           "SERVER": authority.dir / "server"},
+                   extra=["ssl", "socache_shmcb"] + MODULES)
+    trust = ssl.create_default_context(cafile=authority.file)
+    for turn in range(3):
+        for i in range(10):
+            page = path(f"p{turn}-{i}")
+            origin.page(page, noise(20000, i))
+            visitor = http.client.HTTPSConnection(
+                "127.0.0.1", server.ports[1], timeout=10, context=trust)
+            for expected in ("MISS", cache):
+                visitor.request("GET", page)
+                res = visitor.getresponse()
+                assert (res.status, res.read()) == (200, noise(20000, i))
+                assert res.getheader("X-Cache").split()[0] == expected
+            visitor.close()
+        server.graceful()
+    assert "[ssl:error]" not in server.log()
 
 
 # ---- who is not the right one -----------------------------------------------
