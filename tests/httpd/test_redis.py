@@ -2,6 +2,7 @@
 """The provider redis on real servers: what one web server stores, the others
 serve; and whatever Redis answers, no visitor notices."""
 
+import os
 import re
 import select
 import socket
@@ -579,6 +580,33 @@ def test_every_tenth_answer_is_a_reset(make, redis, origin, path):
             assert get(server, page).body == body
         assert proxy.connections <= 32 * len(server.children())
         assert figures(server)["State"] == "on"
+
+
+@pytest.mark.parametrize("count", [
+    2000, pytest.param(100000, marks=pytest.mark.long)])
+def test_nothing_is_left_open_where_every_tenth_answer_fails(
+        make, redis, origin, path, count):
+    def descriptors():
+        return sum(len(os.listdir(f"/proc/{pid}/fd"))
+                   for pid in server.children())
+
+    with TcpProxy(("127.0.0.1", redis.port)) as proxy:
+        server = make(f"redis://127.0.0.1:{proxy.port}", "max_connections=4")
+        page = path()
+        body = stored(server, origin, page)
+        proxy.set("fail", every=10)
+        conns = [server.connect(host="shared.test:80") for _ in range(4)]
+        for i in range(count):
+            if i == 500:
+                before = descriptors()
+            res = conns[i % 4].get(page)
+            assert (res.status, res.body) == (200, body)
+        after = descriptors()
+        for conn in conns:
+            conn.close()
+        assert proxy.failed > count // 20
+        assert proxy.connections <= 4 * len(server.children())
+        assert after <= before + 4 * len(server.children())
 
 
 # ---- configuration ----------------------------------------------------------
