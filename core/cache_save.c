@@ -421,6 +421,7 @@ apr_status_t mw_save_commit(mw_handle_t *handle, request_rec *r)
         save_abort(handle);
         return APR_EGENERAL;
     }
+    handle->is_late = 0;
     handle->set = NULL;
     handle->deadline = mw_store_set_deadline(set);
     mw_request_call(r, apr_time_now(), &call);

@@ -65,31 +65,69 @@ static const char *definition_next(const mw_definition_t *definition,
     return NULL;
 }
 
+/* What a store keeps on the disk. */
+typedef struct path_t {
+    const char *text;
+    const char *option;
+    const mw_definition_t *definition;
+} path_t;
+
+/* Whether it is the other one, or lies in it. */
+static int path_is_in(const path_t *path, const path_t *other)
+{
+    const apr_size_t length = strlen(other->text);
+
+    return !strncmp(path->text, other->text, length)
+           && (!path->text[length] || path->text[length] == '/'
+               || !strcmp(other->text, "/"));
+}
+
+static void path_error(const path_t *path, const path_t *other)
+{
+    const mw_definition_t *definition = path->definition;
+    const mw_place_t *place = &other->definition->place;
+
+    if (!strcmp(path->text, other->text)) {
+        mw_place_error(&definition->place,
+                       "%s %s: %s=%s: the same path is used by the store on "
+                       "line %d of %s; give each store its own, or name one "
+                       "store in both places",
+                       definition->directive, definition_word(definition),
+                       path->option, path->text, place->line, place->file);
+        return;
+    }
+    mw_place_error(
+        &definition->place,
+        "%s %s: %s=%s: one lies in the other of this and %s=%s of "
+        "%s %s on line %d of %s; put both beside each other",
+        definition->directive, definition_word(definition), path->option,
+        path->text, other->option, other->text, other->definition->directive,
+        definition_word(other->definition), place->line, place->file);
+}
+
 static int stores_check_paths(const mw_stores_t *stores)
 {
-    apr_hash_t *paths = apr_hash_make(stores->pconf);
-    mw_definition_t *definition, *other;
-    const char *path, *option;
+    apr_array_header_t *paths =
+        apr_array_make(stores->pconf, 8, sizeof(path_t));
+    path_t path;
     int errors = 0;
-    int at;
+    int at, i;
 
-    for (definition = stores->definitions; definition;
-         definition = definition->next) {
+    for (path.definition = stores->definitions; path.definition;
+         path.definition = path.definition->next) {
         at = 0;
-        while (
-            (path = definition_next(definition, CACHEMW_PATH, &at, &option))) {
-            other = apr_hash_get(paths, path, APR_HASH_KEY_STRING);
-            if (other && other != definition) {
-                mw_place_error(&definition->place,
-                               "%s %s: %s=%s: the same path is used by the "
-                               "store on line %d of %s; give each store its "
-                               "own, or name one store in both places",
-                               definition->directive,
-                               definition_word(definition), option, path,
-                               other->place.line, other->place.file);
-                errors++;
+        while ((path.text = definition_next(path.definition, CACHEMW_PATH, &at,
+                                            &path.option))) {
+            for (i = 0; i < paths->nelts; i++) {
+                const path_t *other = &APR_ARRAY_IDX(paths, i, path_t);
+
+                if (other->definition != path.definition
+                    && (path_is_in(&path, other) || path_is_in(other, &path))) {
+                    path_error(&path, other);
+                    errors++;
+                }
             }
-            apr_hash_set(paths, path, APR_HASH_KEY_STRING, definition);
+            APR_ARRAY_PUSH(paths, path_t) = path;
         }
     }
     return errors;

@@ -32,9 +32,9 @@ typedef struct listing_t {
 } listing_t;
 
 /**
- * When an entry expires by the times of its file. Whoever wrote into it and died
- * before these were set left those of the write, which are both the same: then
- * the head says it.
+ * When an entry expires by the times of its file. Whoever wrote into it and
+ * died before these were set left those of the write, which are both the same:
+ * then the head says it.
  */
 static apr_time_t expires_of(const mw_file_t *file, const mw_path_t *path,
                              const struct stat *info)

@@ -14,7 +14,6 @@
 static void version_step(mw_index_t *index, apr_uint32_t shard)
 {
     __atomic_add_fetch(&index->header->versions[shard], 1, __ATOMIC_SEQ_CST);
-    __atomic_thread_fence(__ATOMIC_SEQ_CST);
 }
 
 static apr_uint64_t *tally_of(const mw_index_t *index, apr_uint32_t shard,
@@ -91,7 +90,7 @@ static void chain_link(mw_index_t *index, apr_uint32_t shard,
     apr_uint32_t *bucket = mw_index_bucket(index, record->digest);
 
     MW_INDEX_STORE(&record->next, *bucket);
-    __atomic_store_n(bucket, number, __ATOMIC_RELEASE);
+    MW_INDEX_STORE(bucket, number);
 }
 
 static void chain_unlink(mw_index_t *index, apr_uint32_t shard,
@@ -170,9 +169,7 @@ static void record_write(mw_index_t *index, apr_uint32_t shard,
     if (MW_INDEX_LOAD(due) > expires) {
         MW_INDEX_STORE(due, expires);
     }
-    __atomic_store_n(&record->blocks,
-                     (apr_uint32_t)mw_index_blocks(facts->size),
-                     __ATOMIC_RELEASE);
+    MW_INDEX_STORE(&record->blocks, (apr_uint32_t)mw_index_blocks(facts->size));
 }
 
 static void record_insert(mw_index_t *index, apr_uint32_t shard,
@@ -394,7 +391,7 @@ static int find_is_known(const mw_index_t *index, const mw_digest_t *digest)
     const mw_index_scan_t *scan = &index->header->scan;
     apr_uint32_t dir = 0;
 
-    if (__atomic_load_n(&scan->was_made, __ATOMIC_ACQUIRE)) {
+    if (MW_INDEX_LOAD(&scan->was_made)) {
         return 1;
     }
     if (index->geometry.dirs > 256) {
@@ -403,7 +400,7 @@ static int find_is_known(const mw_index_t *index, const mw_digest_t *digest)
     else if (index->geometry.dirs > 1) {
         dir = digest->bytes[0];
     }
-    return dir < __atomic_load_n(&scan->dir, __ATOMIC_ACQUIRE);
+    return dir < MW_INDEX_LOAD(&scan->dir);
 }
 
 static void record_touch(mw_index_record_t *record)
@@ -421,8 +418,7 @@ static mw_index_answer_e find_once(mw_index_t *index, apr_uint32_t shard,
                                    mw_index_record_t **record,
                                    mw_index_facts_t *facts)
 {
-    apr_uint32_t number =
-        __atomic_load_n(mw_index_bucket(index, words), __ATOMIC_ACQUIRE);
+    apr_uint32_t number = MW_INDEX_LOAD(mw_index_bucket(index, words));
     int steps;
 
     for (steps = 0; number && steps < FIND_STEPS; steps++) {
@@ -436,7 +432,7 @@ static mw_index_answer_e find_once(mw_index_t *index, apr_uint32_t shard,
             *record = one;
             return MW_INDEX_PRESENT;
         }
-        number = __atomic_load_n(&one->next, __ATOMIC_ACQUIRE);
+        number = MW_INDEX_LOAD(&one->next);
     }
     return number ? MW_INDEX_UNKNOWN : MW_INDEX_ABSENT;
 }
@@ -457,9 +453,8 @@ mw_index_answer_e mw_index_find(mw_index_t *index, const mw_digest_t *digest,
     shard = mw_index_shard_of(index, words);
     version = &index->header->versions[shard];
     for (tries = 0; tries < FIND_TRIES; tries++) {
-        before = __atomic_load_n(version, __ATOMIC_ACQUIRE);
+        before = MW_INDEX_LOAD(version);
         answer = find_once(index, shard, words, &record, facts);
-        __atomic_thread_fence(__ATOMIC_ACQUIRE);
         if (!(before & 1) && before == MW_INDEX_LOAD(version)) {
             break;
         }

@@ -69,8 +69,8 @@ typedef struct mw_index_config_t {
 /** What the index has done with the files; `baton` as given to create. */
 typedef struct mw_index_files_t {
     /**
-     * Look at a file, mostly without opening it. Anything but a regular file does not
-     * exist, and is removed where that is possible.
+     * Look at a file, mostly without opening it. Anything but a regular file
+     * does not exist, and is removed where that is possible.
      * @return trouble: it is not known whether there is one
      */
     apr_status_t (*probe)(void *baton, const mw_digest_t *digest,

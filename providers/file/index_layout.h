@@ -169,8 +169,12 @@ struct mw_index_t {
     apr_uint32_t listed;
 };
 
-#define MW_INDEX_LOAD(p) __atomic_load_n((p), __ATOMIC_RELAXED)
-#define MW_INDEX_STORE(p, v) __atomic_store_n((p), (v), __ATOMIC_RELAXED)
+/**
+ * Who reads without a lock, between two looks at a shard's version, needs no
+ * fence so: what it saw of a change made the version's step visible, too.
+ */
+#define MW_INDEX_LOAD(p) __atomic_load_n((p), __ATOMIC_ACQUIRE)
+#define MW_INDEX_STORE(p, v) __atomic_store_n((p), (v), __ATOMIC_RELEASE)
 
 static inline void mw_index_words(const mw_digest_t *digest,
                                   apr_uint64_t words[2])
@@ -273,7 +277,7 @@ int mw_index_make_room(mw_index_t *index, apr_time_t now, apr_uint32_t victims);
 int mw_index_scan_for_room(mw_index_t *index, apr_time_t now,
                            apr_uint32_t victims);
 
-/** What a scan has found, a file of so many bytes, it need not find any more. */
+/** What a scan has found, a file of some bytes, it need not find any more. */
 void mw_index_found(mw_index_t *index, apr_uint64_t size);
 
 /** Clean-up of a pool: end what this process has open of the scan. */

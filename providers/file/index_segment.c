@@ -235,7 +235,7 @@ static apr_status_t segment_format(mw_index_t *index, apr_int64_t expected)
         return rv;
     }
     header->magic = MW_INDEX_MAGIC;
-    __atomic_store_n(&header->ready, 1, __ATOMIC_RELEASE);
+    MW_INDEX_STORE(&header->ready, 1);
     return APR_SUCCESS;
 }
 
@@ -247,7 +247,7 @@ static int segment_is_valid(const mw_index_t *index)
            && header->layout == segment_layout(&index->geometry)
            && !memcmp(&header->geometry, &index->geometry,
                       sizeof(index->geometry))
-           && __atomic_load_n(&header->ready, __ATOMIC_ACQUIRE);
+           && MW_INDEX_LOAD(&header->ready);
 }
 
 apr_status_t mw_index_post_config(mw_index_t *index, apr_int64_t expected,

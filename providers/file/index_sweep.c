@@ -155,11 +155,11 @@ static void scan_advance(mw_index_t *index)
     apr_uint32_t next = scan->dir + 1;
 
     scan_close(index);
-    __atomic_store_n(&scan->dir, next, __ATOMIC_RELEASE);
+    MW_INDEX_STORE(&scan->dir, next);
     if (next < index->geometry.dirs) {
         return;
     }
-    __atomic_store_n(&scan->was_made, 1, __ATOMIC_RELEASE);
+    MW_INDEX_STORE(&scan->was_made, 1);
     __atomic_store_n(&scan->unfound, 0, __ATOMIC_SEQ_CST);
     MW_INDEX_STORE(&scan->is_active, 0);
     index->services->log(index->services, CACHEMW_LOG_INFO, APR_SUCCESS,
@@ -333,7 +333,7 @@ void mw_index_rescan(mw_index_t *index)
         return;
     }
     if (!MW_INDEX_LOAD(&scan->is_active)) {
-        __atomic_store_n(&scan->dir, 0, __ATOMIC_RELAXED);
+        MW_INDEX_STORE(&scan->dir, 0);
         MW_INDEX_STORE(&scan->is_active, 1);
     }
     pthread_mutex_unlock(&scan->lock);

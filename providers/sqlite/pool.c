@@ -15,9 +15,8 @@
 /* How often who only reads looks at the file: has it been deleted or set
  * aside? Who writes always does, or what he stores or removes could be lost. */
 #define LOOK_INTERVAL 1000000
-/* After a failure to open; and when it was that others had a lock. */
+/* After a failure to open. */
 #define RETRY_INTERVAL 1000000
-#define RETRY_INTERVAL_LOCKED 50000
 /* How long a child that begins waits for its first connection: it may have to
  * wait until another one has made the tables. */
 #define FIRST_WAIT 500000
@@ -25,6 +24,25 @@
 #define REMOVE_WAIT 1000000
 /* How often a transaction is tried that finds the database full. */
 #define FULL_TRIES 6
+/* Jobs of others that one transaction does. */
+#define JOBS_MAX 16
+
+enum {
+    JOB_WAITS = -1, /* until a transaction takes it, or its thread may write */
+    JOB_TAKEN = -2,
+    JOB_BACK = -3 /* to be done by its thread, in a transaction of its own */
+};
+
+/* What a thread wants to have written. It is the thread's, and what it points
+ * to, but while it is taken. */
+typedef struct mw_sql_job_t {
+    struct mw_sql_job_t *next;
+    mw_sql_work_fn *work;
+    const cachemw_call_t *call;
+    void *baton;
+    int state;  /* JOB_… or, when it is done, a result; under the mutex */
+    int result; /* of who has taken it */
+} job_t;
 
 apr_int64_t mw_sql_clock(void)
 {
@@ -186,19 +204,9 @@ static void pool_look(mw_sql_t *store, apr_int64_t now, int is_writer)
     }
 }
 
-/* With the mutex held: wait until this thread may have a connection. */
-static apr_status_t pool_enter(mw_sql_t *store, apr_int64_t now,
-                               apr_int64_t until, int is_writer)
+/* With the mutex held: wait until there may be a connection. */
+static apr_status_t pool_enter(mw_sql_pool_t *pool, apr_int64_t until)
 {
-    mw_sql_pool_t *pool = &store->pool;
-
-    while (is_writer && pool->is_open && pool->is_writing) {
-        if (!cond_wait(&pool->written, &pool->mutex, until)) {
-            return APR_TIMEUP;
-        }
-    }
-    pool->is_writing |= is_writer;
-    pool_look(store, now, is_writer);
     while (pool->is_open && !pool->idle
            && pool->connections >= MW_SQL_CONNECTIONS) {
         if (!cond_wait(&pool->given, &pool->mutex, until)) {
@@ -209,21 +217,7 @@ static apr_status_t pool_enter(mw_sql_t *store, apr_int64_t now,
         && (pool->idle || pool->connections < MW_SQL_CONNECTIONS)) {
         return APR_SUCCESS;
     }
-    if (is_writer) {
-        pool->is_writing = 0;
-        pthread_cond_signal(&pool->written);
-    }
     return pool->is_open ? APR_TIMEUP : APR_NOTFOUND;
-}
-
-/* With the mutex held. */
-static void pool_leave(mw_sql_pool_t *pool, int is_writer)
-{
-    if (is_writer) {
-        pool->is_writing = 0;
-        pthread_cond_signal(&pool->written);
-    }
-    pthread_cond_signal(&pool->given);
 }
 
 /* An idle connection to the right file; stale ones are put on *old. */
@@ -245,16 +239,15 @@ static mw_sql_conn_t *pool_pick(mw_sql_pool_t *pool, mw_sql_conn_t **old)
 }
 
 /* With the mutex held: the one that was to be opened is not. */
-static apr_status_t pool_fail(mw_sql_pool_t *pool, apr_status_t rv,
-                              int is_writer)
+static apr_status_t pool_fail(mw_sql_pool_t *pool, apr_status_t rv)
 {
     pool->connections--;
-    pool_leave(pool, is_writer);
+    pthread_cond_signal(&pool->given);
     return rv;
 }
 
 static apr_status_t pool_connect(mw_sql_t *store, apr_int64_t until,
-                                 int is_writer, mw_sql_conn_t **conn)
+                                 mw_sql_conn_t **conn)
 {
     mw_sql_pool_t *pool = &store->pool;
     apr_status_t rv = conn_open(store, until, conn);
@@ -264,10 +257,11 @@ static apr_status_t pool_connect(mw_sql_t *store, apr_int64_t until,
         pool->file = (*conn)->file;
     }
     else {
-        pool->retry = mw_sql_clock()
-                      + (APR_STATUS_IS_TIMEUP(rv) ? RETRY_INTERVAL_LOCKED
-                                                  : RETRY_INTERVAL);
-        pool->failure = pool_fail(pool, rv, is_writer);
+        pool->failure = pool_fail(pool, rv);
+        if (!APR_STATUS_IS_TIMEUP(rv)) {
+            /* else the next one may have more patience */
+            pool->retry = mw_sql_clock() + RETRY_INTERVAL;
+        }
     }
     pthread_mutex_unlock(&pool->mutex);
     if (rv != APR_SUCCESS && !APR_STATUS_IS_TIMEUP(rv)) {
@@ -281,8 +275,8 @@ static apr_status_t pool_connect(mw_sql_t *store, apr_int64_t until,
 
 /* For this thread alone, to the file that the path names. APR_NOTFOUND: the
  * child is ending. */
-static apr_status_t pool_take(mw_sql_t *store, apr_interval_time_t wait,
-                              int is_writer, mw_sql_conn_t **conn)
+static apr_status_t pool_take(mw_sql_t *store, apr_int64_t until, int is_writer,
+                              mw_sql_conn_t **conn)
 {
     mw_sql_pool_t *pool = &store->pool;
     apr_int64_t now = mw_sql_clock();
@@ -291,21 +285,21 @@ static apr_status_t pool_take(mw_sql_t *store, apr_interval_time_t wait,
 
     *conn = NULL;
     pthread_mutex_lock(&pool->mutex);
-    rv = pool_enter(store, now, now + wait, is_writer);
+    pool_look(store, now, is_writer);
+    rv = pool_enter(pool, until);
     if (rv == APR_SUCCESS) {
         *conn = pool_pick(pool, &old);
         if (!*conn && now < pool->retry) {
-            rv = pool_fail(pool, pool->failure, is_writer);
+            rv = pool_fail(pool, pool->failure);
         }
     }
     pthread_mutex_unlock(&pool->mutex);
     conns_close(old);
     if (rv == APR_SUCCESS && !*conn) {
-        rv = pool_connect(store, now + wait, is_writer, conn);
+        rv = pool_connect(store, until, conn);
     }
     if (rv == APR_SUCCESS) {
-        (*conn)->until = now + wait;
-        (*conn)->is_writer = is_writer;
+        (*conn)->until = until;
     }
     return rv;
 }
@@ -313,7 +307,6 @@ static apr_status_t pool_take(mw_sql_t *store, apr_interval_time_t wait,
 static void pool_give(mw_sql_t *store, mw_sql_conn_t *conn)
 {
     mw_sql_pool_t *pool = &store->pool;
-    const int is_writer = conn->is_writer;
     const mw_sql_file_t file = conn->file;
     const char *damage = conn->damage;
     const apr_int64_t until = conn->until;
@@ -329,7 +322,7 @@ static void pool_give(mw_sql_t *store, mw_sql_conn_t *conn)
         pool->connections--;
         pool->looked = 0;
     }
-    pool_leave(pool, is_writer);
+    pthread_cond_signal(&pool->given);
     pthread_mutex_unlock(&pool->mutex);
     if (is_kept) {
         return;
@@ -355,7 +348,8 @@ void mw_sql_pool_begin(mw_sql_t *store, apr_pool_t *pchild)
     pthread_condattr_destroy(&monotonic);
     pool->is_open = 1;
     apr_pool_cleanup_register(pchild, store, pool_end, apr_pool_cleanup_null);
-    if (pool_take(store, FIRST_WAIT, 0, &conn) == APR_SUCCESS) {
+    if (pool_take(store, mw_sql_clock() + FIRST_WAIT, 0, &conn)
+        == APR_SUCCESS) {
         pool_give(store, conn);
     }
 }
@@ -389,13 +383,133 @@ apr_status_t mw_sql_consult(mw_sql_t *store, const cachemw_call_t *call,
                             void *baton)
 {
     mw_sql_conn_t *conn;
-    apr_status_t rv = pool_take(store, wait, 0, &conn);
+    apr_status_t rv = pool_take(store, mw_sql_clock() + wait, 0, &conn);
 
     if (rv == APR_SUCCESS) {
         rv = mw_sql_status(conn, work(store, conn, call, baton));
         pool_give(store, conn);
     }
     return rv;
+}
+
+/* --- jobs ----------------------------------------------------------------- */
+
+static void job_leave(mw_sql_pool_t *pool, const job_t *job)
+{
+    job_t **place = &pool->jobs;
+
+    while (*place && *place != job) {
+        place = &(*place)->next;
+    }
+    if (*place) {
+        *place = job->next;
+    }
+}
+
+/* With the mutex held: wait until this thread may write, or its job is done. */
+static apr_status_t job_wait(mw_sql_pool_t *pool, job_t *job, apr_int64_t until)
+{
+    while (job->state == JOB_TAKEN
+           || (job->state < 0 && pool->is_open && pool->is_writing)) {
+        if (job->state == JOB_TAKEN) {
+            /* not for long: it is being done */
+            pthread_cond_wait(&pool->written, &pool->mutex);
+        }
+        else if (!cond_wait(&pool->written, &pool->mutex, until)
+                 && job->state != JOB_TAKEN) {
+            break;
+        }
+    }
+    if (job->state >= 0) {
+        return APR_SUCCESS;
+    }
+    if (!pool->is_open) {
+        return APR_NOTFOUND;
+    }
+    return pool->is_writing ? APR_TIMEUP : APR_SUCCESS;
+}
+
+/* One thread of a child writes at a time. When this one is to, its job is not
+ * done; job_end() follows. */
+static apr_status_t job_begin(mw_sql_pool_t *pool, job_t *job,
+                              apr_int64_t until)
+{
+    job_t **last = &pool->jobs;
+    apr_status_t rv;
+
+    pthread_mutex_lock(&pool->mutex);
+    if (until > mw_sql_clock()) {
+        while (*last) {
+            last = &(*last)->next;
+        }
+        *last = job;
+    }
+    rv = job_wait(pool, job, until);
+    job_leave(pool, job);
+    pool->is_writing |= rv == APR_SUCCESS && job->state < 0;
+    pthread_mutex_unlock(&pool->mutex);
+    return rv;
+}
+
+static void job_end(mw_sql_pool_t *pool)
+{
+    pthread_mutex_lock(&pool->mutex);
+    pool->is_writing = 0;
+    pthread_cond_broadcast(&pool->written);
+    pthread_mutex_unlock(&pool->mutex);
+}
+
+/* Those that wait. */
+static job_t *jobs_take(mw_sql_pool_t *pool)
+{
+    job_t *jobs, **next = &pool->jobs;
+    int n;
+
+    pthread_mutex_lock(&pool->mutex);
+    jobs = pool->jobs;
+    for (n = 0; *next && n < JOBS_MAX; n++) {
+        (*next)->state = JOB_TAKEN;
+        next = &(*next)->next;
+    }
+    pool->jobs = *next;
+    *next = NULL;
+    pthread_mutex_unlock(&pool->mutex);
+    return n ? jobs : NULL;
+}
+
+static void jobs_return(mw_sql_pool_t *pool, job_t *jobs, int is_committed)
+{
+    job_t *next;
+
+    pthread_mutex_lock(&pool->mutex);
+    for (; jobs; jobs = next) {
+        next = jobs->next;
+        jobs->next = NULL;
+        jobs->state = is_committed ? jobs->result : JOB_BACK;
+    }
+    pthread_cond_broadcast(&pool->written);
+    pthread_mutex_unlock(&pool->mutex);
+}
+
+/* Within a transaction. What fails is undone, and comes back to its thread,
+ * unless it is no trouble. */
+static int job_run(mw_sql_t *store, mw_sql_conn_t *conn, job_t *job)
+{
+    const apr_uint64_t evicted = conn->evicted, expired = conn->expired;
+    int rc = mw_sql_do(store, conn, MW_SQL_SAVE);
+
+    if (rc != SQLITE_OK) {
+        return rc;
+    }
+    job->result = job->work(store, conn, job->call, job->baton);
+    if (job->result != SQLITE_OK) {
+        job->result =
+            job->result == SQLITE_NOTFOUND ? SQLITE_NOTFOUND : JOB_BACK;
+        conn->evicted = evicted;
+        conn->expired = expired;
+        rc = mw_sql_do(store, conn, MW_SQL_SAVE_UNDO);
+    }
+    return rc == SQLITE_OK ? mw_sql_do(store, conn, MW_SQL_SAVE_END) : rc;
 }
 
 /* --- transactions --------------------------------------------------------- */
@@ -412,17 +526,24 @@ static void transaction_count(mw_sql_t *store, const mw_sql_conn_t *conn)
     }
 }
 
-static int transaction_run(mw_sql_t *store, mw_sql_conn_t *conn,
-                           const cachemw_call_t *call, mw_sql_work_fn *work,
-                           void *baton)
+/* @param others gets the jobs that were done in it; NULL: none are */
+static int transaction_run(mw_sql_t *store, mw_sql_conn_t *conn, job_t *own,
+                           job_t **others)
 {
+    job_t *job = NULL;
     int rc = mw_sql_do(store, conn, MW_SQL_BEGIN);
 
     conn->evicted = conn->expired = 0;
     if (rc != SQLITE_OK) {
         return rc;
     }
-    rc = work(store, conn, call, baton);
+    rc = own->work(store, conn, own->call, own->baton);
+    if (rc == SQLITE_OK && others) {
+        job = *others = jobs_take(&store->pool);
+    }
+    for (; rc == SQLITE_OK && job; job = job->next) {
+        rc = job_run(store, conn, job);
+    }
     if (rc == SQLITE_OK) {
         rc = mw_sql_do(store, conn, MW_SQL_COMMIT);
     }
@@ -448,33 +569,48 @@ static void transaction_relieve(mw_sql_t *store, mw_sql_conn_t *conn,
                                 const cachemw_call_t *call, int tries)
 {
     int n = 8 << tries;
+    job_t evict = { .work = evict_work, .call = call, .baton = &n };
 
     if (mw_sql_files_disk_is_full(store)) {
         sqlite3_wal_checkpoint_v2(conn->db, NULL, SQLITE_CHECKPOINT_PASSIVE,
                                   NULL, NULL);
     }
-    transaction_run(store, conn, call, evict_work, &n);
+    transaction_run(store, conn, &evict, NULL);
 }
 
-apr_status_t mw_sql_transact(mw_sql_t *store, const cachemw_call_t *call,
-                             apr_interval_time_t wait, mw_sql_work_fn *work,
-                             void *baton)
+/* The job of this thread, and of those who wait meanwhile. */
+static int transaction_do(mw_sql_t *store, mw_sql_conn_t *conn, job_t *own)
+{
+    job_t *others = NULL;
+    int tries = 0;
+    int rc = transaction_run(store, conn, own, &others);
+
+    if (others) {
+        jobs_return(&store->pool, others, rc == SQLITE_OK);
+        if (rc != SQLITE_OK) {
+            rc = transaction_run(store, conn, own, NULL);
+        }
+    }
+    while ((rc & 0xff) == SQLITE_FULL && tries < FULL_TRIES) {
+        transaction_relieve(store, conn, own->call, tries++);
+        rc = transaction_run(store, conn, own, NULL);
+    }
+    return rc;
+}
+
+static apr_status_t transaction_lead(mw_sql_t *store, job_t *job,
+                                     apr_int64_t until)
 {
     const cachemw_services_t *services = store->services;
     mw_sql_conn_t *conn;
-    apr_status_t rv = pool_take(store, wait, 1, &conn);
-    int tries = 0;
+    apr_status_t rv = pool_take(store, until, 1, &conn);
     int rc;
 
     if (rv != APR_SUCCESS) {
         return rv;
     }
     conn->is_log_stuck = mw_sql_log_is_stuck(conn);
-    rc = transaction_run(store, conn, call, work, baton);
-    while ((rc & 0xff) == SQLITE_FULL && tries < FULL_TRIES) {
-        transaction_relieve(store, conn, call, tries++);
-        rc = transaction_run(store, conn, call, work, baton);
-    }
+    rc = transaction_do(store, conn, job);
     if ((rc & 0xff) == SQLITE_FULL && mw_sql_files_disk_is_full(store)) {
         services->log(services, CACHEMW_LOG_WARNING, ENOSPC,
                       "%s: the disk is full: responses are not stored",
@@ -482,5 +618,25 @@ apr_status_t mw_sql_transact(mw_sql_t *store, const cachemw_call_t *call,
     }
     rv = mw_sql_status(conn, rc);
     pool_give(store, conn);
+    return rv;
+}
+
+apr_status_t mw_sql_transact(mw_sql_t *store, const cachemw_call_t *call,
+                             apr_interval_time_t wait, mw_sql_work_fn *work,
+                             void *baton)
+{
+    const apr_int64_t until = mw_sql_clock() + wait;
+    job_t job = {
+        .work = work, .call = call, .baton = baton, .state = JOB_WAITS
+    };
+    apr_status_t rv = job_begin(&store->pool, &job, until);
+
+    if (rv == APR_SUCCESS && job.state == SQLITE_NOTFOUND) {
+        rv = APR_NOTFOUND;
+    }
+    else if (rv == APR_SUCCESS && job.state != SQLITE_OK) {
+        rv = transaction_lead(store, &job, until);
+        job_end(&store->pool);
+    }
     return rv;
 }

@@ -41,7 +41,8 @@ apr_status_t mw_sql_consult(mw_sql_t *store, const cachemw_call_t *call,
                             void *baton);
 
 /**
- * Write, in one transaction. When the database is full, the oldest entries go
+ * Write, in one transaction, perhaps that of another thread which was about to
+ * commit: `work` is then done by that one, while this one waits. When the database is full, the oldest entries go
  * and it is tried again.
  * @param wait µs for a connection and for locks
  * @return APR_TIMEUP: others were writing all the time; APR_ENOSPC: there is

@@ -35,6 +35,9 @@ typedef enum mw_sql_statement_e {
     MW_SQL_BEGIN,
     MW_SQL_COMMIT,
     MW_SQL_ROLLBACK,
+    MW_SQL_SAVE,
+    MW_SQL_SAVE_UNDO,
+    MW_SQL_SAVE_END,
     MW_SQL_GET,
     MW_SQL_GET_HEAD,
     MW_SQL_FIND,
@@ -93,7 +96,6 @@ typedef struct mw_sql_conn_t {
     int is_log_stuck;       /**< very long, and cannot be shortened now */
     apr_uint64_t evicted;   /**< by the transaction under way */
     apr_uint64_t expired;   /**< the same */
-    int is_writer;          /**< taken for writing */
     int is_bad;             /**< to be closed, not used again */
     const char *damage;     /**< what is wrong with the file, or NULL */
 } mw_sql_conn_t;
@@ -103,21 +105,23 @@ typedef struct mw_sql_pool_t {
     pthread_mutex_t mutex;  /**< covers what follows; never held over a call */
     pthread_cond_t given;   /**< a connection was given back */
     pthread_cond_t written; /**< a writer has finished */
-    mw_sql_conn_t *idle;    /**< the last used one first */
-    int connections;        /**< idle and in use */
-    int is_writing;         /**< one thread of a child writes at a time */
-    int is_open;            /**< between child_init and the end of the child */
-    mw_sql_file_t file;     /**< that the path names, when last looked at */
-    apr_int64_t looked;     /**< monotonic µs, when that was */
-    apr_int64_t retry;      /**< monotonic µs: no attempt to open before */
-    apr_status_t failure;   /**< of the last attempt to open */
-    apr_uint32_t stores;    /**< entries written; by who is writing */
-    apr_int64_t counted;    /**< monotonic µs, when this process last counted
+    struct mw_sql_job_t *jobs; /**< of those who wait for him, the first one
+                                    first */
+    mw_sql_conn_t *idle;       /**< the last used one first */
+    int connections;           /**< idle and in use */
+    int is_writing;            /**< one thread of a child writes at a time */
+    int is_open;          /**< between child_init and the end of the child */
+    mw_sql_file_t file;   /**< that the path names, when last looked at */
+    apr_int64_t looked;   /**< monotonic µs, when that was */
+    apr_int64_t retry;    /**< monotonic µs: no attempt to open before */
+    apr_status_t failure; /**< of the last attempt to open */
+    apr_uint32_t stores;  /**< entries written; by who is writing */
+    apr_int64_t counted;  /**< monotonic µs, when this process last counted
                                  all entries; 0: never; by who is writing */
-    int is_counting;        /**< it is at it; by who is writing */
-    apr_int64_t synced;     /**< monotonic µs, when the log was last copied; by
+    int is_counting;      /**< it is at it; by who is writing */
+    apr_int64_t synced;   /**< monotonic µs, when the log was last copied; by
                                  who sweeps */
-    int is_above;           /**< that there are more than allowed is certain,
+    int is_above;         /**< that there are more than allowed is certain,
                                  if it is so; by who is writing */
 } mw_sql_pool_t;
 

@@ -62,6 +62,9 @@ static const char *const texts[MW_SQL_STATEMENTS] = {
     [MW_SQL_BEGIN] = "BEGIN IMMEDIATE",
     [MW_SQL_COMMIT] = "COMMIT",
     [MW_SQL_ROLLBACK] = "ROLLBACK",
+    [MW_SQL_SAVE] = "SAVEPOINT job",
+    [MW_SQL_SAVE_UNDO] = "ROLLBACK TO job",
+    [MW_SQL_SAVE_END] = "RELEASE job",
     [MW_SQL_GET] = "SELECT e.id, e.expires, e.body_len, e.head, "
                    "coalesce(e.crc, c.crc), coalesce(e.body, c.data) "
                    "FROM \"$\" AS e LEFT JOIN \"$_chunks\" AS c "

@@ -115,6 +115,16 @@ TABLE = [
      "CachemwStore pages file cache_dir=/nowhere/a\n"
      "CachemwStore other file cache_dir=/nowhere/a/ <-\n",
      ["CachemwStore other", "cache_dir=/nowhere/a", "same path"]),
+    ("a directory in another store's",
+     "CachemwStore pages file cache_dir=/nowhere/a\n"
+     "CachemwStore other file cache_dir=/nowhere/a/v1/../b <-\n",
+     ["CachemwStore other: cache_dir=/nowhere/a/b",
+      "cache_dir=/nowhere/a of CachemwStore pages", "lies in"]),
+    ("a directory around another store's",
+     "CachemwStore pages file cache_dir=/nowhere/a/b\n"
+     "CachemwStore other file cache_dir=/nowhere/a <-\n",
+     ["CachemwStore other: cache_dir=/nowhere/a",
+      "cache_dir=/nowhere/a/b of CachemwStore pages", "lies in"]),
     ("multitier, which is planned", "CachemwStore both multitier near=a <-",
      ["CachemwStore both", "multitier is not part of this version"]),
     ("options at the use of a named store",

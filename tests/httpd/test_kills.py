@@ -53,38 +53,42 @@ class Killer:
         self.locks = Locks(server.pid)
         self.random = random.Random(seed)
         self.full = len(server.children())
-        self.dead = set()
+        self.killed = 0
+        self.dying = set()      # killed, and perhaps still to be seen
         self.blind = 0          # of these, without a look at the locks
-        self.in_shard = 0       # of these, seen with a shard's lock held
+        self.holders = 0        # of these, seen with a lock held
+        self.in_shard = 0       # of these, with a shard's
         self.locked = 0         # locks that they were seen to hold
         self.mending = 0        # of these, being mended at that moment
 
     def _pause(self):
         time.sleep(self.random.random() * 0.001)
 
-    def _stopped_with_a_lock(self, pid, shards):
+    def _stopped_with_a_lock(self, pid, locks):
         """Stop PID at a random instant. It stays so if it has the lock."""
         self._pause()
         os.kill(pid, signal.SIGSTOP)
-        if self.locks.held(shards, pid)[0]:
+        if self.locks.held(locks, pid)[0]:
             wait_for(lambda: stands_still(pid), f"{pid} to stop")
-            if self.locks.held(shards, pid)[0]:
+            if self.locks.held(locks, pid)[0]:
                 return True
         os.kill(pid, signal.SIGCONT)
         return False
 
     def _seek(self, children, seconds):
-        """a child that is stopped with a shard's lock held; None: not met"""
+        """a child that is stopped with a lock held; None: not met"""
+        locks = self.locks.shards + self.locks.areas
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             pid = self.random.choice(children)
-            if self._stopped_with_a_lock(pid, self.locks.shards):
+            if self._stopped_with_a_lock(pid, locks):
                 return pid
         return None
 
     def _note(self, pid):
         shards, mending = self.locks.held(self.locks.shards, pid)
         areas, more = self.locks.held(self.locks.areas, pid)
+        self.holders += 1
         self.in_shard += bool(shards)
         self.locked += shards + areas
         self.mending += mending + more
@@ -100,15 +104,14 @@ class Killer:
             pid = self.random.choice(children)
             self.blind += 1
         os.kill(pid, signal.SIGKILL)
-        self.dead.add(pid)
+        self.killed += 1
+        self.dying.add(pid)
         children.remove(pid)
 
-    @property
-    def killed(self):
-        return len(self.dead)
-
     def _enough_children(self):
-        children = [x for x in self.server.children() if x not in self.dead]
+        seen = self.server.children()
+        self.dying &= set(seen)     # others may get their numbers
+        children = [x for x in seen if x not in self.dying]
         return len(children) > self.full // 2 and children
 
     def round(self, most, seconds=0.7):
@@ -152,14 +155,16 @@ def kill_in_a_storm(httpd, origin, path, kills, held):
         storm.visitors(server.ports[0], 3, 6)
         time.sleep(1)
         killer.one(server.sweepers(), 3)
-        while killer.killed < kills or killer.in_shard < held:
-            assert killer.killed < 3 * kills, "too few with a lock held"
+        while killer.killed < kills or killer.holders < held \
+                or killer.in_shard < held // 3:
+            assert killer.killed < 10 * kills, "too few with a lock held"
             killer.round(kills)
         seen, slowest, wrong = storm.finish()
     killer.locks.close()
     now = figures(server)
-    print(f"{settings.mpm}: {killer.killed} killed, {killer.in_shard} with a "
-          f"shard's lock held ({killer.locked} locks), {now['Recovered']} "
+    print(f"{settings.mpm}: {killer.killed} killed, {killer.holders} with a "
+          f"lock held, {killer.in_shard} with a shard's ({killer.locked} "
+          f"locks), {now['Recovered']} "
           f"recovered, {now['DeadChildren']} slots taken back; {dict(seen)}, "
           f"slowest {slowest:.2f} s, {now['Evictions']} evictions, "
           f"{time.monotonic() - began:.0f} s")

@@ -14,7 +14,7 @@ import time
 import pytest
 
 from conftest import SITE, h2_modules
-from harness import TcpProxy
+from harness import Herd, TcpProxy
 from harness.faults import MODULES, PIECES, STORES, write
 from harness.origin import Gate, cacheable
 from harness.server import wait_for
@@ -478,6 +478,26 @@ def test_response_without_a_mark_is_stored_before_it_ends(start, origin, path):
                        current=True)
             write(server)
             assert visit(server, page, current=True).cache == "HIT"
+
+
+def test_page_that_others_lead_to_is_stored_once(start, origin, path):
+    """Both may have a mark: then the end of the response comes by twice."""
+    server = start("faulty", "off", OPTIONS + " coalesce_timeout=20s").server
+    for number in range(10):
+        target, gate = path(f"p{number}"), Gate()
+        page = f"/local/asis{target}"
+        server.file(page, f"Location: {target}\n\n")
+        body = noise(20000)
+        origin.page(target, body, gate=gate)
+        fronts, targets = Herd(server), Herd(server)
+        for _ in range(4):
+            fronts.send(page)
+            targets.send(target)
+        gate.wait_reached()
+        gate.open()
+        fronts.all_right(body)
+        targets.all_right(body)
+        assert server.get(target).cache == "HIT"
 
 
 def test_visitor_who_leaves_at_the_end_leaves_a_stored_page(start, origin,
