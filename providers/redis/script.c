@@ -32,10 +32,12 @@ static const char *const script_texts[] = {
                       "and h:sub(9, 24) ~= ARGV[1] then return 0 end\n"
                       "return retire(KEYS[1], h)\n",
     [MW_REDIS_AMEND] =
-        HEADER "if type(h) ~= 'string' or h:sub(9, 24) ~= ARGV[1] then "
+        HEADER "local n = tonumber(ARGV[2])\n"
+               "if type(h) ~= 'string' or h:sub(9, 24) ~= ARGV[1] "
+               "or #h < n + 8 "
+               "or struct.unpack('<i8', h, n + 1) <= tonumber(ARGV[5]) then "
                "return 0 end\n"
-               "redis.call('HSET', KEYS[1], 'h', "
-               "h:sub(1, tonumber(ARGV[2])) .. ARGV[3])\n"
+               "redis.call('HSET', KEYS[1], 'h', h:sub(1, n) .. ARGV[3])\n"
                "redis.call('PEXPIRE', KEYS[1], "
                "tonumber(ARGV[4]) + h:byte(5) % 2 * 60000)\n"
                "return 1\n",

@@ -17,8 +17,8 @@ typedef enum mw_redis_script_e {
     /** The same, if it has the id in the first argument, or that is empty.
      *  1: done, or nothing was there; 0: it is another one */
     MW_REDIS_REMOVE,
-    /** Id, how much of the header to keep, the rest of a header, ms to live.
-     *  1: done; 0: it is another one or gone */
+    /** Id, how much of the header to keep, the rest of a header, ms to live,
+     *  the time now in µs. 1: done; 0: it is another one or gone */
     MW_REDIS_AMEND
 } mw_redis_script_e;
 

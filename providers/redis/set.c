@@ -231,7 +231,7 @@ typedef struct change_t {
     mw_redis_script_e script;
     mw_redis_bytes_t name;
     int count; /* of args */
-    mw_redis_bytes_t args[4];
+    mw_redis_bytes_t args[5];
 } change_t;
 
 static void args_add(mw_redis_batch_t *batch, const change_t *change)
@@ -293,7 +293,7 @@ apr_status_t mw_redis_set_head(void *self, const cachemw_call_t *call,
 {
     const mw_redis_t *store = self;
     apr_size_t kept = mw_redis_header_kept(store);
-    change_t change = { .script = MW_REDIS_AMEND, .count = 4 };
+    change_t change = { .script = MW_REDIS_AMEND, .count = 5 };
     cachemw_entry_t amended = *entry;
     mw_redis_bytes_t header;
     apr_int64_t ttl = ttl_of(call, entry);
@@ -317,5 +317,8 @@ apr_status_t mw_redis_set_head(void *self, const cachemw_call_t *call,
     change.args[2].len = header.len - kept;
     change.args[3].data = apr_psprintf(call->pool, "%" APR_INT64_T_FMT, ttl);
     change.args[3].len = strlen(change.args[3].data);
+    change.args[4].data =
+        apr_psprintf(call->pool, "%" APR_TIME_T_FMT, call->now);
+    change.args[4].len = strlen(change.args[4].data);
     return change_run(self, call, &change);
 }
