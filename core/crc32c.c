@@ -71,11 +71,54 @@ static apr_uint32_t eight_add(apr_uint32_t state, const unsigned char *p)
 }
 
 #ifdef CRC_HAS_SSE42
+/* Bytes of a lane: three go through the processor side by side, for it begins
+ * an instruction each cycle and takes three for one. */
+#define LANE 1024
+
+/* lanes[n][b]: the register after LANE bytes of zero, of its n-th byte b. */
+static const apr_uint32_t lanes[4][256] = {
+    TABLE(0xfe314258u, 0xf98ef241u, 0xf6f19273u, 0xe80f5217u, 0xd5f2d2dfu,
+          0xae09d34fu, 0x59ffd06fu, 0xb3ffa0deu),
+    TABLE(0x6213374du, 0xc4266e9au, 0x8da0abc5u, 0x1ead217bu, 0x3d5a42f6u,
+          0x7ab485ecu, 0xf5690bd8u, 0xef3e6141u),
+    TABLE(0xdb90b473u, 0xb2cd1e17u, 0x60764adfu, 0xc0ec95beu, 0x84355d8du,
+          0x0d86cdebu, 0x1b0d9bd6u, 0x361b37acu),
+    TABLE(0x6c366f58u, 0xd86cdeb0u, 0xb535cb91u, 0x6f87e1d3u, 0xdf0fc3a6u,
+          0xbbf3f1bdu, 0x720b958bu, 0xe4172b16u),
+};
+
+static apr_uint32_t lane_shift(apr_uint64_t state)
+{
+    return lanes[0][state & 0xff] ^ lanes[1][state >> 8 & 0xff]
+           ^ lanes[2][state >> 16 & 0xff] ^ lanes[3][state >> 24 & 0xff];
+}
+
+__attribute__((target("sse4.2"))) static apr_uint64_t lanes_add(
+    apr_uint64_t state, const unsigned char *p)
+{
+    apr_uint64_t second = 0, third = 0;
+    apr_uint64_t words[3];
+    int i;
+
+    for (i = 0; i < LANE; i += 8) {
+        memcpy(&words[0], p + i, 8);
+        memcpy(&words[1], p + LANE + i, 8);
+        memcpy(&words[2], p + 2 * LANE + i, 8);
+        state = _mm_crc32_u64(state, words[0]);
+        second = _mm_crc32_u64(second, words[1]);
+        third = _mm_crc32_u64(third, words[2]);
+    }
+    return lane_shift(lane_shift(state) ^ second) ^ third;
+}
+
 __attribute__((target("sse4.2"))) static apr_uint32_t crc_sse42(
     apr_uint32_t crc, const unsigned char *p, apr_size_t length)
 {
     apr_uint64_t state = ~crc;
 
+    for (; length >= 3 * LANE; p += 3 * LANE, length -= 3 * LANE) {
+        state = lanes_add(state, p);
+    }
     for (; length >= 64; p += 64, length -= 64) {
         apr_uint64_t words[8];
 

@@ -117,6 +117,20 @@ file_store='file cache_dir=@DIR@/files max_bytes=512M'
 # in a database; with CACHEMW_TEST_MODULES=cachemw_sqlite
 sqlite_store='sqlite db_path=@DIR@/cache/tests.db busy_timeout=5s'
 
+# run_redis_tests BUILD MPM [pytest argument ...]: those, with a store in a
+# Redis of their own
+run_redis_tests()
+{
+    local build=$1 mpm=$2
+    shift 2
+    CACHEMW_BUILD=$build CACHEMW_TEST_MPM=$mpm PYTHONDONTWRITEBYTECODE=1 \
+    CACHEMW_TEST_MODULES=cachemw_redis PYTHONPATH="$source/tests/httpd" \
+        /usr/bin/python3 -m harness.redis standalone -- \
+        env CACHEMW_TEST_STORE="redis url={url} timeout=2s store_timeout=2s" \
+        /usr/bin/python3 -m pytest "$source/tests/httpd" \
+        -m "store and not long" "$@"
+}
+
 # fuzz_entry DIR SECONDS: builds the fuzz target in DIR and runs it over a copy
 # of the seed corpus; what made it fail stays in DIR
 fuzz_entry()

@@ -351,12 +351,11 @@ static apr_status_t reference_set_head(void *store, const cachemw_call_t *call,
     apr_uint64_t size;
     apr_status_t rv = area_lock(ref);
 
-    (void)call;
     if (rv != APR_SUCCESS) {
         return rv;
     }
     r = record_find(ref, key);
-    if (r == NULL || !record_is(r, id)) {
+    if (r == NULL || !record_is(r, id) || r->expires <= call->now) {
         area_unlock(ref);
         return APR_NOTFOUND;
     }

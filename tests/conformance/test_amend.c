@@ -128,6 +128,20 @@ static void test_set_head_changes_expires(ct_t *c)
     ct_require_miss(c, &key, "at the earlier expires that set_head gave");
 }
 
+/* Of a long one a store may have the body for longer. */
+static void test_set_head_does_not_revive_what_has_expired(ct_t *c)
+{
+    cachemw_key_t key = ct_key(c, "page");
+    ct_item_t item = ct_item(c, &key, 1, 300000);
+
+    ct_store(c, &item);
+    c->now = item.expires;
+    item.expires += CT_HOUR;
+    ct_status(c, ct_amend(c, &item), APR_NOTFOUND,
+              "set_head, exactly at expires");
+    ct_require_miss(c, &key, "after set_head of what had expired");
+}
+
 static void test_set_head_of_an_older_id_changes_nothing(ct_t *c)
 {
     cachemw_key_t key = ct_key(c, "page");
@@ -191,6 +205,7 @@ const ct_test_t ct_tests_amend[] = {
     CT_TEST(test_set_head_keeps_body_and_id),
     CT_TEST(test_set_head_takes_other_lengths),
     CT_TEST(test_set_head_changes_expires),
+    CT_TEST(test_set_head_does_not_revive_what_has_expired),
     CT_TEST(test_set_head_of_an_older_id_changes_nothing),
     CT_TEST(test_set_head_of_nothing_is_not_found),
     CT_TEST(test_set_head_many_times_costs_no_space),

@@ -29,7 +29,7 @@ def figures(server, store="pages"):
     assert res.status == 200
     found = {}
     for line in res.body.decode().splitlines():
-        m = re.fullmatch(rf"CachemwStore-{store}-([\w.%]+): (.*)", line)
+        m = re.fullmatch(rf"CachemwStore-{store}-([\w.%-]+): (.*)", line)
         if m:
             assert m[1] not in found, f"{m[1]} is there twice"
             found[m[1]] = m[2]

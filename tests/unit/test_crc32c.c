@@ -73,6 +73,24 @@ static void test_crc32c_known_vectors(void **state)
     vectors_check(mw_crc32c_portable);
 }
 
+/* Long runs go through the processor in several lanes. */
+static void test_crc32c_of_long_runs(void **state)
+{
+    static unsigned char bytes[20000];
+    apr_size_t start, length;
+
+    (void)state;
+    noise_fill(bytes, sizeof(bytes));
+    for (length = 3000; length < 19000; length += 1 + length / 20) {
+        for (start = 0; start < 9; start++) {
+            assert_int_equal(mw_crc32c(0, bytes + start, length),
+                             crc_by_bits(bytes + start, length));
+            assert_int_equal(mw_crc32c(7, bytes + start, length),
+                             mw_crc32c_portable(7, bytes + start, length));
+        }
+    }
+}
+
 /* What one machine wrote, a machine with another processor reads. */
 static void test_crc32c_same_on_every_processor(void **state)
 {
@@ -115,6 +133,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_crc32c_known_vectors),
+        cmocka_unit_test(test_crc32c_of_long_runs),
         cmocka_unit_test(test_crc32c_same_on_every_processor),
         cmocka_unit_test(test_crc32c_continues_at_any_place),
     };

@@ -114,8 +114,8 @@ def wait_for(condition, what, timeout=START):
         pause = min(pause * 1.5, 0.05)
 
 
-def _die_with_parent():
-    """httpd must not outlive a test program that was killed."""
+def die_with_parent():
+    """No server may outlive a test program that was killed."""
     ctypes.CDLL(None).prctl(1, signal.SIGTERM)      # PR_SET_PDEATHSIG
 
 
@@ -308,7 +308,7 @@ class Httpd:
             self.process = subprocess.Popen(
                 self.command + ["-DFOREGROUND"], stdin=subprocess.DEVNULL,
                 stdout=stderr, stderr=stderr, start_new_session=True, cwd="/",
-                preexec_fn=_die_with_parent)
+                preexec_fn=die_with_parent)
         wait_for(lambda: self.process.poll() is not None or
                  self._serves_since(begin), "httpd to start")
         return self.process.poll() is None

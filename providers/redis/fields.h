@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/**
+ * @file fields.h
+ * @brief The replies that bring bodies, read to where they stay.
+ *
+ * What hiredis reads is copied twice on its way, through a buffer as large as
+ * the reply: too much for bodies. So replies to HMGET are read here: an array
+ * of strings and nils, an error, or a status before these.
+ */
+#ifndef MW_REDIS_FIELDS_H
+#define MW_REDIS_FIELDS_H
+
+#include "conn.h"
+
+/**
+ * Read the replies to a batch with `place`; long strings end without a NUL.
+ * @return as conn->stream.ops->recv; EPROTO: nonsense
+ */
+apr_status_t mw_redis_fields_read(mw_redis_conn_t *conn,
+                                  mw_redis_batch_t *batch, apr_int64_t deadline,
+                                  mw_redis_reply_t **replies);
+
+#endif

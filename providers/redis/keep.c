@@ -1,0 +1,261 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+#include <errno.h>
+#include <string.h>
+
+#include "apr_hash.h"
+#include "apr_strings.h"
+
+#include "keep.h"
+#include "script.h"
+#include "servers.h"
+
+/* What one SCAN looks at, about. */
+#define SCAN_COUNT "512"
+
+/* Of its reply. */
+#define SCAN_REPLY_MAX (1024 * 1024)
+
+/* Headers asked for at once. */
+#define KEYS_AT_ONCE 16
+
+/* --- scanning ------------------------------------------------------------- */
+
+/* A run over all names on one server. */
+typedef struct scan_t {
+    mw_redis_t *store;
+    const cachemw_call_t *call;
+    mw_redis_pool_t *pool;
+    apr_pool_t *memory; /* cleared with each step */
+    const char *pattern;
+    mw_redis_reply_t **names; /* found by the last step */
+    apr_size_t count;
+    int is_over; /* set by the work: nobody wants more */
+} scan_t;
+
+/* What is done with scan->names. */
+typedef apr_status_t scan_fn(scan_t *scan, void *baton);
+
+static apr_status_t nonsense(const mw_redis_t *store)
+{
+    mw_redis_count(store, "nonsense");
+    return EPROTO;
+}
+
+/* The reply to SCAN: the next cursor, names. */
+static apr_status_t scan_check(const scan_t *scan,
+                               const mw_redis_reply_t *reply)
+{
+    const mw_redis_reply_t *names;
+    apr_size_t i;
+
+    if (reply->type != REDIS_REPLY_ARRAY || reply->len != 2
+        || reply->elements[0]->type != REDIS_REPLY_STRING
+        || reply->elements[0]->len == 0 || reply->elements[0]->len > 20
+        || reply->elements[1]->type != REDIS_REPLY_ARRAY) {
+        return nonsense(scan->store);
+    }
+    names = reply->elements[1];
+    for (i = 0; i < names->len; i++) {
+        if (names->elements[i]->type != REDIS_REPLY_STRING) {
+            return nonsense(scan->store);
+        }
+    }
+    return APR_SUCCESS;
+}
+
+static apr_status_t scan_step(scan_t *scan, char cursor[24])
+{
+    mw_redis_reply_t **replies;
+    mw_redis_batch_t batch;
+    apr_status_t rv;
+
+    mw_redis_batch_init(&batch, SCAN_REPLY_MAX, scan->memory);
+    mw_redis_batch_words(&batch, "SCAN", cursor, "MATCH", scan->pattern,
+                         "COUNT", SCAN_COUNT, NULL);
+    rv = mw_redis_run_at(scan->store, scan->pool, &batch,
+                         mw_redis_deadline(scan->store, scan->call), &replies);
+    if (rv == APR_SUCCESS) {
+        rv = scan_check(scan, replies[0]);
+    }
+    if (rv == APR_SUCCESS) {
+        apr_cpystrn(cursor, replies[0]->elements[0]->data, 24);
+        scan->names = replies[0]->elements[1]->elements;
+        scan->count = replies[0]->elements[1]->len;
+    }
+    return rv;
+}
+
+static apr_status_t scan_server(scan_t *scan, scan_fn *work, void *baton)
+{
+    char cursor[24] = "0";
+    apr_status_t rv;
+
+    do {
+        apr_pool_clear(scan->memory);
+        rv = scan_step(scan, cursor);
+        if (rv == APR_SUCCESS && scan->count) {
+            rv = work(scan, baton);
+        }
+    } while (rv == APR_SUCCESS && strcmp(cursor, "0") != 0);
+    return rv;
+}
+
+/* One server of several that is away keeps nobody from the others. */
+static apr_status_t scan_all(mw_redis_t *store, const cachemw_call_t *call,
+                             scan_fn *work, void *baton)
+{
+    scan_t scan = { .store = store, .call = call };
+    apr_status_t rv = apr_pool_create(&scan.memory, call->pool);
+    apr_status_t failed = APR_SUCCESS;
+    int i;
+
+    if (rv != APR_SUCCESS) {
+        return rv;
+    }
+    scan.pattern = mw_redis_name_pattern(store, call->pool);
+    for (i = 0; rv == APR_SUCCESS && !scan.is_over; i++) {
+        rv = store->servers->at(store, i, mw_redis_deadline(store, call),
+                                &scan.pool);
+        if (rv == APR_SUCCESS) {
+            apr_status_t its = scan_server(&scan, work, baton);
+
+            failed = failed == APR_SUCCESS ? its : failed;
+            mw_redis_pool_unref(scan.pool);
+        }
+    }
+    apr_pool_destroy(scan.memory);
+    return failed == APR_SUCCESS && rv != APR_EOF ? rv : failed;
+}
+
+/* --- clear ---------------------------------------------------------------- */
+
+/* What is being sent can be read to its end: like any removal. */
+static apr_status_t clear_work(scan_t *scan, void *baton)
+{
+    const mw_redis_script_e script = MW_REDIS_RETIRE;
+    mw_redis_reply_t **replies;
+    mw_redis_batch_t batch;
+    mw_redis_bytes_t name;
+    apr_size_t i;
+
+    (void)baton;
+    mw_redis_batch_init(&batch, SCAN_REPLY_MAX, scan->memory);
+    mw_redis_script_load(&batch, script);
+    for (i = 0; i < scan->count; i++) {
+        name.data = scan->names[i]->data;
+        name.len = scan->names[i]->len;
+        mw_redis_script_add(&batch, script, &name, 0);
+    }
+    return mw_redis_run_at(scan->store, scan->pool, &batch,
+                           mw_redis_deadline(scan->store, scan->call),
+                           &replies);
+}
+
+apr_status_t mw_redis_clear(void *self, const cachemw_call_t *call)
+{
+    return scan_all(self, call, clear_work, NULL);
+}
+
+/* --- keys ----------------------------------------------------------------- */
+
+typedef struct listing_t {
+    apr_hash_t *seen; /* names: SCAN may tell one twice */
+    cachemw_keys_fn *each;
+    void *baton;
+} listing_t;
+
+/* Damaged entries, and what another server writes there, are left out. */
+static apr_status_t listing_tell(scan_t *scan, const listing_t *listing,
+                                 const mw_redis_reply_t *header)
+{
+    cachemw_entry_t entry = { .body = NULL };
+    cachemw_key_t key;
+    apr_status_t rv;
+
+    if (header->type != REDIS_REPLY_STRING
+        || mw_redis_header_read(scan->store, NULL, header->data, header->len,
+                                &key, &entry)
+               != APR_SUCCESS
+        || entry.expires <= scan->call->now) {
+        return APR_SUCCESS;
+    }
+    rv = listing->each(listing->baton, &key, &entry);
+    scan->is_over = rv != APR_SUCCESS;
+    return rv;
+}
+
+static apr_status_t listing_fetch(scan_t *scan, const listing_t *listing,
+                                  mw_redis_reply_t *const *names, int count)
+{
+    mw_redis_reply_t **replies;
+    mw_redis_batch_t batch;
+    apr_pool_t *pool;
+    apr_status_t rv = apr_pool_create(&pool, scan->memory);
+    int i;
+
+    if (rv != APR_SUCCESS) {
+        return rv;
+    }
+    mw_redis_batch_init(
+        &batch, (apr_size_t)KEYS_AT_ONCE * (MW_REDIS_HEADER_MAX + 1024), pool);
+    for (i = 0; i < count; i++) {
+        mw_redis_batch_open(&batch, 3);
+        mw_redis_batch_word(&batch, "HGET");
+        mw_redis_batch_arg(&batch, names[i]->data, names[i]->len);
+        mw_redis_batch_word(&batch, "h");
+    }
+    rv = mw_redis_run_at(scan->store, scan->pool, &batch,
+                         mw_redis_deadline(scan->store, scan->call), &replies);
+    for (i = 0; rv == APR_SUCCESS && i < count; i++) {
+        rv = listing_tell(scan, listing, replies[i]);
+    }
+    apr_pool_destroy(pool);
+    return rv;
+}
+
+static apr_status_t listing_work(scan_t *scan, void *baton)
+{
+    listing_t *listing = baton;
+    apr_pool_t *pool = apr_hash_pool_get(listing->seen);
+    mw_redis_reply_t *names[KEYS_AT_ONCE];
+    apr_status_t rv = APR_SUCCESS;
+    apr_size_t i;
+    int n = 0;
+
+    for (i = 0; rv == APR_SUCCESS && i < scan->count; i++) {
+        mw_redis_reply_t *name = scan->names[i];
+
+        if (!apr_hash_get(listing->seen, name->data, (apr_ssize_t)name->len)) {
+            apr_hash_set(listing->seen,
+                         apr_pmemdup(pool, name->data, name->len),
+                         (apr_ssize_t)name->len, "");
+            names[n++] = name;
+        }
+        if (n == KEYS_AT_ONCE || (n && i + 1 == scan->count)) {
+            rv = listing_fetch(scan, listing, names, n);
+            n = 0;
+        }
+    }
+    return rv;
+}
+
+apr_status_t mw_redis_keys(void *self, const cachemw_call_t *call,
+                           const char *pattern, cachemw_keys_fn *each,
+                           void *baton)
+{
+    listing_t listing = { apr_hash_make(call->pool), each, baton };
+
+    (void)pattern; /* of keys, not of names: core filters */
+    return scan_all(self, call, listing_work, &listing);
+}
+
+/* --- sweep ---------------------------------------------------------------- */
+
+apr_status_t mw_redis_sweep(void *self, const cachemw_call_t *call, int *more)
+{
+    (void)call;
+    *more = 0;
+    mw_redis_names_sweep(self);
+    return APR_SUCCESS;
+}

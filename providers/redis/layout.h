@@ -1,0 +1,122 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/**
+ * @file layout.h
+ * @brief How entries lie in Redis.
+ *
+ * One hash for each entry, so that it has one time to live and is evicted as a
+ * whole. Its name is
+ *
+ *     key_prefix { 32 hexadecimal digits }
+ *
+ * by a hash of the key; the braces keep what belongs to an entry in one slot of
+ * a cluster. Its fields:
+ *
+ *     h     header: see below
+ *     0 …   pieces of the body, MW_REDIS_PIECE bytes each, the last one shorter;
+ *           none for an empty body
+ *
+ * Numbers are little endian. A mark is a checksum or an HMAC: see seal.h.
+ *
+ *     header   "MWR1"  flags 4  id 16  body_len 8  mark of all this
+ *              expires 8  key_len 4  head_len 4  key  head
+ *              mark of "MWRH", key_prefix, NUL, id and all from expires
+ *              on
+ *     piece    data  id 16  mark of "MWRP", number of the piece 8, id, data
+ *
+ * Amending an entry replaces what is behind the first mark. When an entry goes
+ * of which get() has not handed out the whole body, its hash is renamed to
+ *
+ *     key_prefix { 32 hexadecimal digits } : id
+ *
+ * for CACHEMW_GRACE, where read() finds its pieces.
+ */
+#ifndef MW_REDIS_LAYOUT_H
+#define MW_REDIS_LAYOUT_H
+
+#include "resp.h"
+#include "seal.h"
+
+#define MW_REDIS_PIECE CACHEMW_PIECE_MAX
+
+/** Pieces that get() asks for: a body of so many is there in one round trip. */
+#define MW_REDIS_AT_ONCE 2
+
+/** Bytes of a header besides marks, key and head. */
+#define MW_REDIS_HEADER_FIXED 48
+
+/** Most bytes of a header, and of a piece. */
+#define MW_REDIS_HEADER_MAX                                     \
+    (MW_REDIS_HEADER_FIXED + CACHEMW_KEY_MAX + CACHEMW_HEAD_MAX \
+     + 2 * MW_REDIS_MARK_MAX)
+#define MW_REDIS_PIECE_MAX (MW_REDIS_PIECE + 16 + MW_REDIS_MARK_MAX)
+
+/** Some bytes. */
+typedef struct mw_redis_bytes_t {
+    const char *data;
+    apr_size_t len;
+} mw_redis_bytes_t;
+
+/** The name of the hash of an entry, in the pool. */
+void mw_redis_name(const mw_redis_t *store, const cachemw_key_t *key,
+                   apr_pool_t *pool, mw_redis_bytes_t *name);
+
+/** Where the hash of an entry is when it has gone. */
+void mw_redis_name_gone(const mw_redis_bytes_t *name, const cachemw_id_t *id,
+                        apr_pool_t *pool, mw_redis_bytes_t *gone);
+
+/** The glob that names of entries match and no others, e.g. for SCAN. */
+const char *mw_redis_name_pattern(const mw_redis_t *store, apr_pool_t *pool);
+
+/** Pieces of a body. */
+apr_uint64_t mw_redis_pieces(apr_off_t body_len);
+
+/** Bytes of a header up to where amending begins. */
+apr_size_t mw_redis_header_kept(const mw_redis_t *store);
+
+/**
+ * Make a header.
+ * @param header its bytes, in the pool
+ */
+apr_status_t mw_redis_header_make(const mw_redis_t *store,
+                                  const cachemw_key_t *key,
+                                  const cachemw_entry_t *entry,
+                                  apr_pool_t *pool, mw_redis_bytes_t *header);
+
+/**
+ * Read a header.
+ * @param key NULL: any; else whose it must be
+ * @param found set to the key, pointing into data; may be NULL
+ * @param entry id, head (pointing into data), head_len, expires, body_len
+ * @return APR_NOTFOUND: of another key, or with or without seal against what
+ *         this store wants, or with a false one; APR_EINCOMPLETE: damaged.
+ *         Counted
+ */
+apr_status_t mw_redis_header_read(const mw_redis_t *store,
+                                  const cachemw_key_t *key, const char *data,
+                                  apr_size_t len, cachemw_key_t *found,
+                                  cachemw_entry_t *entry);
+
+/** What is behind the data of a piece: id and mark. */
+#define MW_REDIS_PIECE_END_MAX (16 + MW_REDIS_MARK_MAX)
+apr_size_t mw_redis_piece_end_len(const mw_redis_t *store);
+
+/** Begin the mark of a piece; its data are added by the caller. */
+void mw_redis_piece_begin(const mw_redis_t *store, const cachemw_id_t *id,
+                          apr_uint64_t number, mw_redis_mark_t *mark);
+/** Make what is behind its data. */
+apr_status_t mw_redis_piece_end(const cachemw_id_t *id, mw_redis_mark_t *mark,
+                                char end[MW_REDIS_PIECE_END_MAX]);
+
+/**
+ * Check a piece.
+ * @param data_len bytes that its data must have
+ * @return APR_NOTFOUND: of another id, or with a false seal; APR_EINCOMPLETE:
+ *         damaged. Counted
+ */
+apr_status_t mw_redis_piece_check(const mw_redis_t *store,
+                                  const cachemw_id_t *id, apr_uint64_t number,
+                                  apr_size_t data_len,
+                                  const mw_redis_reply_t *piece);
+
+#endif

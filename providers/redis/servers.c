@@ -1,0 +1,253 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "servers.h"
+#include "slotmap.h"
+
+/* --- running batches ------------------------------------------------------ */
+
+static int error_matters(mw_redis_error_e kind, int is_inside)
+{
+    switch (kind) {
+    case MW_REDIS_ERROR_NONE:
+    case MW_REDIS_ERROR_NOSCRIPT:
+    case MW_REDIS_ERROR_WRONGTYPE:
+        return 0;
+    case MW_REDIS_ERROR_OTHER:
+        return !is_inside;
+    default:
+        return 1;
+    }
+}
+
+static mw_redis_error_e replies_error(mw_redis_reply_t *const *replies,
+                                      apr_size_t count, int is_inside,
+                                      const mw_redis_reply_t **error)
+{
+    mw_redis_error_e kind = MW_REDIS_ERROR_NONE;
+    apr_size_t i;
+
+    for (i = 0; i < count && kind == MW_REDIS_ERROR_NONE; i++) {
+        if (replies[i]->type == REDIS_REPLY_ARRAY && !is_inside) {
+            kind =
+                replies_error(replies[i]->elements, replies[i]->len, 1, error);
+        }
+        else if (error_matters(mw_redis_error_of(replies[i]), is_inside)) {
+            kind = mw_redis_error_of(replies[i]);
+            *error = replies[i];
+        }
+    }
+    return kind;
+}
+
+mw_redis_error_e mw_redis_replies_error(mw_redis_reply_t *const *replies,
+                                        int count,
+                                        const mw_redis_reply_t **error)
+{
+    *error = NULL;
+    return replies_error(replies, (apr_size_t)count, 0, error);
+}
+
+/* Once, on one server. The reason is set when that was wrong. */
+static apr_status_t run_once(mw_redis_t *store, mw_redis_pool_t *pool,
+                             mw_redis_batch_t *batch, apr_int64_t deadline,
+                             mw_redis_reply_t ***replies,
+                             mw_redis_reason_t *reason)
+{
+    memset(reason, 0, sizeof(*reason));
+    reason->pool = pool;
+    reason->rv = mw_redis_pool_batch(pool, batch, deadline, replies);
+    if (reason->rv != APR_SUCCESS) {
+        return reason->rv;
+    }
+    reason->error =
+        mw_redis_replies_error(*replies, batch->commands, &reason->reply);
+    if (reason->error == MW_REDIS_ERROR_NONE) {
+        return APR_SUCCESS;
+    }
+    mw_redis_count(store, mw_redis_error_name(reason->error));
+    return mw_redis_error_status(reason->error);
+}
+
+/* Whether another server may be the right one. */
+static int reason_redirects(const mw_redis_reason_t *reason)
+{
+    switch (reason->error) {
+    case MW_REDIS_ERROR_ASK:
+    case MW_REDIS_ERROR_CLUSTERDOWN:
+    case MW_REDIS_ERROR_LOADING:
+    case MW_REDIS_ERROR_MASTERDOWN:
+    case MW_REDIS_ERROR_MOVED:
+    case MW_REDIS_ERROR_READONLY:
+    case MW_REDIS_ERROR_TRYAGAIN:
+        return 1;
+    default:
+        return reason->rv != APR_SUCCESS && reason->rv != APR_EAGAIN;
+    }
+}
+
+apr_status_t mw_redis_run_at(mw_redis_t *store, mw_redis_pool_t *pool,
+                             mw_redis_batch_t *batch, apr_int64_t deadline,
+                             mw_redis_reply_t ***replies)
+{
+    mw_redis_reason_t reason;
+
+    return run_once(store, pool, batch, deadline, replies, &reason);
+}
+
+/* The batch with an ASKING before it, whose reply is dropped. */
+static apr_status_t run_asking(mw_redis_t *store, mw_redis_pool_t *pool,
+                               const mw_redis_batch_t *batch,
+                               apr_int64_t deadline,
+                               mw_redis_reply_t ***replies)
+{
+    mw_redis_reason_t reason;
+    mw_redis_batch_t asking;
+    apr_status_t rv;
+
+    mw_redis_batch_init(&asking, batch->reply_max, batch->pool);
+    mw_redis_batch_words(&asking, "ASKING", NULL);
+    apr_array_cat(asking.iov, batch->iov);
+    asking.commands += batch->commands;
+    asking.more = batch->more;
+    asking.place = batch->place;
+    asking.baton = batch->baton;
+    rv = run_once(store, pool, &asking, deadline, replies, &reason);
+    if (rv == APR_SUCCESS) {
+        *replies += 1;
+    }
+    return rv;
+}
+
+/* That one of several does not answer, or its slots move, is not the end of
+ * the store. */
+static apr_status_t run_status(const mw_redis_t *store, apr_status_t rv)
+{
+    const int is_of_all = rv == APR_SUCCESS || rv == APR_ENOSPC || rv == EACCES;
+
+    return is_of_all || !store->servers->is_many ? rv : APR_EAGAIN;
+}
+
+apr_status_t mw_redis_run(mw_redis_t *store, const char *name, apr_size_t len,
+                          mw_redis_batch_t *batch, apr_int64_t deadline,
+                          mw_redis_reply_t ***replies)
+{
+    int slot = mw_redis_slot(name, len);
+    mw_redis_reason_t reason;
+    mw_redis_pool_t *pool, *next = NULL;
+    int is_asking = 0;
+    apr_status_t rv;
+
+    /* that nobody answers in no time says nothing of who is there */
+    if (deadline <= mw_redis_clock(store)) {
+        return APR_TIMEUP;
+    }
+    rv = store->servers->find(store, slot, deadline, &pool);
+    if (rv != APR_SUCCESS) {
+        return rv;
+    }
+    rv = run_once(store, pool, batch, deadline, replies, &reason);
+    if (rv != APR_SUCCESS && store->servers->redirect
+        && reason_redirects(&reason)) {
+        store->servers->redirect(store, slot, &reason, deadline, &next,
+                                 &is_asking);
+    }
+    if (next) {
+        if (!batch->is_begun) {
+            mw_redis_count(store, "redirected");
+            rv = is_asking
+                     ? run_asking(store, next, batch, deadline, replies)
+                     : run_once(store, next, batch, deadline, replies, &reason);
+        }
+        mw_redis_pool_unref(next);
+    }
+    mw_redis_pool_unref(pool);
+    return run_status(store, rv);
+}
+
+/* --- one alone ------------------------------------------------------------ */
+
+typedef struct standalone_t {
+    mw_redis_greeting_t greeting;
+    mw_redis_pool_t *pool;
+} standalone_t;
+
+/* Other threads may have calls under way: their connections are closed when
+ * these are over. */
+static apr_status_t standalone_end(void *data)
+{
+    standalone_t *self = data;
+
+    mw_redis_pool_drop(self->pool);
+    return APR_SUCCESS;
+}
+
+static standalone_t *standalone_make(const mw_redis_t *store)
+{
+    const mw_redis_url_t *url = &store->settings.url;
+    standalone_t *self = calloc(1, sizeof(*self));
+
+    if (!self) {
+        return NULL;
+    }
+    self->greeting.user = url->user;
+    self->greeting.password = url->password;
+    self->greeting.db = url->db;
+    self->pool = mw_redis_pool_make(store, &url->endpoints[0], &self->greeting);
+    if (!self->pool) {
+        free(self);
+        self = NULL;
+    }
+    return self;
+}
+
+static apr_status_t standalone_child_init(mw_redis_t *store, apr_pool_t *pchild)
+{
+    if (!store->servers_self) {
+        store->servers_self = standalone_make(store);
+    }
+    if (!store->servers_self) {
+        return APR_ENOMEM;
+    }
+    apr_pool_cleanup_register(pchild, store->servers_self, standalone_end,
+                              apr_pool_cleanup_null);
+    return APR_SUCCESS;
+}
+
+static void standalone_close(mw_redis_t *store)
+{
+    standalone_t *self = store->servers_self;
+
+    if (self) {
+        mw_redis_pool_unref(self->pool);
+        free(self);
+        store->servers_self = NULL;
+    }
+}
+
+static apr_status_t standalone_find(mw_redis_t *store, int slot,
+                                    apr_int64_t deadline,
+                                    mw_redis_pool_t **pool)
+{
+    standalone_t *self = store->servers_self;
+
+    (void)slot, (void)deadline;
+    *pool = mw_redis_pool_ref(self->pool);
+    return APR_SUCCESS;
+}
+
+static apr_status_t standalone_at(mw_redis_t *store, int i,
+                                  apr_int64_t deadline, mw_redis_pool_t **pool)
+{
+    return i == 0 ? standalone_find(store, 0, deadline, pool) : APR_EOF;
+}
+
+const mw_redis_servers_ops_t mw_redis_standalone = {
+    .child_init = standalone_child_init,
+    .close = standalone_close,
+    .find = standalone_find,
+    .at = standalone_at,
+};

@@ -1,0 +1,4 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+exec "$CACHEMW_SOURCE/tests/conformance/with_redis.sh" tls 'ssl_ca_certs={ca}' \
+    'ssl_certfile={cert}' 'ssl_keyfile={key}'

@@ -1,0 +1,634 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The provider redis on real servers: what one web server stores, the others
+serve; and whatever Redis answers, no visitor notices."""
+
+import os
+import re
+import select
+import socket
+import threading
+import time
+
+import pytest
+
+from conftest import SITE
+from harness.redis import Redis, RedisError
+from harness.server import configtest, wait_for
+from harness.tcpproxy import TcpProxy
+from test_basic import noise
+from test_status import figures
+
+MODULES = ["cachemw", "cachemw_redis"]
+
+STORE = """
+CachemwStore pages redis url=@URL@ @PATIENCE@ @OPTIONS@
+CachemwProvider pages
+CachemwNamespace @NAMESPACE@
+CacheEnable cachemw /
+"""
+
+# A URL has the same key on all servers that are asked for "shared.test".
+SHARED = SITE.replace("ServerName cachemw.test", "ServerName shared.test:80") \
+    .replace("UseCanonicalPhysicalPort on", "UseCanonicalPhysicalPort off")
+
+pytestmark = [pytest.mark.redis]
+
+
+@pytest.fixture
+def start_redis():
+    made = []
+
+    def start(options="", **more):
+        made.append(Redis(options, **more))
+        return made[-1].start()
+
+    yield start
+    for one in made:
+        one.remove()
+
+
+@pytest.fixture
+def redis(start_redis):
+    return start_redis()
+
+
+@pytest.fixture
+def make(httpd):
+    def start(url, options="", namespace="one",
+              patience="timeout=5s store_timeout=5s connect_timeout=5s"):
+        return httpd(SHARED, {"QUICK": "on", "PROVIDER": STORE, "URL": url,
+                              "OPTIONS": options, "NAMESPACE": namespace,
+                              "PATIENCE": patience}, extra=MODULES)
+    return start
+
+
+def get(server, page):
+    return server.get(page, host="shared.test:80")
+
+
+def store(server, origin, page, size=5000, **more):
+    body = noise(size, size)
+    origin.page(page, body, **more)
+    assert get(server, page).body == body
+    return body
+
+
+def assert_hit(server, page, body):
+    res = get(server, page)
+    assert (res.status, res.cache, res.body) == (200, "HIT", body)
+
+
+def assert_miss(server, page, body):
+    res = get(server, page)
+    assert (res.status, res.cache, res.body) == (200, "MISS", body)
+
+
+def stored(server, origin, page, size=5000, **more):
+    body = store(server, origin, page, size, **more)
+    assert_hit(server, page, body)
+    return body
+
+
+# ---- several web servers ----------------------------------------------------
+
+@pytest.mark.mpm
+@pytest.mark.parametrize("size", [0, 1, 5000, 65536, 70000, 131073, 3000000])
+def test_servers_share_what_one_has_stored(make, redis, origin, path, size):
+    one, other = make(redis.url), make(redis.url)
+    page = path()
+    body = store(one, origin, page, size)
+    assert_hit(other, page, body)
+    assert_hit(one, page, body)
+    assert origin.count(page) == 1
+
+
+def test_purge_on_one_server_is_one_for_all(make, redis, origin, path):
+    one, other = make(redis.url), make(redis.url)
+    page = path()
+    body = stored(one, origin, page)
+    origin.page(page, b"new")
+    assert other.ask("POST", page, body=b"", host="shared.test:80").status == 200
+    assert_hit(other, page, b"new") if get(other, page).cache == "HIT" \
+        else None
+    assert get(one, page).body == b"new"
+    assert body != b"new"
+
+
+def test_a_304_does_not_send_the_body_again(make, redis, origin, path):
+    one, other = make(redis.url), make(redis.url)
+    page = path()
+    body = store(one, origin, page, 200000, age=1, etag='"1"')
+    time.sleep(2.1)     # HTTP counts seconds
+    written = int(redis.info("stats")["total_net_input_bytes"])
+    assert get(other, page).cache == "REVALIDATE"
+    assert int(redis.info("stats")["total_net_input_bytes"]) - written < 50000
+    assert_hit(one, page, body)
+
+
+def test_namespaces_are_apart(make, redis, origin, path):
+    one, other = make(redis.url), make(redis.url, namespace="two")
+    page = path()
+    body = stored(one, origin, page)
+    assert_miss(other, page, body)
+    assert len(redis.keys()) == 2
+
+
+def test_prefixes_are_apart(make, redis, origin, path):
+    one = make(redis.url, "key_prefix=a*:")
+    other = make(redis.url, "key_prefix=ab:")
+    page = path()
+    body = stored(one, origin, page)
+    assert_miss(other, page, body)
+    assert sorted(x[:3] for x in redis.keys()) == [b"a*:", b"ab:"]
+
+
+def test_databases_are_apart(make, redis, origin, path):
+    one, other = make(redis.url + "/3"), make(redis.url)
+    page = path()
+    body = stored(one, origin, page)
+    assert len(redis.keys(3)) == 1 and not redis.keys()
+    assert_miss(other, page, body)
+
+
+@pytest.mark.parametrize("unix", [False, True], ids=["tcp", "unix"])
+def test_user_and_password(make, start_redis, origin, path, unix):
+    redis = start_redis(password="p@ss:w/%rd", user="kate", unix=unix)
+    stored(make(redis.url), origin, path())
+
+
+def test_password_from_a_file(make, start_redis, origin, path, tmp_path):
+    redis = start_redis(password="secret")
+    (tmp_path / "password").write_text("secret\n")
+    stored(make(f"redis://{redis.hostport}",
+                f"password_file={tmp_path}/password"), origin, path())
+
+
+def test_passwords_are_shown_nowhere(make, start_redis, origin, path):
+    redis = start_redis(password="Geheim1234")
+    server = make(redis.url)
+    stored(server, origin, path())
+    assert b"Geheim1234" not in server.get("/server-status").body
+    assert "Geheim1234" not in server.log()
+
+
+def test_host_by_name(make, redis, origin, path):
+    server = make(f"redis://localhost:{redis.port}")
+    page = path()
+    body = store(server, origin, page)
+    wait_for(lambda: get(server, page).cache == "HIT", "the address", 5)
+    assert_hit(server, page, body)
+
+
+# ---- one round trip ---------------------------------------------------------
+
+def test_round_trips(make, redis, origin, path):
+    server = make(redis.url)
+    stored(server, origin, path("warm"))    # connected from here on
+
+    def calls():
+        return {k[8:]: int(re.search(r"calls=(\d+)", v)[1])
+                for k, v in redis.info("commandstats").items()
+                if "|" not in k and k != "cmdstat_info"}
+
+    def used(do):
+        before = calls()
+        do()
+        return {k: n - before.get(k, 0) for k, n in calls().items()
+                if n != before.get(k, 0)}
+
+    page = path()
+    miss = used(lambda: store(server, origin, page, 20000))
+    assert miss.pop("hmget") == 1 + 0
+    assert sum(miss[k] for k in ("multi", "exec", "pexpire", "evalsha")) == 4
+    hit = used(lambda: get(server, page))
+    assert hit == {"hmget": 1}
+
+
+def test_connections_are_kept(make, redis, origin, path):
+    server = make(redis.url)
+    page = path()
+    body = stored(server, origin, page)
+    before = int(redis.info("stats")["total_connections_received"])
+    for _ in range(50):
+        assert_hit(server, page, body)
+    # each ask of the test itself is one
+    made = int(redis.info("stats")["total_connections_received"]) - before
+    assert made <= 1 + 2 * len(server.children())
+
+
+# ---- what Redis may do ------------------------------------------------------
+
+def test_flushall_costs_misses(make, redis, origin, path):
+    server = make(redis.url)
+    page = path()
+    body = stored(server, origin, page, 300000)
+    redis.ask("FLUSHALL")
+    assert_miss(server, page, body)
+    assert_hit(server, page, body)
+
+
+def test_scripts_are_forgotten(make, redis, origin, path):
+    server = make(redis.url)
+    page = path()
+    stored(server, origin, page)
+    redis.ask("SCRIPT", "FLUSH")
+    origin.page(page, b"other")
+    assert server.ask("POST", page, body=b"", host="shared.test:80").status == 200
+    assert get(server, page).body == b"other"
+    redis.ask("SCRIPT", "FLUSH")
+    stored(server, origin, path("next"), 300000)
+
+
+def test_redis_starts_anew(make, redis, origin, path):
+    server = make(redis.url)
+    page = path()
+    body = stored(server, origin, page)
+    redis.kill()
+    redis.start()
+    # the idle connection is replaced within the request
+    assert_miss(server, page, body)
+    assert_hit(server, page, body)
+    assert int(figures(server).get("Failures-retried", 0)) >= 1
+
+
+def test_redis_evicts_all_the_time(make, start_redis, origin, path):
+    redis = start_redis("maxmemory 3mb\nmaxmemory-policy allkeys-lru")
+    server = make(redis.url)
+    pages = {path(f"p{i}"): noise(40000, i) for i in range(60)}
+    for page, body in pages.items():
+        origin.page(page, body)
+        assert get(server, page).body == body
+    for page, body in pages.items():
+        assert get(server, page).body == body
+    assert int(redis.info("stats")["evicted_keys"]) > 0
+    found = figures(server)
+    assert int(found["GetErrors"]) == int(found["SetErrors"]) == 0, found
+
+
+def test_redis_is_full(make, start_redis, origin, path):
+    redis = start_redis("maxmemory 2mb\nmaxmemory-policy noeviction")
+    server = make(redis.url)
+    bodies = {}
+    for i in range(40):
+        page = path(f"p{i}")
+        bodies[page] = store(server, origin, page, 100000 + i)
+    found = figures(server)
+    assert int(found["Failures-OOM"]) > 0
+    assert int(found["SetErrors"]) == 0 and found["State"] == "on", found
+    hits = sum(get(server, page).cache == "HIT" for page in bodies)
+    assert 0 < hits < 40
+
+
+def refuse_writing(redis, master):
+    redis.ask("REPLICAOF", "127.0.0.1", master.port)
+    wait_for(lambda: redis.info("replication")["master_link_status"] == "up",
+             "the replica")
+
+
+def test_redis_is_read_only(make, start_redis, origin, path):
+    redis, master = start_redis(), start_redis()
+    refuse_writing(redis, master)
+    server = make(redis.url)
+    page = path()
+    for _ in range(3):
+        body = store(server, origin, page)
+        assert_miss(server, page, body)
+    assert int(figures(server)["Failures-READONLY"]) > 0
+
+
+def test_redis_wants_a_password(make, start_redis, origin, path):
+    redis = start_redis(password="x")
+    server = make(f"redis://{redis.hostport}")
+    page = path()
+    body = store(server, origin, page)
+    assert_miss(server, page, body)
+    assert int(figures(server)["Failures-NOAUTH"]) > 0
+
+
+def test_redis_wants_another_password(make, start_redis, origin, path):
+    redis = start_redis(password="x")
+    server = make(f"redis://:y@{redis.hostport}")
+    page = path()
+    body = store(server, origin, page)
+    assert_miss(server, page, body)
+    assert int(figures(server)["Failures-WRONGPASS"]) > 0
+
+
+def test_user_may_not_write(make, start_redis, origin, path):
+    redis = start_redis("user reader on >pw ~* +hmget +ping")
+    server = make(f"redis://reader:pw@{redis.hostport}")
+    page = path()
+    body = store(server, origin, page)
+    assert_miss(server, page, body)
+    assert int(figures(server)["Failures-NOPERM"]) > 0
+
+
+def test_database_that_is_not_there(make, redis, origin, path):
+    server = make(redis.url + "/99")
+    page = path()
+    body = store(server, origin, page)
+    assert_miss(server, page, body)
+    assert int(figures(server)["Failures-other"]) > 0
+
+
+def test_redis_is_busy_with_a_script(make, start_redis, origin, path):
+    redis = start_redis("busy-reply-threshold 10")
+    server = make(redis.url)
+    page = path()
+    body = stored(server, origin, page)
+    with redis.wire() as wire:
+        wire.send("EVAL", "while true do end", "0")
+        wait_for(lambda: is_busy(redis), "the script to be noticed")
+        res = get(server, page)
+        assert (res.status, res.body) == (200, body)
+        redis.ask("SCRIPT", "KILL")
+    assert int(figures(server)["Failures-BUSY"]) > 0
+    wait_for(lambda: get(server, page).cache == "HIT", "a hit", 40)
+
+
+def is_busy(redis):
+    try:
+        redis.ask("GET", "x")
+    except RedisError as reply:
+        return str(reply).startswith("BUSY")
+    return False
+
+
+def test_redis_is_loading(make, start_redis, origin, path):
+    redis = start_redis("enable-debug-command yes\n"
+                        "loading-process-events-interval-bytes 1024")
+    server = make(redis.url)
+    page = path()
+    body = stored(server, origin, page)
+    with redis.wire() as wire:
+        wire.ask("CONFIG", "SET", "key-load-delay", "20000")
+        for i in range(200):
+            wire.ask("SET", f"k{i}", "x" * 2000)
+        wire.send("DEBUG", "RELOAD")
+        while "Failures-LOADING" not in figures(server):
+            res = get(server, page)
+            assert (res.status, res.body) == (200, body)
+        assert wire.read() == "OK"
+    assert int(figures(server)["Failures-LOADING"]) > 0
+
+
+# ---- what lies there may be anything ----------------------------------------
+
+def only_key(redis):
+    keys = [x for x in redis.keys() if x.startswith(b"cachemw:")]
+    assert len(keys) == 1
+    return keys[0]
+
+
+DAMAGES = {
+    "no header": lambda r, k: r.ask("HDEL", k, "h"),
+    "no body": lambda r, k: r.ask("HDEL", k, "0"),
+    "empty header": lambda r, k: r.ask("HSET", k, "h", ""),
+    "short header": lambda r, k: r.ask("HSET", k, "h", "MWR1"),
+    "header cut off": lambda r, k: r.ask(
+        "HSET", k, "h", r.ask("HGET", k, "h")[:-1]),
+    "header with more": lambda r, k: r.ask(
+        "HSET", k, "h", r.ask("HGET", k, "h") + b"x"),
+    "another header": lambda r, k: r.ask("HSET", k, "h", bytes(200)),
+    "body cut off": lambda r, k: r.ask(
+        "HSET", k, "0", r.ask("HGET", k, "0")[:-1]),
+    "body with more": lambda r, k: r.ask(
+        "HSET", k, "0", b"x" + r.ask("HGET", k, "0")),
+    "empty body": lambda r, k: r.ask("HSET", k, "0", ""),
+    "other bytes": lambda r, k: r.ask(
+        "HSET", k, "0", flipped(r.ask("HGET", k, "0"), 100)),
+    "a string": lambda r, k: (r.ask("DEL", k), r.ask("SET", k, "x")),
+    "a list": lambda r, k: (r.ask("DEL", k), r.ask("LPUSH", k, "x")),
+}
+
+
+def flipped(data, at):
+    return data[:at] + bytes([data[at] ^ 1]) + data[at + 1:]
+
+
+@pytest.mark.parametrize("damage", DAMAGES, ids=lambda x: x.replace(" ", "-"))
+@pytest.mark.parametrize("size", [5000, 300000])
+def test_damaged_entries_are_misses(make, redis, origin, path, damage, size):
+    server = make(redis.url)
+    page = path()
+    body = stored(server, origin, page, size)
+    DAMAGES[damage](redis, only_key(redis))
+    assert_miss(server, page, body)
+    assert_hit(server, page, body)
+    assert figures(server)["State"] == "on"
+
+
+def test_each_byte_of_an_entry_is_looked_at(make, redis, origin, path):
+    server = make(redis.url)
+    page = path()
+    body = stored(server, origin, page, 50)
+    key = only_key(redis)
+    for field in ("h", "0"):
+        whole = redis.ask("HGET", key, field)
+        for at in range(0, len(whole), 3):
+            redis.ask("HSET", key, field, flipped(whole, at))
+            assert_miss(server, page, body)     # and is stored anew
+            whole = redis.ask("HGET", key, field)
+
+
+def test_entry_under_the_name_of_another_is_a_miss(make, redis, origin, path):
+    server = make(redis.url)
+    one, other = path("one"), path("other")
+    stored(server, origin, one)
+    name = only_key(redis)
+    body = stored(server, origin, other, 6000)
+    [second] = [x for x in redis.keys() if x != name]
+    redis.ask("COPY", name, second, "REPLACE")
+    assert_miss(server, other, body)
+    assert int(figures(server)["Failures-another-key"]) > 0
+
+
+# ---- signed entries ---------------------------------------------------------
+
+@pytest.fixture
+def secrets(tmp_path):
+    (tmp_path / "one").write_text("a secret of one, long enough\n")
+    (tmp_path / "two").write_text("a secret of two, long enough\n")
+    return tmp_path
+
+
+def test_who_has_the_secret_shares(make, redis, origin, path, secrets):
+    one = make(redis.url, f"secret_file={secrets}/one")
+    other = make(redis.url, f"secret_file={secrets}/one")
+    page = path()
+    body = store(one, origin, page, 200000)
+    assert_hit(other, page, body)
+
+
+@pytest.mark.parametrize("theirs, kind", [("", "unsigned"), (
+    "secret_file={}/two", "forged")], ids=["unsigned", "forged"])
+def test_others_entries_are_misses(make, redis, origin, path, secrets, theirs,
+                                   kind):
+    ours = make(redis.url, f"secret_file={secrets}/one")
+    other = make(redis.url, theirs.format(secrets))
+    page = path()
+    body = stored(other, origin, page)
+    assert_miss(ours, page, body)
+    assert int(figures(ours)[f"Failures-{kind}"]) == 1
+    assert_hit(ours, page, body)
+
+
+@pytest.mark.parametrize("field", ["h", "0", "3"])
+def test_signed_entries_are_changed(make, redis, origin, path, secrets, field):
+    server = make(redis.url, f"secret_file={secrets}/one")
+    page = path()
+    body = stored(server, origin, page, 250000)
+    key = only_key(redis)
+    whole = redis.ask("HGET", key, field)
+    redis.ask("HSET", key, field, flipped(whole, len(whole) // 2))
+    if field == "3":
+        # found out only after the first bytes were sent: nobody takes the
+        # response for a whole one
+        assert not get(server, page).complete
+    else:
+        assert_miss(server, page, body)
+    assert int(figures(server)["Failures-forged"]) > 0
+
+
+class Cheat(threading.Thread):
+    """In front of a Redis: once `instead` is set, the next connection that
+    asks for something gets that and its end; all others reach Redis."""
+
+    def __init__(self, redis):
+        super().__init__(daemon=True)
+        self.redis, self.instead, self.told = redis, None, 0
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self.listener.getsockname()[1]
+        self.start()
+
+    def run(self):
+        while True:
+            try:
+                client, _ = self.listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._serve, args=[client],
+                             daemon=True).start()
+
+    def _serve(self, client):
+        with client, socket.create_connection(
+                ("127.0.0.1", self.redis.port)) as server:
+            ends = {client: server, server: client}
+            while True:
+                for one in select.select(list(ends), [], [])[0]:
+                    data = one.recv(65536)
+                    if one is client and data and self.instead:
+                        client.sendall(self.instead)
+                        self.instead = None
+                        self.told += 1
+                        return
+                    if not data:
+                        return
+                    ends[one].sendall(data)
+
+    def close(self):
+        self.listener.close()
+
+
+@pytest.mark.parametrize("size", [500, 65536 + 500, 5000])
+@pytest.mark.parametrize("pieces", [b"$5000\r\n", b"$3\r\nbad\r\n$5000\r\n"])
+def test_what_a_broken_connection_brought_is_forgotten(
+        make, redis, origin, path, secrets, size, pieces):
+    cheat = Cheat(redis)
+    try:
+        server = make(f"redis://127.0.0.1:{cheat.port}",
+                      f"secret_file={secrets}/one")
+        page = path()
+        body = stored(server, origin, page, size)
+        for _ in range(3):
+            cheat.instead = b"*3\r\n$-1\r\n" + pieces + b"EVIL" * 1250
+            res = get(server, page)
+            assert (res.status, res.body) == (200, body)
+        assert cheat.told == 3
+    finally:
+        cheat.close()
+
+
+# ---- the network ------------------------------------------------------------
+
+@pytest.mark.parametrize("mode", ["refuse", "hang", "reset", "drip", "cut",
+                                  "rubbish"])
+def test_network_fails(make, redis, origin, path, mode):
+    with TcpProxy(("127.0.0.1", redis.port)) as proxy:
+        server = make(f"redis://127.0.0.1:{proxy.port}",
+                      patience="timeout=200ms store_timeout=100ms")
+        page = path()
+        body = stored(server, origin, page)
+        proxy.set(mode)
+        for _ in range(10):
+            began = time.monotonic()
+            res = get(server, page)
+            assert (res.status, res.body) == (200, body)
+            assert time.monotonic() - began < 1.5
+        assert figures(server)["State"] != "on"
+        proxy.set("pass")
+        wait_for(lambda: get(server, page).cache == "HIT", "a hit", 60)
+
+
+def test_every_tenth_answer_is_a_reset(make, redis, origin, path):
+    with TcpProxy(("127.0.0.1", redis.port)) as proxy:
+        server = make(f"redis://127.0.0.1:{proxy.port}")
+        page = path()
+        body = stored(server, origin, page)
+        proxy.set("fail", every=10)
+        for _ in range(300):
+            assert get(server, page).body == body
+        assert proxy.connections <= 32 * len(server.children())
+        assert figures(server)["State"] == "on"
+
+
+@pytest.mark.parametrize("count", [
+    2000, pytest.param(100000, marks=pytest.mark.long)])
+def test_nothing_is_left_open_where_every_tenth_answer_fails(
+        make, redis, origin, path, count):
+    def descriptors():
+        return sum(len(os.listdir(f"/proc/{pid}/fd"))
+                   for pid in server.children())
+
+    with TcpProxy(("127.0.0.1", redis.port)) as proxy:
+        server = make(f"redis://127.0.0.1:{proxy.port}", "max_connections=4")
+        page = path()
+        body = stored(server, origin, page)
+        proxy.set("fail", every=10)
+        conns = [server.connect(host="shared.test:80") for _ in range(4)]
+        for i in range(count):
+            if i == 500:
+                before = descriptors()
+            res = conns[i % 4].get(page)
+            assert (res.status, res.body) == (200, body)
+        after = descriptors()
+        for conn in conns:
+            conn.close()
+        assert proxy.failed > count // 20
+        assert proxy.connections <= 4 * len(server.children())
+        assert after <= before + 4 * len(server.children())
+
+
+# ---- configuration ----------------------------------------------------------
+
+@pytest.mark.parametrize("words, said", [
+    ("url=http://localhost", "url= begins with redis://"),
+    ("url=redis://a,b", "one host is expected"),
+    ("url=redis://h:99999", "a port from 1 to 65535"),
+    ("url=redis://h/x", "the number of a database"),
+    ("url=redis://u:p%4@h", "user and password"),
+    ("url=unix://h/p", "three slashes"),
+    ("url=redis+sentinel://h", "the name of the master"),
+    ("url=redis+cluster://h/1", "no numbered databases"),
+    ("url=redis://h key_prefix=a{b", "key_prefix=a{b"),
+    ("url=redis://h ssl_ca_certs=/x", "rediss://"),
+    ("url=redis://kate@h", "a user without a password"),
+    ("max_connections=0", "a whole number from 1 to 10000"),
+])
+def test_mistakes_are_explained(words, said):
+    status, text = configtest(
+        SITE, names={"PROVIDER": f"CachemwStore x redis {words}\n"
+                     "CachemwProvider x\nCacheEnable cachemw /\n",
+                     "QUICK": "on", "ORIGIN": 1, "FLAKY": 1}, extra=MODULES)
+    assert status != 0
+    assert said in text

@@ -1,0 +1,260 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A cluster of Redis servers: a page is looked for where its slot is, and
+while slots move and masters die no visitor notices."""
+
+import random
+import signal
+import time
+
+import pytest
+
+from conftest import SITE
+from harness.redis import Cluster, Redis
+from harness.server import wait_for
+from harness.storm import PATIENCE, Storm
+from test_basic import noise
+from test_status import figures
+
+MODULES = ["cachemw", "cachemw_redis"]
+
+STORE = """
+CachemwStore pages redis url=@URL@ @OPTIONS@
+CachemwProvider pages
+CacheEnable cachemw /
+"""
+
+pytestmark = [pytest.mark.redis]
+
+
+@pytest.fixture
+def cluster(request):
+    one = Cluster(**getattr(request, "param", {})).start()
+    yield one
+    one.remove()
+
+
+@pytest.fixture
+def make(httpd):
+    def start(url, options="", conf=SITE):
+        return httpd(conf, {"QUICK": "on", "PROVIDER": STORE, "URL": url,
+                            "OPTIONS": options}, extra=MODULES)
+    return start
+
+
+def fill(server, origin, path, count=30):
+    pages = {path(f"p{i}"): noise(1 + 3000 * i, i) for i in range(count)}
+    for page, body in pages.items():
+        origin.page(page, body, etag='"1"')
+        assert server.get(page).body == body
+    return pages
+
+
+def caches(server, pages):
+    """what X-Cache said of each; every body is right"""
+    found = []
+    for page, body in pages.items():
+        res = server.get(page)
+        assert (res.status, res.body) == (200, body), page
+        found.append(res.cache)
+    return found
+
+
+def assert_hits_resume(server, origin, path):
+    pages = fill(server, origin, path)
+    wait_for(lambda: caches(server, pages) == ["HIT"] * len(pages),
+             "all pages to be hits", 10)
+
+
+def hits(server):
+    return int(figures(server)["Hits"])
+
+
+def slots_used(server):
+    """slots of SERVER that have keys"""
+    return sorted({server.ask("CLUSTER", "KEYSLOT", key)
+                   for key in server.keys()})
+
+
+@pytest.mark.mpm
+def test_each_page_is_where_its_slot_is(make, cluster, origin, path):
+    server = make(cluster.url)
+    pages = fill(server, origin, path)
+    assert caches(server, pages) == ["HIT"] * len(pages)
+    assert all(one.keys() for one in cluster.masters)
+    assert not sum(int(one.info("errorstats").get("errorstat_MOVED",
+                                                  "count=0").split("=")[1])
+                   for one in cluster.masters)
+
+
+def test_one_node_tells_of_the_others(make, cluster, origin, path):
+    gone = Redis().port
+    server = make(f"redis+cluster://127.0.0.1:{gone},"
+                  f"{cluster.masters[2].hostport}")
+    pages = fill(server, origin, path)
+    assert caches(server, pages) == ["HIT"] * len(pages)
+
+
+def test_one_alone_is_no_cluster(make, origin, path):
+    one = Redis().start()
+    try:
+        server = make(f"redis+cluster://{one.hostport}")
+        pages = fill(server, origin, path, 4)
+        assert caches(server, pages) == ["MISS"] * 4
+        assert "is it a node of a cluster?" in server.log()
+    finally:
+        one.remove()
+
+
+def test_slots_have_moved(make, cluster, origin, path):
+    """MOVED: found at once where they are now"""
+    server = make(cluster.url)
+    pages = fill(server, origin, path)
+    first, second = cluster.masters[:2]
+    for slot in slots_used(first):
+        cluster.move(slot, second)
+    assert not first.keys()
+    assert caches(server, pages) == ["HIT"] * len(pages)
+
+
+def test_slots_are_on_the_way(make, cluster, origin, path):
+    """ASK: what was carried over already is found there, what was not, here;
+    what is new goes there"""
+    server = make(cluster.url)
+    pages = fill(server, origin, path)
+    first, second = cluster.masters[:2]
+    slots = slots_used(first)
+    for i, slot in enumerate(slots):
+        cluster.begin_move(slot, second)
+        if i % 2:
+            cluster.carry(slot, first, second)
+    assert caches(server, pages) == ["HIT"] * len(pages)
+    for one in cluster.masters:
+        one.ask("FLUSHALL")
+    assert caches(server, pages) == ["MISS"] * len(pages)
+    assert caches(server, pages) == ["HIT"] * len(pages)
+    for slot in slots:
+        cluster.carry(slot, first, second)
+        cluster.end_move(slot, second)
+    assert caches(server, pages) == ["HIT"] * len(pages)
+
+
+def storm_on(make, url, disturb):
+    """While there are visitors, disturb(); nobody of them may notice, and hits
+    come back. @return the server"""
+    with Storm() as storm:
+        server = make(url, "keep=0", conf=storm.proxied(SITE))
+        storm.visitors(server.ports[0], 2, 3)
+        wait_for(lambda: hits(server) > 50, "hits")
+        disturb()
+        before = hits(server)
+        began = time.monotonic()
+        wait_for(lambda: hits(server) > before + 50, "hits to resume")
+        resumed = time.monotonic() - began
+        seen, slowest, wrong = storm.finish()
+    print(f"{dict(seen)}; slowest {slowest:.2f} s; hits after {resumed:.2f} s")
+    assert not wrong, wrong[:3]
+    assert seen["cut"] == 0
+    assert slowest < PATIENCE
+    return server
+
+
+@pytest.mark.mpm
+def test_slots_move_under_load(make, cluster, origin, path):
+    dice = random.Random(1)
+
+    def move():
+        end = time.monotonic() + 5
+        while time.monotonic() < end:
+            source, target = dice.sample(cluster.masters, 2)
+            for slot in slots_used(source)[:5]:
+                cluster.begin_move(slot, target)
+                time.sleep(0.02)
+                cluster.carry(slot, source, target)
+                time.sleep(0.02)
+                cluster.end_move(slot, target)
+
+    server = storm_on(make, cluster.url, move)
+    assert_hits_resume(server, origin, path)
+
+
+@pytest.mark.parametrize("cluster", [{"replicas": 1}], indirect=True)
+def test_master_is_killed_and_replaced_under_load(make, cluster, origin, path):
+    old, new = cluster.masters[0], cluster.replicas[0]
+
+    def kill():
+        old.kill()
+        wait_for(lambda: cluster.owner(0) is new, "the replica to take over")
+
+    server = storm_on(make, cluster.url, kill)
+    assert_hits_resume(server, origin, path)
+    assert new.keys()
+
+
+@pytest.mark.mpm
+def test_master_is_killed_and_comes_again_under_load(make, cluster, origin,
+                                                     path):
+    old = cluster.masters[0]
+
+    def kill():
+        old.kill()
+        time.sleep(3)
+        old.start()
+        wait_for(lambda: cluster.is_ready(old), "the cluster")
+
+    server = storm_on(make, cluster.url, kill)
+    assert_hits_resume(server, origin, path)
+
+
+def test_a_third_is_gone(make, cluster, origin, path):
+    """the rest goes on: pages of the others are hits all the time"""
+    server = make(cluster.url)
+    pages = fill(server, origin, path, 60)
+    cluster.masters[1].kill()
+    for _ in range(3):
+        found = caches(server, pages)
+        assert found.count("HIT") > 20, found
+        assert found.count("HIT") < 60
+    assert figures(server)["State"] == "on"
+
+
+def test_a_third_hangs(make, cluster, origin, path):
+    """who asks for what it has waits for a deadline now and then, not more"""
+    server = make(cluster.url)
+    pages = fill(server, origin, path, 60)
+    cluster.masters[1].signal(signal.SIGSTOP)
+    try:
+        for _ in range(5):
+            began = time.monotonic()
+            found = caches(server, pages)
+            assert found.count("HIT") > 20, found
+            assert time.monotonic() - began < 8
+        assert figures(server)["State"] == "on"
+    finally:
+        cluster.masters[1].signal(signal.SIGCONT)
+    wait_for(lambda: caches(server, pages) == ["HIT"] * len(pages),
+             "all pages to be hits", 10)
+    assert "does not answer" in server.log()
+
+
+def test_all_are_gone_and_come_again(make, cluster, origin, path):
+    server = make(cluster.url)
+    pages = fill(server, origin, path, 10)
+    for one in cluster.masters:
+        one.kill()
+    caches(server, pages)
+    began = time.monotonic()
+    assert caches(server, pages) == ["MISS"] * len(pages)
+    assert time.monotonic() - began < 2
+    for one in cluster.masters:
+        one.start()
+    for one in cluster.masters:
+        wait_for(lambda: cluster.is_ready(one), "the cluster")
+    wait_for(lambda: caches(server, pages) == ["HIT"] * len(pages),
+             "all pages to be hits", 40)
+
+
+@pytest.mark.parametrize("cluster", [{"password": "s3c/ret"}], indirect=True)
+def test_nodes_want_a_password(make, cluster, origin, path):
+    server = make(cluster.url)
+    pages = fill(server, origin, path)
+    assert caches(server, pages) == ["HIT"] * len(pages)
