@@ -59,12 +59,6 @@ void mw_sql_log_shorten(mw_sql_conn_t *conn)
                                        : SQLITE_CHECKPOINT_RESTART,
                  &is_copied);
     }
-    return SQLITE_OK;
-}
-
-void mw_sql_log_watch(mw_sql_conn_t *conn)
-{
-    sqlite3_wal_hook(conn->db, log_note, conn);
 }
 
 /* Somebody's transaction, perhaps of a shell that was forgotten, may still read
