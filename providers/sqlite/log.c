@@ -27,17 +27,28 @@ static int log_copy(mw_sql_conn_t *conn, int mode, int *is_copied)
     return rc;
 }
 
-/* After a commit, which has succeeded whatever becomes of this. At first others
- * may go on meanwhile. */
 static int log_note(void *baton, sqlite3 *db, const char *name, int pages)
 {
     mw_sql_conn_t *conn = baton;
-    const int far = log_pages(conn, MW_SQL_LOG_FAR);
-    int is_copied;
 
     (void)db;
     (void)name;
     conn->log_pages = pages;
+    return SQLITE_OK;
+}
+
+void mw_sql_log_watch(mw_sql_conn_t *conn)
+{
+    sqlite3_wal_hook(conn->db, log_note, conn);
+}
+
+/* At first others may go on meanwhile. */
+void mw_sql_log_shorten(mw_sql_conn_t *conn)
+{
+    const int far = log_pages(conn, MW_SQL_LOG_FAR);
+    const int pages = conn->log_pages;
+    int is_copied;
+
     if (pages < far) {
         conn->log_tried = 0;
     }
@@ -48,12 +59,6 @@ static int log_note(void *baton, sqlite3 *db, const char *name, int pages)
                                        : SQLITE_CHECKPOINT_RESTART,
                  &is_copied);
     }
-    return SQLITE_OK;
-}
-
-void mw_sql_log_watch(mw_sql_conn_t *conn)
-{
-    sqlite3_wal_hook(conn->db, log_note, conn);
 }
 
 /* Somebody's transaction, perhaps of a shell that was forgotten, may still read

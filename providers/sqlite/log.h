@@ -31,6 +31,12 @@
 /** Note the length of the log at each commit of a connection. */
 void mw_sql_log_watch(mw_sql_conn_t *conn);
 
+/**
+ * After a commit, when nobody waits for it any more: copy the log if it is
+ * MW_SQL_LOG_FAR. Waits for the disk, and for others until conn->until.
+ */
+void mw_sql_log_shorten(mw_sql_conn_t *conn);
+
 /** Whether it is as long as it may be, and cannot be shortened now. */
 int mw_sql_log_is_stuck(mw_sql_conn_t *conn);
 

@@ -24,8 +24,10 @@
 #define REMOVE_WAIT 1000000
 /* How often a transaction is tried that finds the database full. */
 #define FULL_TRIES 6
-/* Jobs of others that one transaction does. */
+/* Jobs of others that one transaction does, and how long it may have lasted
+ * when it begins another one, µs: other processes wait meanwhile. */
 #define JOBS_MAX 16
+#define JOBS_TIME 5000
 
 enum {
     JOB_WAITS = -1, /* until a transaction takes it, or its thread may write */
@@ -459,22 +461,19 @@ static void job_end(mw_sql_pool_t *pool)
     pthread_mutex_unlock(&pool->mutex);
 }
 
-/* Those that wait. */
-static job_t *jobs_take(mw_sql_pool_t *pool)
+/* The one that waits longest, or NULL. */
+static job_t *job_take(mw_sql_pool_t *pool)
 {
-    job_t *jobs, **next = &pool->jobs;
-    int n;
+    job_t *job;
 
     pthread_mutex_lock(&pool->mutex);
-    jobs = pool->jobs;
-    for (n = 0; *next && n < JOBS_MAX; n++) {
-        (*next)->state = JOB_TAKEN;
-        next = &(*next)->next;
+    job = pool->jobs;
+    if (job) {
+        job->state = JOB_TAKEN;
+        pool->jobs = job->next;
     }
-    pool->jobs = *next;
-    *next = NULL;
     pthread_mutex_unlock(&pool->mutex);
-    return n ? jobs : NULL;
+    return job;
 }
 
 static void jobs_return(mw_sql_pool_t *pool, job_t *jobs, int is_committed)
@@ -512,6 +511,29 @@ static int job_run(mw_sql_t *store, mw_sql_conn_t *conn, job_t *job)
     return rc == SQLITE_OK ? mw_sql_do(store, conn, MW_SQL_SAVE_END) : rc;
 }
 
+/* @param begun when the transaction did
+ * @param taken gets the jobs that were run, also when it fails */
+static int jobs_run(mw_sql_t *store, mw_sql_conn_t *conn, apr_int64_t begun,
+                    job_t **taken)
+{
+    job_t *job;
+    int rc = SQLITE_OK;
+    int n;
+
+    for (n = 0;
+         rc == SQLITE_OK && n < JOBS_MAX && mw_sql_clock() - begun < JOBS_TIME;
+         n++) {
+        job = job_take(&store->pool);
+        if (!job) {
+            break;
+        }
+        job->next = *taken;
+        *taken = job;
+        rc = job_run(store, conn, job);
+    }
+    return rc;
+}
+
 /* --- transactions --------------------------------------------------------- */
 
 static void transaction_count(mw_sql_t *store, const mw_sql_conn_t *conn)
@@ -530,19 +552,17 @@ static void transaction_count(mw_sql_t *store, const mw_sql_conn_t *conn)
 static int transaction_run(mw_sql_t *store, mw_sql_conn_t *conn, job_t *own,
                            job_t **others)
 {
-    job_t *job = NULL;
+    apr_int64_t begun;
     int rc = mw_sql_do(store, conn, MW_SQL_BEGIN);
 
+    begun = mw_sql_clock();
     conn->evicted = conn->expired = 0;
     if (rc != SQLITE_OK) {
         return rc;
     }
     rc = own->work(store, conn, own->call, own->baton);
     if (rc == SQLITE_OK && others) {
-        job = *others = jobs_take(&store->pool);
-    }
-    for (; rc == SQLITE_OK && job; job = job->next) {
-        rc = job_run(store, conn, job);
+        rc = jobs_run(store, conn, begun, others);
     }
     if (rc == SQLITE_OK) {
         rc = mw_sql_do(store, conn, MW_SQL_COMMIT);
@@ -598,6 +618,7 @@ static int transaction_do(mw_sql_t *store, mw_sql_conn_t *conn, job_t *own)
     return rc;
 }
 
+/* Nobody waits for what follows job_end(). */
 static apr_status_t transaction_lead(mw_sql_t *store, job_t *job,
                                      apr_int64_t until)
 {
@@ -607,16 +628,21 @@ static apr_status_t transaction_lead(mw_sql_t *store, job_t *job,
     int rc;
 
     if (rv != APR_SUCCESS) {
+        job_end(&store->pool);
         return rv;
     }
     conn->is_log_stuck = mw_sql_log_is_stuck(conn);
     rc = transaction_do(store, conn, job);
+    job_end(&store->pool);
     if ((rc & 0xff) == SQLITE_FULL && mw_sql_files_disk_is_full(store)) {
         services->log(services, CACHEMW_LOG_WARNING, ENOSPC,
                       "%s: the disk is full: responses are not stored",
                       store->path);
     }
     rv = mw_sql_status(conn, rc);
+    if (rv == APR_SUCCESS) {
+        mw_sql_log_shorten(conn);
+    }
     pool_give(store, conn);
     return rv;
 }
@@ -636,7 +662,6 @@ apr_status_t mw_sql_transact(mw_sql_t *store, const cachemw_call_t *call,
     }
     else if (rv == APR_SUCCESS && job.state != SQLITE_OK) {
         rv = transaction_lead(store, &job, until);
-        job_end(&store->pool);
     }
     return rv;
 }
