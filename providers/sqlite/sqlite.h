@@ -100,6 +100,14 @@ typedef struct mw_sql_conn_t {
     const char *damage;     /**< what is wrong with the file, or NULL */
 } mw_sql_conn_t;
 
+/** How far a process is with counting all entries. */
+typedef struct mw_sql_count_t {
+    apr_int64_t done; /**< monotonic µs, when it last had; 0: never */
+    int is_under_way;
+    int is_above; /**< that there are more than allowed is certain, if it is
+                       so */
+} mw_sql_count_t;
+
 /** A child's connections. */
 typedef struct mw_sql_pool_t {
     pthread_mutex_t mutex;  /**< covers what follows; never held over a call */
@@ -116,13 +124,9 @@ typedef struct mw_sql_pool_t {
     apr_int64_t retry;    /**< monotonic µs: no attempt to open before */
     apr_status_t failure; /**< of the last attempt to open */
     apr_uint32_t stores;  /**< entries written; by who is writing */
-    apr_int64_t counted;  /**< monotonic µs, when this process last counted
-                                 all entries; 0: never; by who is writing */
-    int is_counting;      /**< it is at it; by who is writing */
+    mw_sql_count_t count; /**< as committed */
     apr_int64_t synced;   /**< monotonic µs, when the log was last copied; by
                                  who sweeps */
-    int is_above;         /**< that there are more than allowed is certain,
-                                 if it is so; by who is writing */
 } mw_sql_pool_t;
 
 /** A store. All but pool is set in the parent and does not change. */
