@@ -70,6 +70,7 @@ typedef enum mw_sql_statement_e {
     MW_SQL_PAGES_FREE,
     MW_SQL_VACUUM,
     MW_SQL_CHANGES,
+    MW_SQL_TOUCHED,
     MW_SQL_TOUCH,
     MW_SQL_STATEMENTS
 } mw_sql_statement_e;
@@ -92,7 +93,9 @@ typedef struct mw_sql_conn_t {
     int log_pages;          /**< of the log, as far as this one knows */
     int log_tried;          /**< the same, when a commit last tried to shorten
                                  it; 0: it was not so long since */
-    apr_int64_t changes;    /**< by others: a number that differs after each */
+    apr_int64_t changes;    /**< by others: a number that differs after each;
+                                 0: not yet looked at */
+    apr_int64_t touched;    /**< by any who sweep: the same */
     int is_log_stuck;       /**< very long, and cannot be shortened now */
     apr_uint64_t evicted;   /**< by the transaction under way */
     apr_uint64_t expired;   /**< the same */
