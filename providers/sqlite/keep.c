@@ -99,20 +99,25 @@ apr_status_t mw_sql_keys(void *self, const cachemw_call_t *call,
 
 /* --- sweep ---------------------------------------------------------------- */
 
+typedef struct sweep_t {
+    mw_sql_count_t before, count; /* the latter once the step is committed */
+    int more;
+} sweep_t;
+
 /* The next part of them. Triggers keep the count right, unless somebody sets it
  * by hand or stores with INSERT OR REPLACE, which runs none of them; and who
  * relied on a wrong one could fill the disk, or have everything evicted. */
-static int count_step(mw_sql_t *store, mw_sql_conn_t *conn)
+static int count_step(const mw_sql_t *store, mw_sql_conn_t *conn,
+                      mw_sql_count_t *count)
 {
-    mw_sql_pool_t *pool = &store->pool;
     sqlite3_stmt *next, *step;
-    int rc = pool->is_counting ? SQLITE_OK
-                               : mw_sql_do(store, conn, MW_SQL_COUNT_BEGIN);
+    int rc = count->is_under_way ? SQLITE_OK
+                                 : mw_sql_do(store, conn, MW_SQL_COUNT_BEGIN);
 
     if (rc != SQLITE_OK) {
         return rc;
     }
-    pool->is_counting = 1;
+    count->is_under_way = 1;
     next = mw_sql_statement(store, conn, MW_SQL_COUNT_NEXT);
     rc = mw_sql_fetch(conn, next);
     if (rc == SQLITE_ROW) {
@@ -123,34 +128,34 @@ static int count_step(mw_sql_t *store, mw_sql_conn_t *conn)
     }
     sqlite3_reset(next);
     if (rc == SQLITE_NOTFOUND) {
-        pool->counted = mw_sql_clock();
-        pool->is_above = 1;
-        pool->is_counting = 0;
+        count->done = mw_sql_clock();
+        count->is_above = 1;
+        count->is_under_way = 0;
         rc = mw_sql_do(store, conn, MW_SQL_COUNT_END);
     }
     return rc;
 }
 
 /* Also when there are more than allowed, before any of them goes. */
-static int count_is_due(mw_sql_pool_t *pool, int is_above)
+static int count_is_due(mw_sql_count_t *count, int is_above)
 {
-    pool->is_above &= is_above;
-    return !pool->counted || mw_sql_clock() - pool->counted > COUNT_INTERVAL
-           || is_above > pool->is_above;
+    count->is_above &= is_above;
+    return !count->done || mw_sql_clock() - count->done > COUNT_INTERVAL
+           || is_above > count->is_above;
 }
 
 /* Limits that were lowered, too. */
 static int sweep_excess(mw_sql_t *store, mw_sql_conn_t *conn,
-                        const cachemw_call_t *call, int *more)
+                        const cachemw_call_t *call, sweep_t *sweep)
 {
     apr_int64_t entries, used = 0;
     int dropped = 0;
     int rc = mw_sql_room_entries(store, conn, &entries);
 
     if (rc == SQLITE_OK
-        && count_is_due(&store->pool, entries > store->max_entries)) {
-        *more = 1;
-        return count_step(store, conn);
+        && count_is_due(&sweep->count, entries > store->max_entries)) {
+        sweep->more = 1;
+        return count_step(store, conn, &sweep->count);
     }
     if (rc == SQLITE_OK) {
         rc = mw_sql_room_used(store, conn, &used);
@@ -160,7 +165,7 @@ static int sweep_excess(mw_sql_t *store, mw_sql_conn_t *conn,
         rc = mw_sql_drop_found(store, conn, call, MW_SQL_OLDEST, 0,
                                SWEEP_ENTRIES, &dropped);
         conn->evicted += (apr_uint64_t)dropped;
-        *more |= dropped > 0;
+        sweep->more |= dropped > 0;
     }
     return rc;
 }
@@ -190,21 +195,42 @@ static int sweep_vacuum(const mw_sql_t *store, mw_sql_conn_t *conn, int *more)
 static int sweep_work(mw_sql_t *store, mw_sql_conn_t *conn,
                       const cachemw_call_t *call, void *baton)
 {
-    int *more = baton;
+    sweep_t *sweep = baton;
     int dropped = 0;
     int rc = mw_sql_drop_found(store, conn, call, MW_SQL_EXPIRED, call->now,
                                SWEEP_ENTRIES, &dropped);
 
-    *more = dropped == SWEEP_ENTRIES;
+    sweep->count = sweep->before;
+    sweep->more = dropped == SWEEP_ENTRIES;
     conn->expired += (apr_uint64_t)dropped;
     if (rc == SQLITE_OK) {
         rc = mw_sql_drop_loose(store, conn, call->now, SWEEP_ENTRIES, &dropped);
-        *more |= dropped == SWEEP_ENTRIES;
+        sweep->more |= dropped == SWEEP_ENTRIES;
     }
     if (rc == SQLITE_OK) {
-        rc = sweep_excess(store, conn, call, more);
+        rc = sweep_excess(store, conn, call, sweep);
     }
-    return rc == SQLITE_OK ? sweep_vacuum(store, conn, more) : rc;
+    return rc == SQLITE_OK ? sweep_vacuum(store, conn, &sweep->more) : rc;
+}
+
+static apr_status_t sweep_step(mw_sql_t *store, const cachemw_call_t *call,
+                               int *more)
+{
+    mw_sql_pool_t *pool = &store->pool;
+    sweep_t sweep = { .more = 0 };
+    apr_status_t rv;
+
+    pthread_mutex_lock(&pool->mutex);
+    sweep.before = pool->count;
+    pthread_mutex_unlock(&pool->mutex);
+    rv = mw_sql_transact(store, call, SWEEP_WAIT, sweep_work, &sweep);
+    if (rv == APR_SUCCESS) {
+        pthread_mutex_lock(&pool->mutex);
+        pool->count = sweep.count;
+        pthread_mutex_unlock(&pool->mutex);
+    }
+    *more = rv == APR_SUCCESS && sweep.more;
+    return rv;
 }
 
 apr_status_t mw_sql_sweep(void *self, const cachemw_call_t *call, int *more)
@@ -214,8 +240,7 @@ apr_status_t mw_sql_sweep(void *self, const cachemw_call_t *call, int *more)
     apr_status_t rv;
 
     do {
-        *more = 0;
-        rv = mw_sql_transact(store, call, SWEEP_WAIT, sweep_work, more);
+        rv = sweep_step(store, call, more);
     } while (rv == APR_SUCCESS && *more
              && services->remaining(services, call) > SWEEP_WAIT);
     /* others are writing: it comes again */

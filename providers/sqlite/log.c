@@ -75,28 +75,45 @@ int mw_sql_log_is_stuck(mw_sql_conn_t *conn)
     return conn->log_pages >= most && !is_copied;
 }
 
+static int sync_touched(const mw_sql_t *store, mw_sql_conn_t *conn)
+{
+    return mw_sql_number(conn, mw_sql_statement(store, conn, MW_SQL_TOUCHED),
+                         &conn->touched);
+}
+
 /* A commit that changes hardly anything tells how long the log is. */
 static int sync_touch(const mw_sql_t *store, mw_sql_conn_t *conn)
 {
-    return mw_sql_do(store, conn, MW_SQL_TOUCH);
+    int rc = mw_sql_do(store, conn, MW_SQL_TOUCH);
+
+    return rc == SQLITE_OK ? sync_touched(store, conn) : rc;
 }
 
-/* Unless nobody else has committed anything. */
+/* Unless nobody else has committed anything, or a server that sweeps the same
+ * database has noticed: two that answered each other would never end. */
 static int sync_measure(const mw_sql_t *store, mw_sql_conn_t *conn)
 {
+    const apr_int64_t touched = conn->touched;
     apr_int64_t version = 0;
     int rc = mw_sql_number(conn, mw_sql_statement(store, conn, MW_SQL_CHANGES),
                            &version);
 
-    if (rc == SQLITE_OK && version != conn->changes) {
+    if (rc != SQLITE_OK || version == conn->changes) {
+        return rc;
+    }
+    rc = sync_touched(store, conn);
+    if (rc == SQLITE_OK && (conn->touched == touched || !conn->changes)) {
         rc = sync_touch(store, conn);
-        conn->changes = rc == SQLITE_OK ? version : conn->changes;
+    }
+    if (rc == SQLITE_OK) {
+        conn->changes = version;
     }
     return rc;
 }
 
 /* The log begins again at its front with the first commit after all of it has
- * been copied, and that commit waits for the disk: it is no visitor's. */
+ * been copied, and that commit waits for the disk: seldom is it a visitor's, who
+ * came just after the copy. */
 static int sync_work(mw_sql_t *store, mw_sql_conn_t *conn,
                      const cachemw_call_t *call, void *baton)
 {

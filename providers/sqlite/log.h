@@ -6,8 +6,8 @@
  *
  * The process that sweeps copies what is in it into the database, once a second
  * when it has MW_SQL_LOG bytes, else every 30 s, and waits for the disk, so that
- * no visitor does. Only where that process is missing, or cannot keep up, who
- * commits does it, from MW_SQL_LOG_FAR on.
+ * hardly a visitor does. Only where that process is missing, or cannot keep up,
+ * who commits does it, from MW_SQL_LOG_FAR on.
  */
 #ifndef MW_SQLITE_LOG_H
 #define MW_SQLITE_LOG_H

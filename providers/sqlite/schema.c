@@ -63,7 +63,7 @@ static int schema_journal(const mw_sql_t *store, mw_sql_conn_t *conn)
     return rc;
 }
 
-/* What a connection has to be told each time. */
+/* What a connection has to be told each time; schema_synchronous(), too. */
 static int schema_settings(const mw_sql_t *store, mw_sql_conn_t *conn)
 {
     char text[400];
@@ -83,12 +83,20 @@ static int schema_settings(const mw_sql_t *store, mw_sql_conn_t *conn)
                      "PRAGMA secure_delete = OFF;"
                      "PRAGMA trusted_schema = OFF;"
                      "PRAGMA cell_size_check = ON;"
-                     "PRAGMA synchronous = %s;"
                      "PRAGMA max_page_count = %lld;"
                      "PRAGMA journal_size_limit = %d;",
-                     store->synchronous,
                      (sqlite3_int64)(store->max_bytes / conn->page_size),
                      2 * MW_SQL_LOG_LONG);
+    return sqlite3_exec(conn->db, text, NULL, NULL, NULL);
+}
+
+/* Not before there are tables: who makes them keeps others out. */
+static int schema_synchronous(const mw_sql_t *store, mw_sql_conn_t *conn)
+{
+    char text[40];
+
+    sqlite3_snprintf(sizeof(text), text, "PRAGMA synchronous = %s",
+                     store->synchronous);
     return sqlite3_exec(conn->db, text, NULL, NULL, NULL);
 }
 
@@ -219,6 +227,9 @@ static int schema_tables(const mw_sql_t *store, mw_sql_conn_t *conn)
     if (rc == SQLITE_OK && tables == MW_SQL_TABLES_OTHER) {
         conn->damage = "its tables were changed";
         rc = SQLITE_ERROR;
+    }
+    if (rc == SQLITE_OK) {
+        rc = schema_synchronous(store, conn);
     }
     return rc == SQLITE_OK ? schema_seed(store, conn) : rc;
 }

@@ -70,6 +70,7 @@ typedef enum mw_sql_statement_e {
     MW_SQL_PAGES_FREE,
     MW_SQL_VACUUM,
     MW_SQL_CHANGES,
+    MW_SQL_TOUCHED,
     MW_SQL_TOUCH,
     MW_SQL_STATEMENTS
 } mw_sql_statement_e;
@@ -92,13 +93,23 @@ typedef struct mw_sql_conn_t {
     int log_pages;          /**< of the log, as far as this one knows */
     int log_tried;          /**< the same, when a commit last tried to shorten
                                  it; 0: it was not so long since */
-    apr_int64_t changes;    /**< by others: a number that differs after each */
+    apr_int64_t changes;    /**< by others: a number that differs after each;
+                                 0: not yet looked at */
+    apr_int64_t touched;    /**< by any who sweep: the same */
     int is_log_stuck;       /**< very long, and cannot be shortened now */
     apr_uint64_t evicted;   /**< by the transaction under way */
     apr_uint64_t expired;   /**< the same */
     int is_bad;             /**< to be closed, not used again */
     const char *damage;     /**< what is wrong with the file, or NULL */
 } mw_sql_conn_t;
+
+/** How far a process is with counting all entries. */
+typedef struct mw_sql_count_t {
+    apr_int64_t done; /**< monotonic µs, when it last had; 0: never */
+    int is_under_way;
+    int is_above; /**< that there are more than allowed is certain, if it is
+                       so */
+} mw_sql_count_t;
 
 /** A child's connections. */
 typedef struct mw_sql_pool_t {
@@ -116,13 +127,9 @@ typedef struct mw_sql_pool_t {
     apr_int64_t retry;    /**< monotonic µs: no attempt to open before */
     apr_status_t failure; /**< of the last attempt to open */
     apr_uint32_t stores;  /**< entries written; by who is writing */
-    apr_int64_t counted;  /**< monotonic µs, when this process last counted
-                                 all entries; 0: never; by who is writing */
-    int is_counting;      /**< it is at it; by who is writing */
+    mw_sql_count_t count; /**< as committed */
     apr_int64_t synced;   /**< monotonic µs, when the log was last copied; by
                                  who sweeps */
-    int is_above;         /**< that there are more than allowed is certain,
-                                 if it is so; by who is writing */
 } mw_sql_pool_t;
 
 /** A store. All but pool is set in the parent and does not change. */

@@ -137,6 +137,7 @@ static const char *const texts[MW_SQL_STATEMENTS] = {
     [MW_SQL_PAGES_FREE] = "PRAGMA freelist_count",
     [MW_SQL_VACUUM] = "PRAGMA incremental_vacuum(16)",
     [MW_SQL_CHANGES] = "PRAGMA data_version",
+    [MW_SQL_TOUCHED] = "SELECT touched FROM \"$_state\"",
     [MW_SQL_TOUCH] = "UPDATE \"$_state\" SET touched = touched + 1",
 };
 
