@@ -13,6 +13,7 @@
 #define ALLOWS_MISSING 0x4u  /* APR_ENOTIMPL */
 #define FOR_STORING 0x8u     /* store_timeout is its deadline */
 #define IS_UPKEEP 0x10u      /* the breaker is neither asked nor told */
+#define IS_A_LOOK 0x20u      /* whoever looks must not see its own failures */
 
 typedef struct slot_t {
     const char *name;
@@ -39,7 +40,7 @@ static const slot_t slots[MW_SLOTS] = {
     [MW_SLOT_KEYS] = { "keys", MW_COUNT_ERROR_OTHER, ALLOWS_MISSING },
     [MW_SLOT_SWEEP] = { "sweep", MW_COUNT_ERROR_OTHER, IS_UPKEEP },
     [MW_SLOT_SYNC] = { "sync", MW_COUNT_ERROR_OTHER, IS_UPKEEP },
-    [MW_SLOT_STATS] = { "stats", MW_COUNT_ERROR_OTHER, IS_UPKEEP }
+    [MW_SLOT_STATS] = { "stats", MW_COUNT_ERROR_OTHER, IS_UPKEEP | IS_A_LOOK }
 };
 
 static int status_is_timeout(apr_status_t rv)
@@ -208,7 +209,9 @@ apr_status_t mw_pass_leave_slowly(mw_pass_t *pass, apr_status_t rv)
     if (trouble) {
         int timeout = status_is_timeout(rv);
 
-        mw_store_count(store, timeout ? MW_COUNT_TIMEOUT : slot->error, 1);
+        if (!(slot->rules & IS_A_LOOK)) {
+            mw_store_count(store, timeout ? MW_COUNT_TIMEOUT : slot->error, 1);
+        }
         call_log(store, pass->slot, rv, "%s: %s", slot->name,
                  timeout ? "timed out" : "failed");
     }

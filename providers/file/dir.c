@@ -14,10 +14,14 @@
 
 /**
  * Tries, a millisecond apart, while somebody has the directory or marks it. To
- * mark it waits for the disk: who begins waits for that, a request does not.
+ * mark it durably takes what the disk takes: who begins waits for that, a
+ * request does not. What it marks the next sync makes durable.
  */
 #define LOCK_TRIES 50
 #define LOCK_TRIES_BEGIN 2000
+
+/** Marks in a row, when none of them stays: others do the same. */
+#define MARKS_MOST 3
 
 static apr_status_t dir_log(const mw_file_t *file, apr_status_t rv)
 {
@@ -174,12 +178,14 @@ static apr_status_t mark_next(const mw_file_t *file, mw_mark_t *mark, int known)
 }
 
 /** @return EAGAIN: somebody is marking it, and the disk takes its time */
-static apr_status_t mark_lock(mw_file_t *file)
+static apr_status_t mark_lock(mw_file_t *file, int may_wait)
 {
-    int rv = mw_lock(&file->shared->marking, &file->stuck, MW_LOCK_WAIT_FILES);
+    pthread_mutex_t *mutex = &file->shared->marking;
+    int rv = may_wait ? mw_lock(mutex, &file->stuck, MW_LOCK_WAIT_FILES)
+                      : pthread_mutex_trylock(mutex);
 
     if (rv == EOWNERDEAD) {
-        pthread_mutex_consistent(&file->shared->marking);
+        pthread_mutex_consistent(mutex);
         rv = 0;
     }
     return rv ? EAGAIN : APR_SUCCESS;
@@ -195,7 +201,7 @@ static void mark_unlock(mw_file_t *file)
  * and whoever comes after one that died does all of this again.
  */
 static apr_status_t mark_change(mw_file_t *file, int root,
-                                const mw_mark_t *mark)
+                                const mw_mark_t *mark, int may_wait)
 {
     mw_file_shared_t *shared = file->shared;
     apr_status_t rv;
@@ -209,7 +215,7 @@ static apr_status_t mark_change(mw_file_t *file, int root,
         mw_index_rescan(file->index);
     }
     shared->mark = *mark;
-    rv = mw_mark_write(root, mark);
+    rv = mw_mark_write(root, mark, may_wait);
     if (rv == APR_SUCCESS) {
         MW_FILE_STORE(&shared->is_loaded, 1);
     }
@@ -217,7 +223,7 @@ static apr_status_t mark_change(mw_file_t *file, int root,
 }
 
 /** Nobody else has the directory. */
-static apr_status_t dir_mark(mw_file_t *file, int root)
+static apr_status_t dir_mark(mw_file_t *file, int root, int may_wait)
 {
     mw_mark_t mark;
     apr_status_t rv = mw_mark_read(root, &mark);
@@ -226,13 +232,13 @@ static apr_status_t dir_mark(mw_file_t *file, int root)
     if (!known && rv != APR_ENOENT && rv != APR_EINCOMPLETE) {
         return rv;
     }
-    rv = mark_lock(file);
+    rv = mark_lock(file, may_wait);
     if (rv != APR_SUCCESS) {
         return rv;
     }
     rv = mark_next(file, &mark, known);
     if (rv == APR_SUCCESS) {
-        rv = mark_change(file, root, &mark);
+        rv = mark_change(file, root, &mark, may_wait);
     }
     mark_unlock(file);
     return rv;
@@ -241,13 +247,15 @@ static apr_status_t dir_mark(mw_file_t *file, int root)
 /**
  * Lock v1, and mark it as ours if it is nobody's. Turning one lock into the
  * other may lose both: hence the loop, at whose end all is as it must be.
- * @param most tries while somebody is marking it
+ * @param may_wait for the disk, and while somebody is marking it
  * @return EBUSY: another server has it; EAGAIN: somebody is marking it
  */
-static apr_status_t dir_claim(mw_file_t *file, int root, int most)
+static apr_status_t dir_claim(mw_file_t *file, int root, int may_wait)
 {
+    int most = may_wait ? LOCK_TRIES_BEGIN : LOCK_TRIES;
     apr_status_t rv = EAGAIN;
     int refused = 0;
+    int marks = 0;
     int tries;
 
     for (tries = 0; tries < most && refused < LOCK_TRIES; tries++) {
@@ -256,7 +264,8 @@ static apr_status_t dir_claim(mw_file_t *file, int root, int most)
                 return APR_SUCCESS;
             }
             if (dir_lock(root, LOCK_EX)) {
-                rv = dir_mark(file, root);
+                rv = marks++ < MARKS_MOST ? dir_mark(file, root, may_wait)
+                                          : EBUSY;
                 if (rv != APR_SUCCESS) {
                     return rv;
                 }
@@ -286,8 +295,8 @@ static void dir_settle(mw_file_t *file, int root)
     MW_FILE_STORE(&file->is_ready, 1);
 }
 
-/** @param most see dir_claim() */
-static apr_status_t dir_enter(mw_file_t *file, int most)
+/** @param may_wait see dir_claim() */
+static apr_status_t dir_enter(mw_file_t *file, int may_wait)
 {
     int had_trouble = file->trouble != APR_SUCCESS && file->trouble != EAGAIN;
     int root = -1;
@@ -297,7 +306,7 @@ static apr_status_t dir_enter(mw_file_t *file, int most)
     MW_FILE_STORE(&file->place, MW_FILE_LOAD(&file->shared->place));
     rv = dir_open(file, &root);
     if (rv == APR_SUCCESS) {
-        rv = dir_claim(file, root, most);
+        rv = dir_claim(file, root, may_wait);
         if (rv != APR_SUCCESS) {
             close(root);
         }
@@ -314,9 +323,10 @@ static apr_status_t dir_enter(mw_file_t *file, int most)
 }
 
 /** The caller alone is at it. */
-static apr_status_t dir_try(mw_file_t *file, apr_time_t now, int most)
+static apr_status_t dir_try(mw_file_t *file, apr_time_t now, int may_wait)
 {
-    apr_status_t rv = mw_dir_is_had(file) ? APR_SUCCESS : dir_enter(file, most);
+    apr_status_t rv =
+        mw_dir_is_had(file) ? APR_SUCCESS : dir_enter(file, may_wait);
 
     MW_FILE_STORE(&file->trouble, rv == APR_SUCCESS ? EAGAIN : rv);
     MW_FILE_STORE(&file->tried, now);
@@ -335,7 +345,7 @@ apr_status_t mw_dir_enter(mw_file_t *file, apr_time_t now)
     if (pthread_mutex_trylock(&file->entering) != 0) {
         return MW_FILE_LOAD(&file->trouble);
     }
-    rv = dir_try(file, now, LOCK_TRIES);
+    rv = dir_try(file, now, 0);
     pthread_mutex_unlock(&file->entering);
     return rv;
 }
@@ -347,7 +357,7 @@ apr_status_t mw_dir_begin(mw_file_t *file)
     if (pthread_mutex_init(&file->entering, NULL) != 0) {
         return APR_ENOMEM;
     }
-    dir_try(file, 0, LOCK_TRIES_BEGIN);
+    dir_try(file, 0, 1);
     return APR_SUCCESS;
 }
 
@@ -399,15 +409,20 @@ static void epoch_raise(apr_uint64_t *to, apr_uint64_t value)
 static apr_status_t mark_note(mw_file_t *file)
 {
     mw_mark_t mark;
-    apr_status_t rv = mark_lock(file);
+    apr_status_t rv = mark_lock(file, 1);
 
     if (rv != APR_SUCCESS) {
         return rv;
     }
     if (mw_dir_is_had(file)) {
-        file->shared->mark.number++;
+        /* A number that was not written is used again: the other copy is the
+         * last good one. */
         mw_mark_copy(&mark, &file->shared->mark);
-        rv = mw_mark_write(file->root, &mark);
+        mark.number++;
+        rv = mw_mark_write(file->root, &mark, 1);
+        if (rv == APR_SUCCESS) {
+            MW_FILE_STORE(&file->shared->mark.number, mark.number);
+        }
     }
     else {
         rv = EAGAIN;

@@ -16,9 +16,10 @@
 /**
  * Parent, in post_config(), perhaps as root: make cache_dir and v1, and give
  * them to `uid` and `gid` (uid 0: leave them). Only what it makes, or what an
- * earlier user of httpd's had, changes its owner; links are neither followed
- * nor changed, and no file is: the mark goes, so that none of an earlier user's
- * entries is looked for any more.
+ * earlier user of httpd's had, changes its owner (v1 in the directory of neither
+ * user nor of root is a stranger's); links are neither followed nor changed, and
+ * no file is: the mark goes, so that none of an earlier user's entries is looked
+ * for any more.
  * @param is_made set to non-zero when the directory is new, so without files
  * @return trouble
  */

@@ -190,7 +190,7 @@ apr_status_t mw_mark_read(int dir, mw_mark_t *mark)
     return rv;
 }
 
-static apr_status_t mark_put(int fd, const mw_mark_t *mark)
+static apr_status_t mark_put(int fd, const mw_mark_t *mark, int is_durable)
 {
     unsigned char bytes[MW_MARK_SIZE];
     off_t at = mark->number % 2 ? MARK_STRIDE : 0;
@@ -201,10 +201,10 @@ static apr_status_t mark_put(int fd, const mw_mark_t *mark)
     if (n != (ssize_t)sizeof(bytes)) {
         return n < 0 ? errno : APR_ENOSPC;
     }
-    return fdatasync(fd) == 0 ? APR_SUCCESS : errno;
+    return !is_durable || fdatasync(fd) == 0 ? APR_SUCCESS : errno;
 }
 
-apr_status_t mw_mark_write(int dir, const mw_mark_t *mark)
+apr_status_t mw_mark_write(int dir, const mw_mark_t *mark, int is_durable)
 {
     apr_status_t rv;
     int fd = mark_open(dir, O_RDWR | O_CREAT);
@@ -216,7 +216,7 @@ apr_status_t mw_mark_write(int dir, const mw_mark_t *mark)
     if (fd < 0) {
         return errno;
     }
-    rv = mark_put(fd, mark);
+    rv = mark_put(fd, mark, is_durable);
     close(fd);
     return rv;
 }

@@ -72,7 +72,10 @@ int mw_mark_trusts(const mw_mark_t *mark, apr_uint64_t epoch);
  */
 apr_status_t mw_mark_read(int dir, mw_mark_t *mark);
 
-/** Write it, durably; makes the file. Waits for the disk. */
-apr_status_t mw_mark_write(int dir, const mw_mark_t *mark);
+/**
+ * Write it; makes the file.
+ * @param is_durable waits for the disk; otherwise a power loss may undo it
+ */
+apr_status_t mw_mark_write(int dir, const mw_mark_t *mark, int is_durable);
 
 #endif

@@ -94,9 +94,19 @@ static apr_status_t tree_change(int dir, const change_t *change, int depth)
     return rv;
 }
 
+/**
+ * Whether v1 may be had from its owner. In a stranger's directory it may be
+ * anybody's that the stranger has put there, and not an earlier user's.
+ */
+static int owner_is_believed(const struct stat *top, const change_t *change)
+{
+    return top->st_uid == 0 || top->st_uid == change->from
+           || top->st_uid == change->to;
+}
+
 /** As root: top is cache_dir, root is v1 in it. */
 static apr_status_t owners_change(int top, int root, int is_top_made,
-                                  change_t *change)
+                                  int is_made, change_t *change)
 {
     struct stat top_info, root_info;
     apr_status_t rv = APR_SUCCESS;
@@ -105,7 +115,8 @@ static apr_status_t owners_change(int top, int root, int is_top_made,
         return errno;
     }
     change->from = root_info.st_uid;
-    if (change->from == change->to) {
+    if (change->from == change->to
+        || (!is_made && !owner_is_believed(&top_info, change))) {
         return APR_SUCCESS;
     }
     if (is_top_made || (top_info.st_uid == change->from && change->from != 0)) {
@@ -148,7 +159,7 @@ apr_status_t mw_dir_make(const mw_file_t *file, apr_uid_t uid, apr_gid_t gid,
         rv = errno;
     }
     else if (uid && geteuid() == 0) {
-        rv = owners_change(top, root, is_top_made, &change);
+        rv = owners_change(top, root, is_top_made, *is_made, &change);
     }
     close(top);
     if (root >= 0) {

@@ -256,6 +256,25 @@ def test_mistake_is_named(server, what, conf, wanted):
         assert words in about, f"{words!r} is not said in:\n{said}"
 
 
+@pytest.mark.sqlite
+@pytest.mark.parametrize("first,second", [
+    ("file cache_dir=/nowhere/a", "sqlite db_path=/nowhere/a/v1/x.db"),
+    ("sqlite db_path=/nowhere/a/v1/x.db", "file cache_dir=/nowhere/a"),
+], ids=["database-second", "directory-second"])
+def test_a_database_in_another_stores_directory_is_named(first, second):
+    server = Httpd(f"ServerName x\nListen 127.0.0.1:@PORT@\n{ENABLE}\n"
+                   f"CachemwStore pages {first}\nCachemwStore other {second}\n",
+                   extra=["cachemw", "cachemw_sqlite"])
+    try:
+        rc, said = server.configtest()
+    finally:
+        server.remove()
+    lies = "lies in" if second.startswith("sqlite") else "has in it"
+    assert rc != 0
+    assert (f"CachemwStore other: {second.split()[1]} {lies} "
+            f"{first.split()[1]} of CachemwStore pages") in said
+
+
 def test_the_table_is_large_enough():
     assert len(TABLE) >= 40
     assert len({x[0] for x in TABLE}) == len(TABLE)

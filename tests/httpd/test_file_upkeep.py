@@ -259,6 +259,25 @@ def test_another_users_entries_and_mark_are_not_believed(httpd, origin, path,
         assert stat.S_IMODE(one.stat().st_mode) == 0o700, one
 
 
+@needs_root
+def test_what_a_stranger_puts_in_his_directory_keeps_its_owner(httpd, origin,
+                                                               path, cache):
+    store = Store(httpd, cache)
+    pages = fill(store, origin, path)
+    store.server.stop()
+    entries = [store.root, *store.root.glob("**/*")]
+    for one in entries:
+        os.chown(one, 12345, 12345)
+    os.chown(store.dir, 12346, 12346)
+    store.dir.chmod(0o755)
+    store.again()
+    for page, body in pages.items():
+        assert store.server.get(page).body == body
+    store.server.wait_log("cannot be used")
+    for one in entries:
+        assert one.stat().st_uid == 12345, one
+
+
 @pytest.mark.parametrize("size", [1000, 300000])
 def test_no_link_is_followed_to_an_entry(store, origin, path, size):
     page, body = path(), noise(size)

@@ -5,6 +5,7 @@
  * them was told is on the disk, is there, whoever else wrote and died.
  */
 
+#include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
@@ -37,15 +38,35 @@ typedef struct place_t {
 } place_t;
 
 static volatile int is_held_up;
+static int is_lost; /* what is written */
+static int fault;   /* of what is written */
+static int writes;
+static int waits; /* for the disk */
 
 /** In place of the system's, for the mark. */
 ssize_t pwrite(int fd, const void *bytes, size_t length, off_t at)
 {
+    writes++;
     if (is_held_up) {
         is_held_up = 0;
         raise(SIGSTOP);
     }
+    if (is_lost) {
+        return (ssize_t)length;
+    }
+    if (fault) {
+        /* Part of it may be there. */
+        syscall(SYS_pwrite64, fd, bytes, length / 2, at);
+        errno = fault;
+        return -1;
+    }
     return syscall(SYS_pwrite64, fd, bytes, length, at);
+}
+
+int fdatasync(int fd)
+{
+    waits++;
+    return (int)syscall(SYS_fdatasync, fd);
 }
 
 static int place_setup(void **state)
@@ -71,17 +92,23 @@ static int place_setup(void **state)
     assert_int_equal(PROVIDER->child_init(store, place->pool), APR_SUCCESS);
     place->file = store;
     assert_true(mw_dir_is_had(place->file));
+    writes = waits = 0;
     *state = place;
     return 0;
+}
+
+static void place_delete(const place_t *place)
+{
+    unlinkat(place->file->root, "mark", 0);
+    unlinkat(place->file->root, "tmp", AT_REMOVEDIR);
+    rmdir(place->file->root_path);
 }
 
 static int place_teardown(void **state)
 {
     place_t *place = *state;
 
-    unlinkat(place->file->root, "mark", 0);
-    unlinkat(place->file->root, "tmp", AT_REMOVEDIR);
-    rmdir(place->file->root_path);
+    place_delete(place);
     rmdir(place->path);
     PROVIDER->close(place->file);
     apr_pool_destroy(place->pool);
@@ -134,7 +161,8 @@ static void assert_told_is_on_disk(const place_t *place)
 
     assert_int_equal(mw_mark_read(place->file->root, &mark), APR_SUCCESS);
     assert_true(mark.cleared >= place->told->cleared);
-    assert_true(mark.number <= shared->mark.number);
+    /* Who died may have written it, and not said so. */
+    assert_true(mark.number <= shared->mark.number + 1);
     assert_true(shared->stamped >= place->told->stamped);
     assert_memory_equal(mark.owner, shared->owner, sizeof(mark.owner));
 }
@@ -146,6 +174,8 @@ static void test_writers_at_once_lose_nothing(void **state)
 
     processes_run(WRITERS, place_write_often, place);
     assert_told_is_on_disk(place);
+    /* On a slow disk some gave up, whose clears nobody has noted. */
+    assert_int_equal(mw_dir_clear(place->file), APR_SUCCESS);
     assert_int_equal(mw_mark_read(place->file->root, &mark), APR_SUCCESS);
     assert_int_equal(mark.number, place->file->shared->mark.number);
     assert_int_equal(mark.cleared, place->file->shared->mark.cleared);
@@ -235,6 +265,94 @@ static void test_two_syncs_make_an_epoch_safe(void **state)
     assert_int_equal(mark.number, number);
 }
 
+/* The other copy is the last good one then. */
+static void test_a_failed_write_leaves_the_last_mark(void **state)
+{
+    place_t *place = *state;
+    mw_file_t *file = place->file;
+    mw_mark_t mark;
+    int i;
+
+    assert_int_equal(mw_dir_clear(file), APR_SUCCESS);
+    place->told->cleared = file->shared->mark.cleared;
+    fault = EIO;
+    for (i = 0; i < 3; i++) {
+        assert_int_equal(mw_dir_clear(file), EIO);
+        assert_told_is_on_disk(place);
+    }
+    fault = 0;
+    assert_int_equal(mw_dir_clear(file), APR_SUCCESS);
+    assert_int_equal(mw_mark_read(file->root, &mark), APR_SUCCESS);
+    assert_int_equal(mark.cleared, file->shared->mark.cleared);
+}
+
+static void test_who_begins_has_a_mark_on_the_disk(void **state)
+{
+    place_t *place = *state;
+
+    place_delete(place);
+    mw_dir_leave(place->file);
+    assert_int_equal(mw_dir_begin(place->file), APR_SUCCESS);
+    assert_true(mw_dir_is_had(place->file));
+    assert_int_equal(writes, 1);
+    assert_int_equal(waits, 1);
+}
+
+static void test_a_request_marks_without_waiting_for_the_disk(void **state)
+{
+    place_t *place = *state;
+    mw_file_t *file = place->file;
+
+    place_delete(place);
+    mw_dir_doubt(file);
+    assert_false(mw_dir_is_had(file));
+    assert_int_equal(mw_dir_need(file, 0), APR_SUCCESS);
+    assert_told_is_on_disk(place);
+    assert_int_equal(writes, 1);
+    assert_int_equal(waits, 0);
+    mw_dir_stamp(file);
+    assert_int_equal(mw_dir_sync(file), APR_SUCCESS);
+    assert_int_equal(waits, 1);
+}
+
+/* It waits for the disk, maybe. */
+static void test_a_request_does_not_wait_for_who_marks(void **state)
+{
+    place_t *place = *state;
+    mw_file_t *file = place->file;
+    pid_t pid = fork();
+
+    assert_true(pid >= 0);
+    if (!pid) {
+        is_held_up = 1;
+        mw_dir_clear(file);
+        _exit(0);
+    }
+    child_await_stop(pid);
+    place_delete(place);
+    mw_dir_doubt(file);
+    assert_int_equal(mw_dir_need(file, 0), EAGAIN);
+    assert_false(file->stuck);
+    child_kill(pid);
+    assert_int_equal(mw_dir_need(file, APR_USEC_PER_SEC), APR_SUCCESS);
+    assert_told_is_on_disk(place);
+}
+
+static void test_a_mark_that_does_not_stay_is_given_up(void **state)
+{
+    place_t *place = *state;
+
+    place_delete(place);
+    mw_dir_leave(place->file);
+    is_lost = 1;
+    assert_int_equal(mw_dir_begin(place->file), APR_SUCCESS);
+    is_lost = 0;
+    assert_false(mw_dir_is_had(place->file));
+    assert_int_equal(place->file->trouble, EBUSY);
+    assert_int_equal(writes, 3);
+    assert_int_equal(mw_dir_need(place->file, APR_USEC_PER_SEC), APR_SUCCESS);
+}
+
 int main(void)
 {
 #define PLACE_TEST(f) \
@@ -244,6 +362,11 @@ int main(void)
         PLACE_TEST(test_writers_that_are_killed_are_in_nobodys_way),
         PLACE_TEST(test_a_writer_that_is_held_up_overwrites_nothing),
         PLACE_TEST(test_two_syncs_make_an_epoch_safe),
+        PLACE_TEST(test_a_failed_write_leaves_the_last_mark),
+        PLACE_TEST(test_who_begins_has_a_mark_on_the_disk),
+        PLACE_TEST(test_a_request_marks_without_waiting_for_the_disk),
+        PLACE_TEST(test_a_request_does_not_wait_for_who_marks),
+        PLACE_TEST(test_a_mark_that_does_not_stay_is_given_up),
     };
 
     return cmocka_run_group_tests(tests, shared_group_begin, shared_group_end);

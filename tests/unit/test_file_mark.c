@@ -82,7 +82,7 @@ static void test_mark_comes_back(void **state)
         mark.epoch++;
         mark.cleared = mark.epoch - 1;
         mark.safe[3] = mark.number;
-        assert_int_equal(mw_mark_write(place->dir, &mark), APR_SUCCESS);
+        assert_int_equal(mw_mark_write(place->dir, &mark, 1), APR_SUCCESS);
         assert_int_equal(mw_mark_read(place->dir, &seen), APR_SUCCESS);
         assert_mark_equal(&seen, &mark);
     }
@@ -97,10 +97,10 @@ static void test_half_a_mark_leaves_the_one_before(void **state)
 
     mw_mark_begin(&mark, monday);
     mark.number = 4;
-    assert_int_equal(mw_mark_write(place->dir, &mark), APR_SUCCESS);
+    assert_int_equal(mw_mark_write(place->dir, &mark, 1), APR_SUCCESS);
     for (cut = 0; cut < MW_MARK_SIZE; cut++) {
         mark.number = 5;
-        assert_int_equal(mw_mark_write(place->dir, &mark), APR_SUCCESS);
+        assert_int_equal(mw_mark_write(place->dir, &mark, 1), APR_SUCCESS);
         place_scribble(place, 4096 + (off_t)cut, 1);
         assert_int_equal(mw_mark_read(place->dir, &seen), APR_SUCCESS);
         assert_int_equal(seen.number, 4);
@@ -119,7 +119,7 @@ static void test_a_link_is_no_mark(void **state)
     mw_mark_begin(&mark, monday);
     assert_int_equal(symlinkat(other, place->dir, "mark"), 0);
     assert_int_equal(mw_mark_read(place->dir, &seen), APR_EINCOMPLETE);
-    assert_int_equal(mw_mark_write(place->dir, &mark), APR_SUCCESS);
+    assert_int_equal(mw_mark_write(place->dir, &mark, 1), APR_SUCCESS);
     assert_int_not_equal(lstat(other, &info), 0);
     assert_int_equal(mw_mark_read(place->dir, &seen), APR_SUCCESS);
 }

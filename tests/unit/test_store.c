@@ -1072,6 +1072,22 @@ static void test_breaker_is_not_told_of_stats(void **state)
     assert_int_equal(mw_store_stats(f->store, &call, &stats), APR_SUCCESS);
 }
 
+/* Nor must who looks at a page make the errors that it shows. */
+static void test_stats_that_fail_are_not_counted(void **state)
+{
+    fixture_t *f = *state;
+    cachemw_call_t call = fixture_call(f);
+    cachemw_stats_t stats = { .size = sizeof(stats) };
+
+    fixture_start(f, &fake_full, NONE);
+    fake.fail[FAKE_STATS] = EIO;
+    assert_int_equal(mw_store_stats(f->store, &call, &stats), EIO);
+    fake.fail[FAKE_STATS] = APR_TIMEUP;
+    assert_int_equal(mw_store_stats(f->store, &call, &stats), APR_TIMEUP);
+    assert_int_equal(fixture_sum(f, MW_COUNT_ERROR_OTHER), 0);
+    assert_int_equal(fixture_sum(f, MW_COUNT_TIMEOUT), 0);
+}
+
 /* Addresses are looked up there: without them the store would never come
  * back. */
 static void test_sweep_of_remote_stores_goes_on_without_it(void **state)
@@ -1506,6 +1522,7 @@ int main(void)
         TEST(test_breaker_each_change_is_a_line),
         TEST(test_breaker_is_not_told_of_what_was_not_tried),
         TEST(test_breaker_is_not_told_of_stats),
+        TEST(test_stats_that_fail_are_not_counted),
         TEST(test_sweep_of_remote_stores_goes_on_without_it),
         TEST(test_sweep_interval_of_remote_stores_is_short),
         TEST(test_read_on_tries_again),
