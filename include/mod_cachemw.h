@@ -103,6 +103,8 @@
  *     APR_ENOTIMPL     clear and keys only: this provider cannot do this.
  *     APR_EAGAIN       of a CACHEMW_REMOTE provider: nothing was tried, and the
  *                      backend is not to blame. See below.
+ *     APR_TIMEUP       the deadline, or the longest wait for a lock, is over:
+ *                      trouble, counted by itself.
  *     anything else    trouble: counted, logged at a limited rate, and, for a
  *                      CACHEMW_REMOTE provider, a reason to open the breaker.
  *
@@ -128,8 +130,9 @@
  * - sets and set_heads have a small budget for the sum of their calls
  *   (store_timeout, 50 ms). set_begin and set_write run while a visitor waits
  *   for the bytes that are stored, set_commit mostly when the last one has been
- *   sent: so do before what needs no waiting, and the rest there. A provider
- *   with set alone has it by itself: the response is collected before.
+ *   sent: so do there what has to wait, and what need not in the other two. A
+ *   provider with set alone has that by itself: the response is collected
+ *   before.
  * - a read that failed is called again, every 100 ms for up to 10 s
  *   (body_timeout), since giving up would cut a response: do not insist.
  * - no slot that requests call resolves names, for nothing limits how long that
