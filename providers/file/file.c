@@ -142,9 +142,10 @@ static apr_status_t file_post_config(void *store, apr_pool_t *pconf,
 static apr_status_t file_child_init(void *store, apr_pool_t *pchild)
 {
     mw_file_t *file = store;
-    apr_status_t rv = mw_index_child_init(file->index, pchild);
+    apr_status_t rv = mw_dir_begin(file);
 
-    return rv == APR_SUCCESS ? mw_dir_begin(file) : rv;
+    /* the slots of the dead are free once their files have been found */
+    return rv == APR_SUCCESS ? mw_index_child_init(file->index, pchild) : rv;
 }
 
 static apr_status_t file_clear(void *store, const cachemw_call_t *call)
