@@ -138,12 +138,14 @@ def test_slots_are_on_the_way(make, cluster, origin, path):
     assert caches(server, pages) == ["HIT"] * len(pages)
 
 
-def storm_on(make, url, disturb):
+def storm_on(make, url, disturb, is_lost=False):
     """While there are visitors, disturb(); nobody of them may notice, and hits
-    come back. @return the server"""
+    come back. Where what a master had IS_LOST, the rest of a long body that a
+    visitor has begun to read is nowhere: it is cut. @return the server"""
+    processes, threads = 2, 3
     with Storm() as storm:
         server = make(url, "keep=0", conf=storm.proxied(SITE))
-        storm.visitors(server.ports[0], 2, 3)
+        storm.visitors(server.ports[0], processes, threads)
         wait_for(lambda: hits(server) > 50, "hits")
         disturb()
         before = hits(server)
@@ -153,7 +155,7 @@ def storm_on(make, url, disturb):
         seen, slowest, wrong = storm.finish()
     print(f"{dict(seen)}; slowest {slowest:.2f} s; hits after {resumed:.2f} s")
     assert not wrong, wrong[:3]
-    assert seen["cut"] == 0
+    assert seen["cut"] <= is_lost * processes * threads
     assert slowest < PATIENCE
     return server
 
@@ -185,7 +187,7 @@ def test_master_is_killed_and_replaced_under_load(make, cluster, origin, path):
         old.kill()
         wait_for(lambda: cluster.owner(0) is new, "the replica to take over")
 
-    server = storm_on(make, cluster.url, kill)
+    server = storm_on(make, cluster.url, kill, is_lost=True)
     assert_hits_resume(server, origin, path)
     assert new.keys()
 
@@ -201,7 +203,7 @@ def test_master_is_killed_and_comes_again_under_load(make, cluster, origin,
         old.start()
         wait_for(lambda: cluster.is_ready(old), "the cluster")
 
-    server = storm_on(make, cluster.url, kill)
+    server = storm_on(make, cluster.url, kill, is_lost=True)
     assert_hits_resume(server, origin, path)
 
 

@@ -131,7 +131,7 @@ def test_master_is_killed_under_load(make, sentinels, origin, path):
         old.kill()
         sentinels.wait_other_master(old)
 
-    server = storm_on(make, sentinels.url, kill)
+    server = storm_on(make, sentinels.url, kill, is_lost=True)
     assert_hits(server, origin, path)
     assert sentinels.master is not old
 
@@ -144,7 +144,7 @@ def test_master_hangs_under_load(make, sentinels, origin, path):
         sentinels.wait_other_master(old)
 
     try:
-        server = storm_on(make, sentinels.url, hang)
+        server = storm_on(make, sentinels.url, hang, is_lost=True)
         assert_hits(server, origin, path)
     finally:
         old.signal(signal.SIGCONT)
