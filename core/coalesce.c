@@ -290,6 +290,12 @@ static int output_may_wait(ap_filter_t *f, apr_bucket_brigade *bb)
     return f->c->data_in_output_filters;
 }
 
+/* With two marks, another filter may have committed it meanwhile. */
+static int handle_is_late(const mw_handle_t *handle)
+{
+    return handle != NULL && handle->is_late && handle->set != NULL;
+}
+
 /* Behind mod_cache's filters: what comes by and is not being stored by now will
  * not be. Canned error pages, for example, never pass mod_cache's filter, and
  * nobody else would tell. What is stored on another machine is committed here,
@@ -299,7 +305,6 @@ static apr_status_t verdict_pass(ap_filter_t *f, apr_bucket_brigade *bb)
     mw_turn_t *turn = f->ctx;
     mw_handle_t *handle = request_is_storing(f->r);
     apr_status_t rv;
-    int is_late;
 
     if (ap_is_HTTP_INFO(f->r->status)
         || (handle != NULL && mw_store_is_remote(handle->store)
@@ -311,13 +316,11 @@ static apr_status_t verdict_pass(ap_filter_t *f, apr_bucket_brigade *bb)
     if (handle == NULL) {
         mw_coalesce_end_unstored(f->r);
     }
-    is_late = handle != NULL && handle->is_late && handle->set != NULL;
-    if (is_late && output_may_wait(f, bb)) {
+    if (handle_is_late(handle) && output_may_wait(f, bb)) {
         mw_cache_adapter_commit(handle, f->r);
-        is_late = 0;
     }
     rv = ap_pass_brigade(f->next, bb);
-    if (is_late) {
+    if (handle_is_late(handle)) {
         output_push(f);
         mw_cache_adapter_commit(handle, f->r);
     }
