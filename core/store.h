@@ -46,6 +46,8 @@ typedef struct mw_host_t {
     /** Another store by its name, for tiers; NULL when there is none. */
     mw_store_t *(*find)(void *baton, const char *name);
     const char *temp_dir; /**< NULL: apr_temp_dir_get() */
+    /** A word that tells this server from all others; NULL: there is none. */
+    const char *tag;
     void *baton;
 } mw_host_t;
 
@@ -111,6 +113,13 @@ void mw_store_log(mw_store_t *store, cachemw_level_e level, apr_status_t rv,
  * call and process. Ids are mostly made of mw_random_draw(), which is cheaper.
  */
 void mw_store_random(void *buffer, apr_size_t length);
+
+/**
+ * Whom the calls of this thread are made for from now on: the servers that a
+ * request came through, as services->via() has them; NULL: nobody.
+ * @param list valid until the next call of this
+ */
+void mw_store_serve(const char *list);
 
 /**
  * @name Calls

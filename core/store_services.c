@@ -9,6 +9,14 @@
 #include "random.h"
 #include "store_private.h"
 
+/* A call knows no more than what the contract gave it at first. */
+static __thread const char *services_served;
+
+void mw_store_serve(const char *list)
+{
+    services_served = list;
+}
+
 static mw_store_t *services_store(const cachemw_services_t *services)
 {
     return (mw_store_t *)((char *)services - offsetof(mw_store_t, services));
@@ -77,6 +85,16 @@ static void services_count_kind(const cachemw_services_t *services,
     if (store->state) {
         mw_kind_count(store->state, kind, n);
     }
+}
+
+static const char *services_via(const cachemw_services_t *services,
+                                const cachemw_call_t *call)
+{
+    const char *tag = services_store(services)->host->tag;
+
+    return tag && call && services_served
+               ? apr_pstrcat(call->pool, services_served, ", ", tag, NULL)
+               : tag;
 }
 
 static apr_status_t services_random(const cachemw_services_t *services,
@@ -165,4 +183,5 @@ void mw_services_init(mw_store_t *store)
     services->store = services_find;
     services->deadline_in = services_deadline_in;
     services->count_kind = services_count_kind;
+    services->via = services_via;
 }

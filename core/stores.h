@@ -98,6 +98,9 @@ void mw_stores_name(mw_stores_t *stores, mw_definition_t *definition,
  */
 int mw_stores_open(mw_stores_t *stores);
 
+/** The word that tells this server from all others, from mw_stores_open() on. */
+const char *mw_stores_tag(const mw_stores_t *stores);
+
 /** A server keeps its pages here: the store, and those within, are made. */
 void mw_stores_use(mw_stores_t *stores, mw_definition_t *definition);
 

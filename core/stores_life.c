@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include "apr_escape.h"
 #include "apr_strings.h"
 #include "httpd.h"
 #include "http_log.h"
@@ -15,6 +16,8 @@
 APLOG_USE_MODULE(cachemw);
 
 #define STORES_RETAINED "mod_cachemw"
+#define STORES_TAG "mod_cachemw tag"
+#define STORES_TAG_BYTES 16
 
 /* What store.c writes carries the store's name already. */
 static void stores_log(void *baton, cachemw_level_e level, apr_status_t rv,
@@ -229,6 +232,26 @@ static apr_status_t stores_close(void *baton)
     return APR_SUCCESS;
 }
 
+/* Kept over graceful restarts: the children of both generations are one
+ * server. */
+static const char *stores_tag(void)
+{
+    char *tag = ap_retained_data_get(STORES_TAG);
+    unsigned char bytes[STORES_TAG_BYTES];
+
+    if (!tag) {
+        mw_store_random(bytes, sizeof(bytes));
+        tag = ap_retained_data_create(STORES_TAG, 2 * sizeof(bytes) + 1);
+        apr_escape_hex(tag, bytes, sizeof(bytes), 0, NULL);
+    }
+    return tag;
+}
+
+const char *mw_stores_tag(const mw_stores_t *stores)
+{
+    return stores->host.tag;
+}
+
 int mw_stores_open(mw_stores_t *stores)
 {
     mw_definition_t *definition;
@@ -237,6 +260,7 @@ int mw_stores_open(mw_stores_t *stores)
     stores->host.log = stores_log;
     stores->host.find = stores_host_find;
     stores->host.baton = stores;
+    stores->host.tag = stores_tag();
     stores->parent = getpid();
     apr_pool_cleanup_register(stores->pconf, stores, stores_close,
                               apr_pool_cleanup_null);

@@ -449,6 +449,19 @@ struct cachemw_services_t {
      */
     void (*count_kind)(const cachemw_services_t *services, const char *kind,
                        apr_uint64_t n);
+
+    /**
+     * Who asks, for a provider whose backend may be a mod_cachemw, too: what a
+     * request sends as X-Cachemw-Api. A random word for this server, the same
+     * in all children and over graceful restarts; before it, with commas, those
+     * of the servers that this call is made for. A server that finds its own
+     * word in it would ask itself, and answers 508.
+     * @param call NULL: this server's word alone, which its own answers carry
+     * @return in the call's pool; NULL where there is no server (a test, a
+     *         tool)
+     */
+    const char *(*via)(const cachemw_services_t *services,
+                       const cachemw_call_t *call);
 };
 
 /** @} */

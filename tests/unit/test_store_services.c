@@ -100,6 +100,35 @@ static void test_services_count_kind(void **state)
 }
 
 /* Nobody can count before there is shared memory; nor may it crash. */
+static void test_services_via_names_this_server_and_those_before(void **state)
+{
+    fixture_t *f = *state;
+    const cachemw_services_t *services;
+    cachemw_call_t call = { .pool = f->pool };
+
+    f->host.tag = "aa11";
+    services = services_of(f);
+    assert_string_equal(services->via(services, NULL), "aa11");
+    assert_string_equal(services->via(services, &call), "aa11");
+    mw_store_serve("cc33, bb22");
+    assert_string_equal(services->via(services, &call), "cc33, bb22, aa11");
+    assert_string_equal(services->via(services, NULL), "aa11");
+    mw_store_serve(NULL);
+    assert_string_equal(services->via(services, &call), "aa11");
+}
+
+static void test_services_via_without_a_server_is_nobody(void **state)
+{
+    fixture_t *f = *state;
+    const cachemw_services_t *services = services_of(f);
+    cachemw_call_t call = { .pool = f->pool };
+
+    assert_null(services->via(services, NULL));
+    mw_store_serve("cc33");
+    assert_null(services->via(services, &call));
+    mw_store_serve(NULL);
+}
+
 static void test_services_count_kind_before_post_config(void **state)
 {
     assert_int_equal(fixture_open(*state, &fake_full, NONE), APR_SUCCESS);
@@ -528,6 +557,8 @@ int main(void)
         TEST(test_services_deadline_in),
         TEST(test_services_count_kind),
         TEST(test_services_count_kind_before_post_config),
+        TEST(test_services_via_names_this_server_and_those_before),
+        TEST(test_services_via_without_a_server_is_nobody),
         TEST(test_services_random_differs),
         TEST(test_random_differs_after_a_fork),
         TEST(test_random_draws_differ_once_seeded),
