@@ -8,6 +8,7 @@
 #include "mod_status.h"
 #include "mpm_common.h"
 
+#include "core/api.h"
 #include "core/cache_adapter.h"
 #include "core/coalesce.h"
 #include "core/config.h"
@@ -45,12 +46,16 @@ static void register_hooks(apr_pool_t *p)
     ap_hook_quick_handler(mw_cache_adapter_note_store, cache, NULL,
                           APR_HOOK_FIRST);
 
+    ap_hook_handler(mw_api_handler, NULL, NULL, APR_HOOK_MIDDLE);
+
     mw_coalesce_register();
     APR_OPTIONAL_HOOK(ap, status_hook, mw_status, NULL, NULL, APR_HOOK_MIDDLE);
 }
 
 AP_DECLARE_MODULE(cachemw) = {
     STANDARD20_MODULE_STUFF,
+    .create_dir_config = mw_api_create_dir,
+    .merge_dir_config = mw_api_merge_dir,
     .create_server_config = mw_config_create_server,
     .merge_server_config = mw_config_merge_server,
     .cmds = mw_config_commands,

@@ -10,6 +10,7 @@
 #include "http_log.h"
 #include "http_main.h"
 
+#include "api.h"
 #include "cache_adapter.h"
 #include "coalesce.h"
 #include "config.h"
@@ -31,6 +32,7 @@ typedef void cache_hook_status_fn(cache_HOOK_cache_status_t *function,
 
 /* Of the configuration that is being read or runs. */
 static mw_stores_t *config_stores;
+static mw_apis_t *config_apis;
 static mw_sweeper_t *config_sweeper;
 
 static mw_place_t config_place(const cmd_parms *cmd)
@@ -113,18 +115,18 @@ static const char *config_set_store(cmd_parms *cmd, void *unused,
     if (error) {
         return config_error(cmd, words[0], error);
     }
-    cmd->directive->args =
-        mw_stores_censor(definition, words, list->nelts, cmd->pool);
+    cmd->directive->args = mw_stores_censor(definition->provider->options,
+                                            words, list->nelts, cmd->pool);
     return NULL;
 }
 
-static const char *config_twice(const cmd_parms *cmd, const mw_place_t *first)
+static const char *config_twice(const cmd_parms *cmd, const char *what,
+                                const mw_place_t *first)
 {
     return config_error(cmd, NULL,
                         apr_psprintf(cmd->pool,
-                                     "this server has one on line %d of %s "
-                                     "already",
-                                     first->line, first->file));
+                                     "this %s has one on line %d of %s already",
+                                     what, first->line, first->file));
 }
 
 /* A provider with options, or any but the default one without, is a store of
@@ -145,8 +147,8 @@ static const char *config_define_in_place(cmd_parms *cmd,
     if (error) {
         return config_error(cmd, words[0], error);
     }
-    cmd->directive->args =
-        mw_stores_censor(conf->definition, words, nwords, cmd->pool);
+    cmd->directive->args = mw_stores_censor(conf->definition->provider->options,
+                                            words, nwords, cmd->pool);
     return NULL;
 }
 
@@ -175,7 +177,7 @@ static const char *config_set_provider(cmd_parms *cmd, void *unused,
                             "options: NAME, or PROVIDER [option=value ...]");
     }
     if (conf->word) {
-        return config_twice(cmd, &conf->word_place);
+        return config_twice(cmd, "server", &conf->word_place);
     }
     words = (const char **)list->elts;
     conf->word = words[0];
@@ -221,7 +223,7 @@ static const char *config_set_name_space(cmd_parms *cmd, void *unused,
         return config_error(cmd, NULL, "takes one argument, a name");
     }
     if (conf->chosen) {
-        return config_twice(cmd, &conf->chosen_place);
+        return config_twice(cmd, "server", &conf->chosen_place);
     }
     error = config_check_name_space(name);
     if (error) {
@@ -232,10 +234,42 @@ static const char *config_set_name_space(cmd_parms *cmd, void *unused,
     return NULL;
 }
 
+static const char *config_set_api(cmd_parms *cmd, void *dir, const char *args)
+{
+    mw_api_dir_t *conf = dir;
+    mw_place_t place = config_place(cmd);
+    apr_array_header_t *list;
+    const char **words;
+    const char *error = config_split(cmd, args, &list);
+    mw_api_t *api;
+
+    if (error) {
+        return error;
+    }
+    if (config_lacks_names(list, 1)) {
+        return config_error(cmd, NULL,
+                            "takes the name of a store, and options: NAME "
+                            "[option=value ...]");
+    }
+    if (conf->api) {
+        return config_twice(cmd, "section", &conf->api->place);
+    }
+    words = (const char **)list->elts;
+    error = mw_apis_define(config_apis, &place, words, list->nelts, &api);
+    if (error) {
+        return config_error(cmd, words[0], error);
+    }
+    conf->api = api;
+    cmd->directive->args =
+        mw_stores_censor(mw_api_options, words, list->nelts, cmd->pool);
+    return NULL;
+}
+
 static apr_status_t config_forget(void *unused)
 {
     (void)unused;
     config_stores = NULL;
+    config_apis = NULL;
     config_sweeper = NULL;
     return APR_SUCCESS;
 }
@@ -262,6 +296,7 @@ int mw_config_pre(apr_pool_t *pconf, apr_pool_t *plog, apr_pool_t *ptemp)
     (void)ptemp;
     config_hook_status();
     config_stores = mw_stores_make(pconf);
+    config_apis = mw_apis_make(pconf);
     apr_pool_cleanup_register(pconf, NULL, config_forget,
                               apr_pool_cleanup_null);
     return OK;
@@ -272,7 +307,7 @@ static void config_warn(const apr_array_header_t *servers,
                         const server_rec *s, apr_pool_t *ptemp)
 {
     mw_enables_warn(enables, config_stores, s, ptemp);
-    if (used) {
+    if (used || mw_apis_are_defined(config_apis)) {
         mw_stores_warn_unused(config_stores);
     }
     else if (mw_servers_say(servers) || mw_stores_are_defined(config_stores)) {
@@ -294,14 +329,17 @@ int mw_config_check(apr_pool_t *pconf, apr_pool_t *plog, apr_pool_t *ptemp,
     mw_servers_name(servers, enables, pconf);
     errors = mw_servers_resolve(servers, config_stores, pconf);
     errors += mw_stores_open(config_stores);
+    errors += mw_apis_resolve(config_apis, config_stores);
     if (errors) {
         return HTTP_INTERNAL_SERVER_ERROR;
     }
     if (!mw_cache_adapter_bind()) {
-        ap_log_error(APLOG_MARK, APLOG_STARTUP | APLOG_ERR, 0, NULL,
-                     "mod_cache is not loaded, so mod_cachemw does nothing: "
-                     "LoadModule cache_module modules/mod_cache.so (Debian: "
-                     "a2enmod cache)");
+        if (!mw_apis_are_defined(config_apis)) {
+            ap_log_error(APLOG_MARK, APLOG_STARTUP | APLOG_ERR, 0, NULL,
+                         "mod_cache is not loaded, so mod_cachemw does "
+                         "nothing: LoadModule cache_module "
+                         "modules/mod_cache.so (Debian: a2enmod cache)");
+        }
         return OK;
     }
     config_warn(servers, enables,
@@ -372,6 +410,7 @@ void mw_config_test(apr_pool_t *pconf, server_rec *s)
         return;
     }
     printf("[common]\n%s", mw_options_reference(mw_store_options, pconf));
+    printf("[api]\n%s", mw_options_reference(mw_api_options, pconf));
     for (i = 0; i < names->nelts; i++) {
         name = APR_ARRAY_IDX(names, i, const char *);
         table = mw_stores_provider(name)->options;
@@ -387,6 +426,10 @@ void mw_config_each_store(mw_config_each_fn *each, void *baton)
 }
 
 const command_rec mw_config_commands[] = {
+    AP_INIT_RAW_ARGS(MW_DIRECTIVE_API, config_set_api, NULL,
+                     RSRC_CONF | ACCESS_CONF,
+                     "the name of a store, and options: what the handler "
+                     "cachemw-api serves to other servers"),
     AP_INIT_RAW_ARGS(MW_DIRECTIVE_STORE, config_set_store, NULL,
                      RSRC_CONF | ACCESS_CONF,
                      "a name, a provider and its options: a store for the "

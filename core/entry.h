@@ -21,7 +21,8 @@
 
 typedef enum mw_head_kind_e {
     MW_HEAD_RESPONSE = 1, /**< a response; the entry has its body */
-    MW_HEAD_VARY = 2      /**< a Vary record (vary.h); the body is empty */
+    MW_HEAD_VARY = 2,     /**< a Vary record (vary.h); the body is empty */
+    MW_HEAD_API = 3       /**< what a client of ours has put (api_entry.h) */
 } mw_head_kind_e;
 
 /** @name Bits of mw_head_t.control: directives that the response had. @{ */

@@ -61,6 +61,12 @@ static const struct {
     { MW_COUNT_CAPPED, "Not waited: too many others did" },
     { MW_COUNT_BYTES_SENT, "Body bytes of hits" },
     { MW_COUNT_BYTES_STORED, "Body bytes stored" },
+    { MW_COUNT_API_HIT, "API: hits" },
+    { MW_COUNT_API_MISS, "API: misses" },
+    { MW_COUNT_API_STORED, "API: stored" },
+    { MW_COUNT_API_REMOVED, "API: removed" },
+    { MW_COUNT_API_REFUSED, "API: refused, what was sent is wrong" },
+    { MW_COUNT_API_DENIED, "API: denied, no token or a wrong one" },
 };
 
 static void figure_text(figures_t *to, const char *key, const char *label,

@@ -233,6 +233,12 @@ const char *mw_stores_unknown(mw_stores_t *stores, const char *word)
                         stores_why_unknown(word, stores->pconf));
 }
 
+const char *mw_stores_missing(const mw_stores_t *stores)
+{
+    return apr_psprintf(stores->pconf, "no store of this name; stores: %s",
+                        mw_stores_list_names(stores));
+}
+
 void mw_stores_name(mw_stores_t *stores, mw_definition_t *definition,
                     const char *wanted)
 {
@@ -251,10 +257,10 @@ int mw_stores_are_defined(const mw_stores_t *stores)
     return stores->fallback->next != NULL;
 }
 
-static int stores_is_secret(const mw_definition_t *definition, const char *name,
+static int stores_is_secret(const cachemw_option_t *table, const char *name,
                             apr_size_t len)
 {
-    const cachemw_option_t *row = definition->options[0].table;
+    const cachemw_option_t *row = table;
 
     for (; row && row->name; row++) {
         if (strlen(row->name) == len && !strncmp(row->name, name, len)) {
@@ -263,7 +269,7 @@ static int stores_is_secret(const mw_definition_t *definition, const char *name,
             }
             name = row->alias;
             len = strlen(name);
-            row = definition->options[0].table - 1;
+            row = table - 1;
         }
     }
     return 0;
@@ -288,7 +294,7 @@ static const char *stores_censor_url(const char *word, apr_pool_t *pool)
                        "*****", at, NULL);
 }
 
-const char *mw_stores_censor(const mw_definition_t *definition,
+const char *mw_stores_censor(const cachemw_option_t *table,
                              const char *const *words, int nwords,
                              apr_pool_t *pool)
 {
@@ -299,7 +305,7 @@ const char *mw_stores_censor(const mw_definition_t *definition,
 
     for (i = 0; i < nwords; i++) {
         len = strcspn(words[i], "=");
-        word = stores_is_secret(definition, words[i], len)
+        word = stores_is_secret(table, words[i], len)
                    ? apr_pstrcat(pool, apr_pstrndup(pool, words[i], len),
                                  "=*****", NULL)
                    : stores_censor_url(words[i], pool);

@@ -84,6 +84,9 @@ mw_definition_t *mw_stores_find(mw_stores_t *stores, const char *word);
 /** What to say of a word that mw_stores_find() does not know. */
 const char *mw_stores_unknown(mw_stores_t *stores, const char *word);
 
+/** What to say where a store is expected, and no provider. */
+const char *mw_stores_missing(const mw_stores_t *stores);
+
 /** The default store. */
 mw_definition_t *mw_stores_default(mw_stores_t *stores);
 
@@ -125,7 +128,7 @@ void mw_stores_each(const mw_stores_t *stores, mw_stores_each_fn *each,
  * The words of a directive as text, with the values of secret options and
  * passwords within URLs replaced: for pages that show the configuration.
  */
-const char *mw_stores_censor(const mw_definition_t *definition,
+const char *mw_stores_censor(const cachemw_option_t *table,
                              const char *const *words, int nwords,
                              apr_pool_t *pool);
 

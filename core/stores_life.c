@@ -163,10 +163,9 @@ static mw_definition_t *stores_inner(mw_stores_t *stores,
     const char *cycle = inner ? stores_cycle(stores, inner) : NULL;
 
     if (!inner) {
-        mw_place_error(&outer->place,
-                       "%s %s: %s=%s: no store of this name; stores: %s",
-                       outer->directive, definition_word(outer), option, word,
-                       mw_stores_list_names(stores));
+        mw_place_error(&outer->place, "%s %s: %s=%s: %s", outer->directive,
+                       definition_word(outer), option, word,
+                       mw_stores_missing(stores));
     }
     else if (cycle) {
         mw_place_error(
@@ -294,7 +293,8 @@ void mw_stores_warn_unused(const mw_stores_t *stores)
         if (definition->directive && !definition->is_used) {
             ap_log_error(APLOG_MARK, APLOG_WARNING, 0, ap_server_conf,
                          "%s %s on line %d of %s is not used: no server with "
-                         "CacheEnable cachemw keeps its responses there",
+                         "CacheEnable cachemw keeps its responses there, and "
+                         "no CachemwApi serves it",
                          definition->directive, definition_word(definition),
                          definition->place.line, definition->place.file);
         }

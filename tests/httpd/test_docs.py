@@ -112,21 +112,26 @@ def examples(page):
 
 @pytest.mark.parametrize("name,least", [
     ("README.md", 1), ("docs/directives.md", 5), ("docs/operations.md", 0)])
-def test_examples_are_accepted(name, least):
+def test_examples_are_accepted(name, least, tmp_path):
     """Every example passes configtest as it is pasted, but for its LoadModule
-    lines, together with the stores that the examples before it define."""
+    lines and the places of secrets, together with the stores that the examples
+    before it define."""
+    secret = tmp_path / "secret"
+    secret.write_text("0123456789abcdef0123456789abcdef\n")
     found = examples((settings.source / name).read_text())
     assert len(found) >= least
     named = {}
     for block in found:
         text = re.sub("^LoadModule.*$", "", block, flags=re.M)
+        text = re.sub(r"(token|password|secret)_file=\S+",
+                      rf"\1_file={secret}", text)
         own = set(re.findall(r"CachemwStore\s+(\S+)", text))
         used = set(re.findall(r"CachemwProvider\s+(\S+)\s*$", text, re.M))
         extra = "\n".join(v for k, v in named.items() if k not in own)
         extra += "".join(f"\nCachemwStore {x} memory" for x in
                          used - own - set(named) - {"memory"})
         rc, said = configtest(f"{LISTEN}{extra}\n{text}",
-                              extra=MODULES_OF_OURS)
+                              extra=MODULES_OF_OURS + ["authz_host"])
         assert rc == 0, f"{text}\n{said}"
         for line in re.findall(r"^CachemwStore.*", text, re.M):
             named[line.split()[1]] = line
