@@ -1,0 +1,14 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+# with_http.sh KIND [--core] [option=value]...: the suite against the provider
+# http, with a service of KIND that ends with it. Others may keep the machine
+# busy for longer than a store would wait.
+kind=$1
+shift
+core=
+[ "$1" != --core ] || { core=$1; shift; }
+PYTHONPATH="$CACHEMW_SOURCE/tests/httpd" PYTHONDONTWRITEBYTECODE=1 \
+exec /usr/bin/python3 -m harness.service "$kind" -- \
+    "$CACHEMW_BUILD/tests/conformance/conformance" $core \
+    --load "$CACHEMW_BUILD/.libs/mod_cachemw_http.so" \
+    http 'base_url={url}' timeout=20s store_timeout=20s connect_timeout=10s "$@"
