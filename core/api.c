@@ -474,8 +474,8 @@ static int put_entry(const ask_t *ask, const mw_http_value_t *value)
     cachemw_entry_t now;
     int answered;
     apr_status_t rv = mw_api_head_encode(
-        &value->key, &entry, mw_store_wants_checksum(ask->store), ask->r->pool,
-        &entry.head, &entry.head_len);
+        &value->key, &value->entry, mw_store_wants_checksum(ask->store),
+        ask->r->pool, &entry.head, &entry.head_len);
 
     if (rv != APR_SUCCESS) {
         return ask_refuse(ask, HTTP_REQUEST_ENTITY_TOO_LARGE,

@@ -27,6 +27,7 @@ cachemw_key_t mw_api_key(const char *name, apr_size_t length, apr_pool_t *pool);
  * What is stored as the entry's head.
  * @param entry as the client gave it: head, head_len and expires count
  * @param checksum as mw_store_wants_checksum()
+ * @param bytes,length the result, in pool; not in entry
  * @return APR_ENOSPC: too long for a head
  */
 apr_status_t mw_api_head_encode(const cachemw_key_t *key,
