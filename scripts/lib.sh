@@ -131,6 +131,23 @@ run_redis_tests()
         -m "store and not long" "$@"
 }
 
+http_options='max_object_size=16M timeout=2s store_timeout=2s'
+
+# run_http_tests BUILD MPM [pytest argument ...]: those, with a store behind a
+# cache service of their own
+run_http_tests()
+{
+    local build=$1 mpm=$2
+    shift 2
+    CACHEMW_BUILD=$build CACHEMW_TEST_MPM=$mpm PYTHONDONTWRITEBYTECODE=1 \
+    CACHEMW_TEST_MODULES=cachemw_http PYTHONPATH="$source/tests/httpd" \
+        /usr/bin/python3 -m harness.service etags -- \
+        env CACHEMW_TEST_STORE="http base_url={url} $http_options" \
+        CACHEMW_TEST_STORE_LARGE="http base_url={url} $http_options" \
+        /usr/bin/python3 -m pytest "$source/tests/httpd" \
+        -m "store and not long" "$@"
+}
+
 # fuzz_entry DIR SECONDS: builds the fuzz target in DIR and runs it over a copy
 # of the seed corpus; what made it fail stays in DIR
 fuzz_entry()

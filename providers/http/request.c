@@ -338,7 +338,8 @@ static apr_status_t code_status(const mw_http_t *store,
     case CURLE_FILESIZE_EXCEEDED:
         return failed(store, "too-large", APR_ENOSPC);
     case CURLE_OUT_OF_MEMORY:
-        return APR_ENOMEM;
+        /* what libcurl says of a field that is longer than it takes */
+        return failed(store, "endless", EPROTO);
     default:
         return answer->fault == FAULT_NONE ? failed(store, "nonsense", EPROTO)
                                            : fault_status(store, answer->fault);

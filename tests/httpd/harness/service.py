@@ -10,9 +10,9 @@
 
     python3 -m harness.service KIND -- COMMAND…
 
-runs COMMAND while a service of KIND (plain, etags, token, tls) is there, and
-ends with its status. {url}, {token} and {ca} stand in its words for what a
-client needs."""
+runs COMMAND while a service of KIND (plain, etags, tls) is there, and ends with
+its status. {url}, {token} and {ca} stand in its words for what a client needs;
+tls wants a token, too."""
 
 import itertools
 import json
@@ -99,6 +99,8 @@ class _Handler(StreamRequestHandler):
     def dispatch(self):
         service = self.service
         service.note(self)
+        if self.path.startswith("http://"):     # to a proxy
+            self.path = "/" + self.path.split("/", 3)[3]
         if service.fails():
             TROUBLES["resets"](self)
             return
@@ -261,6 +263,7 @@ class Service:
             self.tls.load_cert_chain(*map(str, tls))
         self.trouble = None         # one of TROUBLES
         self.fail_every = 0         # every Nth request is a RST
+        self.failed = 0             # so many were
         self.elsewhere = None       # where it redirects to
         self.sent = 0               # bytes of what has no end
         self.accepted = 0           # connections ever
@@ -324,7 +327,9 @@ class Service:
                                       handler.fields))
 
     def fails(self):
-        return self.fail_every and next(self._count) % self.fail_every == 0
+        fails = self.fail_every and next(self._count) % self.fail_every == 0
+        self.failed += bool(fails)
+        return fails
 
     # ---- values ------------------------------------------------------------
 
@@ -369,14 +374,14 @@ class Service:
 def _serve(kind, directory):
     """(the service, names for the command's words)"""
     if kind == "tls":
-        authority = Authority(directory)
-        return Service(tls=authority.issue("server")), {"ca": authority.file}
-    token = "s3cret.T0ken~" if kind == "token" else None
-    return Service(etags=kind != "plain", token=token), {"token": token}
+        authority, token = Authority(directory), "s3cret.T0ken~"
+        return Service(tls=authority.issue("server"), token=token), \
+            {"ca": authority.file, "token": token}
+    return Service(etags=kind == "etags"), {}
 
 
 def _main(kind, dashes, *command):
-    assert dashes == "--" and kind in ("plain", "etags", "token", "tls"), \
+    assert dashes == "--" and kind in ("plain", "etags", "tls"), \
         __doc__
 
     def interrupt(number, frame):

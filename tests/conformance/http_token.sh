@@ -1,3 +1,0 @@
-#!/bin/sh
-# SPDX-License-Identifier: Apache-2.0
-exec "$CACHEMW_SOURCE/tests/conformance/with_http.sh" token 'auth_token={token}' key_encoding=percent
