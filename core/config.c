@@ -297,7 +297,7 @@ int mw_config_check(apr_pool_t *pconf, apr_pool_t *plog, apr_pool_t *ptemp,
     if (errors) {
         return HTTP_INTERNAL_SERVER_ERROR;
     }
-    if (!mw_cache_adapter_bind()) {
+    if (!mw_cacheable_bind()) {
         ap_log_error(APLOG_MARK, APLOG_STARTUP | APLOG_ERR, 0, NULL,
                      "mod_cache is not loaded, so mod_cachemw does nothing: "
                      "LoadModule cache_module modules/mod_cache.so (Debian: "
