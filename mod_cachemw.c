@@ -10,7 +10,6 @@
 
 #include "core/api.h"
 #include "core/cache_adapter.h"
-#include "core/coalesce.h"
 #include "core/config.h"
 #include "core/status.h"
 #include "providers/file/file.h"
@@ -47,8 +46,7 @@ static void register_hooks(apr_pool_t *p)
                           APR_HOOK_FIRST);
 
     ap_hook_handler(mw_api_handler, NULL, NULL, APR_HOOK_MIDDLE);
-
-    mw_coalesce_register();
+    mw_end_register();
     APR_OPTIONAL_HOOK(ap, status_hook, mw_status, NULL, NULL, APR_HOOK_MIDDLE);
 }
 

@@ -117,33 +117,35 @@ file_store='file cache_dir=@DIR@/files max_bytes=512M'
 # in a database; with CACHEMW_TEST_MODULES=cachemw_sqlite
 sqlite_store='sqlite db_path=@DIR@/cache/tests.db busy_timeout=5s'
 
-# run_redis_tests BUILD MPM [pytest argument ...]: those, with a store in a
-# Redis of their own
+# run_redis_tests BUILD MPM KIND [pytest argument ...]: those, with a store in
+# Redis servers of their own, of a KIND that harness.redis knows
 run_redis_tests()
 {
-    local build=$1 mpm=$2
-    shift 2
+    local build=$1 mpm=$2 kind=$3
+    local options="timeout=2s store_timeout=2s connect_timeout=2s"
+    shift 3
+    [ "$kind" != tls ] \
+        || options+=" ssl_ca_certs={ca} ssl_certfile={cert} ssl_keyfile={key}"
     CACHEMW_BUILD=$build CACHEMW_TEST_MPM=$mpm PYTHONDONTWRITEBYTECODE=1 \
     CACHEMW_TEST_MODULES=cachemw_redis PYTHONPATH="$source/tests/httpd" \
-        /usr/bin/python3 -m harness.redis standalone -- \
-        env CACHEMW_TEST_STORE="redis url={url} timeout=2s store_timeout=2s" \
+        /usr/bin/python3 -m harness.redis "$kind" -- \
+        env CACHEMW_TEST_STORE="redis url={url} $options" \
         /usr/bin/python3 -m pytest "$source/tests/httpd" \
         -m "store and not long" "$@"
 }
-
-http_options='max_object_size=16M timeout=2s store_timeout=2s'
 
 # run_http_tests BUILD MPM [pytest argument ...]: those, with a store behind a
 # cache service of their own
 run_http_tests()
 {
     local build=$1 mpm=$2
+    local store="http base_url={url} max_object_size=16M timeout=2s"
+    store+=" store_timeout=2s connect_timeout=2s"
     shift 2
     CACHEMW_BUILD=$build CACHEMW_TEST_MPM=$mpm PYTHONDONTWRITEBYTECODE=1 \
     CACHEMW_TEST_MODULES=cachemw_http PYTHONPATH="$source/tests/httpd" \
         /usr/bin/python3 -m harness.service etags -- \
-        env CACHEMW_TEST_STORE="http base_url={url} $http_options" \
-        CACHEMW_TEST_STORE_LARGE="http base_url={url} $http_options" \
+        env CACHEMW_TEST_STORE="$store" CACHEMW_TEST_STORE_LARGE="$store" \
         /usr/bin/python3 -m pytest "$source/tests/httpd" \
         -m "store and not long" "$@"
 }

@@ -99,14 +99,17 @@ TABLE = [
     ("unknown name in a virtual host",
      "<VirtualHost *:1>\nCachemwProvider edge <-\n</VirtualHost>",
      ["CachemwProvider edge", "providers: ", "memory"]),
-    ("redis, which is planned", "CachemwStore shared redis url=x <-",
-     ["CachemwStore shared", "redis is not part of this version"]),
+    ("redis, whose module is not loaded",
+     "CachemwStore shared redis url=redis://one <-",
+     ["CachemwStore shared", "redis needs: LoadModule "
+      "cachemw_redis_module modules/mod_cachemw_redis.so"]),
     ("sqlite, whose module is not loaded",
      "CachemwProvider sqlite db_path=wiki.db <-",
      ["CachemwProvider sqlite", "sqlite needs: LoadModule "
       "cachemw_sqlite_module modules/mod_cachemw_sqlite.so"]),
-    ("http, which is planned", "CachemwProvider http <-",
-     ["CachemwProvider http", "http is not part of this version"]),
+    ("http, whose module is not loaded", "CachemwProvider http <-",
+     ["CachemwProvider http", "http needs: LoadModule "
+      "cachemw_http_module modules/mod_cachemw_http.so"]),
     ("more entries than the index of files has room for",
      "CachemwStore pages file index_size=256K max_entries=1000000 <-\n"
      "CachemwProvider pages\nCacheEnable cachemw /",

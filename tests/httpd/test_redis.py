@@ -8,10 +8,12 @@ import select
 import socket
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from conftest import SITE
+from harness.origin import Gate
 from harness.redis import Redis, RedisError
 from harness.server import configtest, wait_for
 from harness.tcpproxy import TcpProxy
@@ -249,6 +251,47 @@ def test_redis_starts_anew(make, redis, origin, path):
     assert_miss(server, page, body)
     assert_hit(server, page, body)
     assert int(figures(server).get("Failures-retried", 0)) >= 1
+
+
+@pytest.mark.parametrize("size", [5000, 3000000])
+def test_connection_ends_before_a_page_is_stored(make, redis, origin, path,
+                                                 size):
+    """Also a body that is not in memory as a whole is sent again."""
+    server, page, gate = make(redis.url), path(), Gate()
+    body = noise(size, size)
+    origin.page(page, body, gate=gate)
+    with ThreadPoolExecutor(1) as visitor:
+        visit = visitor.submit(get, server, page)
+        gate.wait_reached()
+        redis.ask("CLIENT", "KILL", "TYPE", "normal")
+        gate.open()
+        assert visit.result().body == body
+    assert_hit(server, page, body)
+    assert int(figures(server)["Failures-retried"]) == 1
+
+
+def test_all_connections_are_in_use(make, redis, origin, path):
+    """who gets none in time has a miss, which is no failure of Redis"""
+    with TcpProxy(("127.0.0.1", redis.port)) as proxy:
+        server = make(f"redis://127.0.0.1:{proxy.port}", "max_connections=1",
+                      patience="timeout=3s store_timeout=3s "
+                      "connect_timeout=3s")
+        page = path()
+        body = stored(server, origin, page)
+        proxy.set("delay", seconds=2)
+        before = int(figures(server)["Skipped"])
+
+        def come():
+            with ThreadPoolExecutor(4) as visitors:
+                for res in visitors.map(lambda _: get(server, page), range(4)):
+                    assert (res.status, res.body) == (200, body)
+            return int(figures(server).get("Failures-all-in-use", 0))
+
+        wait_for(come, "somebody to get none", 30)
+        proxy.set("pass")
+        found = figures(server)
+        assert int(found["Skipped"]) > before
+        assert_hit(server, page, body)
 
 
 def test_redis_evicts_all_the_time(make, start_redis, origin, path):
