@@ -219,7 +219,7 @@ static apr_status_t conn_open(mw_redis_conn_t *conn, const mw_redis_t *store,
                               const mw_redis_greeting_t *greeting,
                               apr_int64_t deadline)
 {
-    mw_redis_address_t address;
+    mw_address_t address;
     apr_status_t rv;
 
     rv = mw_redis_names_find(

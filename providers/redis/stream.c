@@ -154,7 +154,7 @@ static void socket_tune(const mw_redis_stream_t *stream, int family)
 }
 
 static apr_status_t socket_connect(const mw_redis_stream_t *stream,
-                                   const mw_redis_address_t *address,
+                                   const mw_address_t *address,
                                    apr_int64_t deadline)
 {
     apr_status_t rv;
@@ -180,8 +180,8 @@ static apr_status_t socket_connect(const mw_redis_stream_t *stream,
 
 apr_status_t mw_redis_stream_open(mw_redis_stream_t *stream,
                                   const mw_redis_t *store,
-                                  const mw_redis_address_t *address,
-                                  const char *host, apr_int64_t deadline)
+                                  const mw_address_t *address, const char *host,
+                                  apr_int64_t deadline)
 {
     int family = address->socket.ss_family;
     apr_status_t rv;

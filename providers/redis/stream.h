@@ -65,8 +65,8 @@ extern const mw_redis_stream_ops_t mw_redis_stream_plain;
  */
 apr_status_t mw_redis_stream_open(mw_redis_stream_t *stream,
                                   const mw_redis_t *store,
-                                  const mw_redis_address_t *address,
-                                  const char *host, apr_int64_t deadline);
+                                  const mw_address_t *address, const char *host,
+                                  apr_int64_t deadline);
 
 void mw_redis_stream_close(mw_redis_stream_t *stream);
 
