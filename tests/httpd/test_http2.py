@@ -50,6 +50,7 @@ def test_head_condition_and_range_over_http2(site, origin, path):
     page, body = path(), noise(100000)
     origin.page(page, body, etag='"v1"')
     site.h2(page)
+    assert site.h2(page).cache == "HIT"     # HEAD would not wait for the store
     head = site.h2(page, method="HEAD")
     assert head.complete
     assert (head.status, head.cache) == (200, "HIT")
