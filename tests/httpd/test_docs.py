@@ -11,7 +11,8 @@ from harness import Httpd, configtest, settings
 from harness.server import MODULES
 
 LISTEN = "ServerName x\nListen 127.0.0.1:@PORT@\n"
-MODULES_OF_OURS = ["cachemw", "cachemw_redis", "cachemw_sqlite"]
+MODULES_OF_OURS = ["cachemw", "cachemw_http", "cachemw_redis",
+                   "cachemw_sqlite"]
 PAGE = settings.source / "docs" / "directives.md"
 
 
