@@ -397,15 +397,23 @@ static int put_check_fields(const ask_t *ask)
 /* Whether a response could be sent from it, as it would be from a page's. */
 static int head_is_sound(const cachemw_entry_t *entry, apr_pool_t *pool)
 {
+    cachemw_entry_t inner = *entry;
+    cachemw_key_t key;
     mw_vary_t *record;
     mw_head_t head;
 
-    if (mw_head_kind(entry->head, entry->head_len) == MW_HEAD_VARY) {
-        return entry->body_len == 0
-               && mw_vary_decode(entry->head, entry->head_len, pool, &record)
+    /* of a client that is a service itself */
+    while (mw_head_kind(inner.head, inner.head_len) == MW_HEAD_API) {
+        if (mw_api_head_decode(&inner, &key) != APR_SUCCESS) {
+            return 0;
+        }
+    }
+    if (mw_head_kind(inner.head, inner.head_len) == MW_HEAD_VARY) {
+        return inner.body_len == 0
+               && mw_vary_decode(inner.head, inner.head_len, pool, &record)
                       == APR_SUCCESS;
     }
-    return mw_head_decode(entry->head, entry->head_len, entry->body_len, pool,
+    return mw_head_decode(inner.head, inner.head_len, inner.body_len, pool,
                           &head)
            == APR_SUCCESS;
 }

@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An httpd whose handler cachemw-api is the cache service of others.
+
+    python3 -m harness.api STORE -- COMMAND ...
+
+runs COMMAND, with {url} and {token} in its words replaced, beside a service
+that keeps everything in STORE ("memory size=1G")."""
+
+import signal
+import subprocess
+import sys
+
+from .server import Httpd, die_with_parent
+
+TOKEN = "t0ken-of-the.service"
+
+CONF = """
+ServerName service.test
+Listen 127.0.0.1:@PORT@
+CachemwStore kept @KEPT@
+<Location "/shared">
+    SetHandler cachemw-api
+    CachemwApi kept auth_token=@TOKEN@
+</Location>
+<Location "/server-status">
+    SetHandler server-status
+</Location>
+"""
+
+
+def url_of(server):
+    return f"http://127.0.0.1:{server.ports[0]}/shared"
+
+
+def service(store, extra=()):
+    return Httpd(CONF, {"KEPT": store, "TOKEN": TOKEN},
+                 extra=["cachemw", *extra], loglevel="info")
+
+
+def _main(store, dashes, *command):
+    assert dashes == "--", __doc__
+
+    def interrupt(number, frame):
+        raise KeyboardInterrupt(f"signal {number}")
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, interrupt)
+    with service(store) as server:
+        names = {"{url}": url_of(server), "{token}": TOKEN}
+        for name, text in names.items():
+            command = [x.replace(name, text) for x in command]
+        return subprocess.run(command, preexec_fn=die_with_parent).returncode
+
+
+if __name__ == "__main__":
+    sys.exit(_main(*sys.argv[1:]))
