@@ -139,14 +139,13 @@ run_redis_tests()
 run_http_tests()
 {
     local build=$1 mpm=$2
-    local store="http base_url={url} timeout=2s store_timeout=2s"
-    store+=" connect_timeout=2s"
+    local store="http base_url={url} max_object_size=16M timeout=2s"
+    store+=" store_timeout=2s connect_timeout=2s"
     shift 2
     CACHEMW_BUILD=$build CACHEMW_TEST_MPM=$mpm PYTHONDONTWRITEBYTECODE=1 \
     CACHEMW_TEST_MODULES=cachemw_http PYTHONPATH="$source/tests/httpd" \
         /usr/bin/python3 -m harness.service etags -- \
-        env CACHEMW_TEST_STORE="$store" \
-        CACHEMW_TEST_STORE_LARGE="$store max_object_size=16M" \
+        env CACHEMW_TEST_STORE="$store" CACHEMW_TEST_STORE_LARGE="$store" \
         /usr/bin/python3 -m pytest "$source/tests/httpd" \
         -m "store and not long" "$@"
 }

@@ -207,8 +207,11 @@ apr_status_t mw_http_value_encode(const cachemw_key_t *key,
 
 /* --- decoding ------------------------------------------------------------- */
 
+/* Above all that digits are, in a bit of its own. */
+#define NO_DIGIT 64
+
 typedef struct decoder_t {
-    signed char values[256]; /* of the digits; -1: none */
+    unsigned char values[256]; /* of the digits; NO_DIGIT: none */
     apr_pool_t *pool;
     const char *reason;
 } decoder_t;
@@ -222,9 +225,9 @@ static void decoder_init(decoder_t *decoder, apr_pool_t *pool)
 {
     int i;
 
-    memset(decoder->values, -1, sizeof(decoder->values));
+    memset(decoder->values, NO_DIGIT, sizeof(decoder->values));
     for (i = 0; base64_digits[i]; i++) {
-        decoder->values[(unsigned char)base64_digits[i]] = (signed char)i;
+        decoder->values[(unsigned char)base64_digits[i]] = (unsigned char)i;
     }
     decoder->pool = pool;
     decoder->reason = NULL;
@@ -252,18 +255,17 @@ static apr_off_t base64_size(const text_t *text)
 }
 
 /* The last group, of one or two bytes: what is not used of it is 0. */
-static int base64_last(const signed char *values, const unsigned char *p,
+static int base64_last(const unsigned char *values, const unsigned char *p,
                        apr_size_t size, unsigned char *to)
 {
-    int a = values[p[0]], b = values[p[1]], c = values[p[2]];
+    unsigned int a = values[p[0]], b = values[p[1]], c = values[p[2]];
 
-    if (size == 1) {
-        to[0] = (unsigned char)(a << 2 | b >> 4);
-        return a >= 0 && b >= 0 && !(b & 15) && p[2] == '=' && p[3] == '=';
-    }
     to[0] = (unsigned char)(a << 2 | b >> 4);
+    if (size == 1) {
+        return (a | b) < NO_DIGIT && !(b & 15) && p[2] == '=' && p[3] == '=';
+    }
     to[1] = (unsigned char)(b << 4 | c >> 2);
-    return a >= 0 && b >= 0 && c >= 0 && !(c & 3) && p[3] == '=';
+    return (a | b | c) < NO_DIGIT && !(c & 3) && p[3] == '=';
 }
 
 /* So many bytes; 0: the text is not such. */
@@ -271,19 +273,19 @@ static int base64_take(const decoder_t *decoder, const char *text,
                        apr_size_t size, unsigned char *to)
 {
     const unsigned char *p = (const unsigned char *)text;
-    const signed char *values = decoder->values;
-    int bad = 0;
+    const unsigned char *values = decoder->values;
+    unsigned int all = 0;
 
     for (; size >= 3; size -= 3, p += 4, to += 3) {
-        int a = values[p[0]], b = values[p[1]], c = values[p[2]],
-            d = values[p[3]];
+        unsigned int a = values[p[0]], b = values[p[1]], c = values[p[2]],
+                     d = values[p[3]];
 
-        bad |= a | b | c | d;
+        all |= a | b | c | d;
         to[0] = (unsigned char)(a << 2 | b >> 4);
         to[1] = (unsigned char)(b << 4 | c >> 2);
         to[2] = (unsigned char)(c << 6 | d);
     }
-    return bad >= 0 && (!size || base64_last(values, p, size, to));
+    return all < NO_DIGIT && (!size || base64_last(values, p, size, to));
 }
 
 static int text_of(const json_t *object, const char *name, text_t *text)

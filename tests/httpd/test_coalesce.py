@@ -62,7 +62,7 @@ SOON = 8                            # seconds; well below that
 
 
 def store(options=LONG):
-    return f"{settings.store} {options}"
+    return settings.store_with(options)
 
 
 def names_of(children, threads, options=LONG, quick="on", ready=None,

@@ -634,7 +634,8 @@ def test_nothing_is_left_open_where_every_tenth_answer_fails(
     for conn in conns:
         conn.close()
     assert plain.failed > count // 20
-    assert after_all <= before + 4 * len(server.children())
+    # libcurl has two more for each connection
+    assert after_all <= before + 4 * 3 * len(server.children())
     for pid, size in memory(server).items():
         if pid in sizes:
             assert size - sizes[pid] < 16384, "KB more than before"

@@ -13,7 +13,7 @@ pytestmark = [pytest.mark.store]
 
 def with_options(module_httpd, quick, options):
     return module_httpd(SITE, {"QUICK": quick, "PROVIDER": provider_conf(
-        f"{settings.store} {options}")})
+        settings.store_with(options))})
 
 
 def caches(server, page, body):

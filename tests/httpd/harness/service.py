@@ -312,6 +312,8 @@ class Service:
             except OSError:
                 pass
 
+    remove = stop
+
     # ---- for the connections -----------------------------------------------
 
     def enter(self, sock):

@@ -68,6 +68,12 @@ class Settings:
     def store(self):
         return os.environ.get("CACHEMW_TEST_STORE", "memory size=64M")
 
+    def store_with(self, options):
+        """with OPTIONS, in the place of its own of the same names"""
+        names = {x.split("=")[0] for x in options.split()}
+        return " ".join([x for x in self.store.split()
+                         if x.split("=")[0] not in names] + [options])
+
     def store_named(self, name):
         """one more of the same: two stores cannot have one path"""
         return re.sub(r"(_dir|_path)=(\S+)", rf"\1=\2-{name}", self.store)
