@@ -134,17 +134,22 @@ run_redis_tests()
         -m "store and not long" "$@"
 }
 
-# run_http_tests BUILD MPM [pytest argument ...]: those, with a store behind a
-# cache service of their own
+http_service='harness.service etags'
+# an httpd with our handler
+api_service='harness.api memory size=512M max_object_size=16M'
+
+# run_http_tests BUILD MPM SERVICE [pytest argument ...]: those, with a store
+# behind a cache service of their own, $http_service or $api_service
 run_http_tests()
 {
-    local build=$1 mpm=$2
-    local store="http base_url={url} max_object_size=16M timeout=2s"
-    store+=" store_timeout=2s connect_timeout=2s"
-    shift 2
+    local build=$1 mpm=$2 service=$3
+    local store="http base_url={url} auth_token={token} max_object_size=16M"
+    store+=" timeout=2s store_timeout=2s connect_timeout=2s"
+    shift 3
+    # shellcheck disable=SC2086
     CACHEMW_BUILD=$build CACHEMW_TEST_MPM=$mpm PYTHONDONTWRITEBYTECODE=1 \
     CACHEMW_TEST_MODULES=cachemw_http PYTHONPATH="$source/tests/httpd" \
-        /usr/bin/python3 -m harness.service etags -- \
+        /usr/bin/python3 -m $service -- \
         env CACHEMW_TEST_STORE="$store" CACHEMW_TEST_STORE_LARGE="$store" \
         /usr/bin/python3 -m pytest "$source/tests/httpd" \
         -m "store and not long" "$@"

@@ -10,7 +10,7 @@ import time
 import pytest
 
 from conftest import h2_modules
-from harness import Httpd, configtest, settings
+from harness import configtest
 from harness.curl import curl
 from harness.faults import MODULES as FAULTY, write
 from harness.origin import cacheable
@@ -724,17 +724,18 @@ def test_many_at_once_get_whole_entries(server, place):
 
 # ---- surroundings ------------------------------------------------------------
 
-@pytest.mark.skipif(settings.mpm == "prefork", reason="no HTTP/2")
-def test_over_http2(place):
-    one = place()
-    made = value(one.key, noise(300_000))
-    h2 = "--http2-prior-knowledge"
-    done = curl(one.url, h2, data=envelope(made), token=TOKEN)
-    assert done.status == 204
-    assert stored(curl(one.url, h2, token=TOKEN)) == made
-    is_error(curl(one.url, h2, token="wrong"), 401)
-    is_error(curl(one.url, h2, token=TOKEN, data=b"{}"), 400)
-    assert curl(one.url, h2, "-X", "DELETE", token=TOKEN).status == 204
+def test_over_every_protocol(place):
+    for option in ["--http1.0", "--http1.1"] + [
+            "--http2-prior-knowledge" for _ in h2_modules()]:
+        one = place()
+        made = value(one.key, noise(300_000))
+        done = curl(one.url, option, data=envelope(made), token=TOKEN)
+        assert done.status == 204
+        assert stored(curl(one.url, option, token=TOKEN)) == made
+        is_error(curl(one.url, option, token="wrong"), 401)
+        is_error(curl(one.url, option, token=TOKEN, data=b"{}"), 400)
+        assert curl(one.url, option, "-X", "DELETE",
+                    token=TOKEN).status == 204
 
 
 def test_service_needs_no_mod_cache(httpd, key):

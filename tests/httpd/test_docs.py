@@ -112,7 +112,8 @@ def examples(page):
 
 
 @pytest.mark.parametrize("name,least", [
-    ("README.md", 1), ("docs/directives.md", 5), ("docs/operations.md", 0)])
+    ("README.md", 1), ("docs/directives.md", 5), ("docs/operations.md", 0),
+    ("docs/http-api.md", 1)])
 def test_examples_are_accepted(name, least, tmp_path):
     """Every example passes configtest as it is pasted, but for its LoadModule
     lines and the places of secrets, together with the stores that the examples

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """An httpd whose handler cachemw-api is the cache service of others.
 
-    python3 -m harness.api STORE -- COMMAND ...
+    python3 -m harness.api PROVIDER [option=value ...] -- COMMAND ...
 
 runs COMMAND, with {url} and {token} in its words replaced, beside a service
-that keeps everything in STORE ("memory size=1G")."""
+that keeps everything in a store of PROVIDER."""
 
 import signal
 import subprocess
@@ -37,8 +37,10 @@ def service(store, extra=()):
                  extra=["cachemw", *extra], loglevel="info")
 
 
-def _main(store, dashes, *command):
-    assert dashes == "--", __doc__
+def _main(*words):
+    assert "--" in words, __doc__
+    at = words.index("--")
+    store, command = " ".join(words[:at]), words[at + 1:]
 
     def interrupt(number, frame):
         raise KeyboardInterrupt(f"signal {number}")
