@@ -136,6 +136,9 @@ static apr_status_t conn_resolve(mw_http_conn_t *conn, const mw_http_t *store)
         return APR_SUCCESS;
     }
     rv = resolve_write(store, text);
+    if (rv != APR_SUCCESS && *conn->resolve) {
+        return APR_SUCCESS; /* what it knows will do */
+    }
     if (rv == APR_SUCCESS && strcmp(text, conn->resolve) != 0) {
         apr_cpystrn(conn->resolve, text, sizeof(conn->resolve));
         conn->resolve_list.data = conn->resolve;

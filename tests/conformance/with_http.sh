@@ -2,13 +2,15 @@
 # SPDX-License-Identifier: Apache-2.0
 # with_http.sh KIND [--core] [option=value]...: the suite against the provider
 # http, with a service of KIND that ends with it. Others may keep the machine
-# busy for longer than a store would wait.
+# busy for longer than a store would wait. CACHEMW_UNDER: what the suite, but not
+# the service, runs under.
 kind=$1
 shift
 core=
 [ "$1" != --core ] || { core=$1; shift; }
 PYTHONPATH="$CACHEMW_SOURCE/tests/httpd" PYTHONDONTWRITEBYTECODE=1 \
-exec /usr/bin/python3 -m harness.service "$kind" -- \
+exec /usr/bin/python3 -m harness.service "$kind" -- ${CACHEMW_UNDER-} \
     "$CACHEMW_BUILD/tests/conformance/conformance" $core \
+    ${CACHEMW_UNDER:+--seconds 1200} \
     --load "$CACHEMW_BUILD/.libs/mod_cachemw_http.so" \
     http 'base_url={url}' timeout=20s store_timeout=20s connect_timeout=10s "$@"
