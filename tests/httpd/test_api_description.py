@@ -13,7 +13,7 @@ from harness import Httpd, settings
 from harness.curl import curl
 from harness.faults import MODULES, write
 from harness.server import free_port
-from harness.values import envelope, head, name_of, value
+from harness.values import envelope, name_of, value
 from test_basic import noise
 from test_http_store import SHARED, assert_hit, store
 

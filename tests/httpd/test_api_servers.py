@@ -3,16 +3,18 @@
 cachemw-api on the other."""
 
 import os
+import re
 import signal
+import subprocess
 import threading
 import time
 
 import pytest
 
+from harness import settings
 from harness.api import TOKEN, service, url_of
 from harness.origin import cacheable
 from harness.server import wait_for
-from test_basic import noise
 from test_http_store import MODULES, PATIENT, SHARED, assert_hit, \
     assert_miss, get, store, stored
 from test_status import figures
@@ -156,6 +158,38 @@ def test_service_of_a_service(start_service, make, httpd, origin, path):
     assert_hit(one, page, body)
     assert_miss(other, page, body)      # what middle keeps has names of its own
     assert counted(last, "ApiStores") == 2
+
+
+# ---- the provider's duties ---------------------------------------------------
+
+def conformance(url, *more):
+    """how many tests of the suite passed"""
+    build = settings.build / "tests"
+    module = build / "providers/framed/.libs/mod_cachemw_framed.so"
+    done = subprocess.run(
+        [build / "conformance/conformance",
+         "--load", settings.dso("cachemw_http"), "--load", module, *more,
+         "--store", "inner", "http", f"base_url={url}", f"auth_token={TOKEN}",
+         "timeout=20s", "store_timeout=20s", "connect_timeout=10s",
+         "max_object_size=16M", "framed", "inner=inner"],
+        capture_output=True, text=True, errors="replace")
+    said = done.stdout + done.stderr
+    assert done.returncode == 0, said[-4000:]
+    return int(re.search(r"\[  PASSED  \] (\d+) test", said)[1])
+
+
+def test_changes_conform(start_service):
+    """What follows from who comes first, over the API: the conformance suite,
+    in part. Heads and keys are made such as responses have."""
+    between = start_service()
+    assert conformance(url_of(between), "--test", "*set_head*",
+                       "--test", "*remove*", "--test", "*amend*") >= 10
+
+
+@pytest.mark.long
+def test_all_conforms(start_service, kept):
+    between = start_service(kept + " max_object_size=16M")
+    assert conformance(url_of(between)) >= 110
 
 
 # ---- trouble -----------------------------------------------------------------
