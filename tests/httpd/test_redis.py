@@ -535,11 +535,13 @@ def test_signed_entries_are_changed(make, redis, origin, path, secrets, field):
 
 class Cheat(threading.Thread):
     """In front of a Redis: once `instead` is set, the next connection that
-    asks for something gets that and its end; all others reach Redis."""
+    asks for something gets that and its end; while `flood` is set, each gets
+    that without end; all others reach Redis."""
 
     def __init__(self, redis):
         super().__init__(daemon=True)
         self.redis, self.instead, self.told = redis, None, 0
+        self.flood = None
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.port = self.listener.getsockname()[1]
         self.start()
@@ -565,11 +567,23 @@ class Cheat(threading.Thread):
                         self.instead = None
                         self.told += 1
                         return
+                    if one is client and data and self.flood:
+                        self._pour(client)
+                        return
                     if not data:
                         return
                     ends[one].sendall(data)
 
+    def _pour(self, client):
+        self.told += 1
+        try:
+            while self.flood:
+                client.sendall(self.flood * 1000)
+        except OSError:
+            pass
+
     def close(self):
+        self.flood = None
         self.listener.close()
 
 
@@ -588,6 +602,30 @@ def test_what_a_broken_connection_brought_is_forgotten(
             res = get(server, page)
             assert (res.status, res.body) == (200, body)
         assert cheat.told == 3
+    finally:
+        cheat.close()
+
+
+@pytest.mark.parametrize("flood", [
+    b">0\r\n", b">1\r\n+x\r\n", b"*0\r\n", b":1\r\n", b"+", b"*1\r\n", b"$-1\r\n",
+    b"\r\n", b"*3\r\n$-1\r\n"],
+    ids=lambda x: x.decode().replace("\r\n", "."))
+def test_answer_without_end_takes_no_longer_than_others(make, redis, origin,
+                                                        path, flood):
+    cheat = Cheat(redis)
+    try:
+        server = make(f"redis://127.0.0.1:{cheat.port}",
+                      patience="timeout=300ms store_timeout=300ms")
+        page = path()
+        body = stored(server, origin, page, 200000)
+        cheat.flood = flood
+        for _ in range(3):
+            began = time.monotonic()
+            assert_miss(server, page, body)
+            assert time.monotonic() - began < 0.6 + 3
+        assert cheat.told
+        cheat.flood = None
+        wait_for(lambda: get(server, page).cache == "HIT", "hits", 20)
     finally:
         cheat.close()
 
