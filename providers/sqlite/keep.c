@@ -8,6 +8,7 @@
 #include "pool.h"
 #include "room.h"
 #include "statements.h"
+#include "transact.h"
 
 /* Entries of one step of a sweep, and bodies. */
 #define SWEEP_ENTRIES 32

@@ -7,10 +7,10 @@
 
 #include "core/crc32c.h"
 
-#include "pool.h"
 #include "room.h"
 #include "set.h"
 #include "statements.h"
+#include "transact.h"
 
 #define SET_BUFFER_MIN 8192
 #define SET_BUFFER_MAX ((apr_size_t)MW_SQL_COLLECT * MW_SQL_CHUNK)
