@@ -138,8 +138,7 @@ typedef struct mw_sql_t {
     const char *path;
     const char *table;
     const char *synchronous;
-    const char *schema;                   /**< statements that make the tables,
-                                               with the seed missing */
+    const char *schema; /**< statements that make the tables */
     const char *texts[MW_SQL_STATEMENTS]; /**< with the name of the table */
     apr_int64_t max_entries;
     apr_int64_t max_bytes;
