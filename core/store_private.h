@@ -234,8 +234,21 @@ const char *mw_settings_limit(mw_store_t *store, const mw_options_t *options,
 
 /** @} */
 
-/** store_services.c: fill in store->services. */
+/** @name store_services.c @{ */
+
+/** Fill in store->services. */
 void mw_services_init(mw_store_t *store);
+
+/**
+ * After a slot: what its provider has explained, which is then forgotten.
+ * @param rv what the slot returned
+ * @param kind set to the kind of such a log line
+ * @return NULL: nothing; else valid up to the next explain() of this thread
+ */
+const char *mw_services_said(const mw_store_t *store, apr_status_t rv,
+                             apr_uint32_t *kind);
+
+/** @} */
 
 /** store_facade.c: its `self` is a mw_store_t. */
 extern const cachemw_provider_t mw_facade;

@@ -145,10 +145,11 @@
  * - what cannot be tried (no address known yet; all connections in use until
  *   the deadline) is APR_EAGAIN: a miss that the breaker does not hear of. Take
  *   care not to pass on an EAGAIN of a socket by mistake.
- * - the status shows the last failure as apr_strerror() words it: return one
- *   that says something (APR_ECONNREFUSED, APR_ECONNRESET, APR_EACCES, EROFS,
- *   EPROTO). What only the backend can name is counted by count_kind(). A
- *   backend that is full is APR_ENOSPC, not a failure.
+ * - the status page shows the last failure as apr_strerror() words it: return
+ *   one that says something (APR_ECONNREFUSED, APR_ECONNRESET, APR_EACCES,
+ *   EROFS, EPROTO), and add by explain() what it cannot say. What only the
+ *   backend can name is counted by count_kind(). A backend that is full is
+ *   APR_ENOSPC, not a failure.
  * - whatever comes from a peer is checked before it is believed: shape and
  *   length of an answer, before memory is taken for it. What is no answer at
  *   all is trouble (and the end of the connection), an entry that cannot be
@@ -449,6 +450,21 @@ struct cachemw_services_t {
      */
     void (*count_kind)(const cachemw_services_t *services, const char *kind,
                        apr_uint64_t n);
+
+    /**
+     * Say why the call that this thread is in will return `rv`: what no status
+     * can tell, such as which server it was and what it objects to. The text
+     * stands in the log line about the failure, which is limited in rate, and
+     * for a CACHEMW_REMOTE provider on the status page, as the last error.
+     * Only the latest one counts, and only when the slot returns `rv` and that
+     * is trouble: who tries again need not take it back.
+     * @param format of a text for an administrator, cut at 319 bytes: never a
+     *        peer's own words, secrets or whole keys. Failures of one format
+     *        share their limit of log lines
+     */
+    void (*explain)(const cachemw_services_t *services, apr_status_t rv,
+                    const char *format, ...)
+        __attribute__((format(printf, 3, 4)));
 };
 
 /** @} */

@@ -13,12 +13,6 @@
 /* Of a reply's own lines. */
 #define REPLY_LINES 1024
 
-static apr_status_t nonsense(const mw_redis_t *store)
-{
-    mw_redis_count(store, "nonsense");
-    return EPROTO;
-}
-
 /* HMGET of pieces. */
 static void pieces_ask(mw_redis_batch_t *batch, const mw_redis_bytes_t *body,
                        apr_uint64_t first, int pieces)
@@ -49,10 +43,10 @@ static apr_status_t reply_check(const mw_redis_t *store,
         return reply->type == REDIS_REPLY_STRING
                        || reply->type == REDIS_REPLY_NIL
                    ? APR_SUCCESS
-                   : nonsense(store);
+                   : mw_redis_nonsense(store);
     }
     if (reply->type != REDIS_REPLY_ARRAY || reply->len != count) {
-        return nonsense(store);
+        return mw_redis_nonsense(store);
     }
     for (i = 0; rv == APR_SUCCESS && i < count; i++) {
         rv = reply_check(store, reply->elements[i], 0);

@@ -43,12 +43,6 @@ typedef struct scan_t {
 /* What is done with scan->names. */
 typedef apr_status_t scan_fn(scan_t *scan, void *baton);
 
-static apr_status_t nonsense(const mw_redis_t *store)
-{
-    mw_redis_count(store, "nonsense");
-    return EPROTO;
-}
-
 /* The reply to SCAN: the next cursor, names. */
 static apr_status_t scan_check(const scan_t *scan,
                                const mw_redis_reply_t *reply)
@@ -60,12 +54,12 @@ static apr_status_t scan_check(const scan_t *scan,
         || reply->elements[0]->type != REDIS_REPLY_STRING
         || reply->elements[0]->len == 0 || reply->elements[0]->len > 20
         || reply->elements[1]->type != REDIS_REPLY_ARRAY) {
-        return nonsense(scan->store);
+        return mw_redis_nonsense(scan->store);
     }
     names = reply->elements[1];
     for (i = 0; i < names->len; i++) {
         if (names->elements[i]->type != REDIS_REPLY_STRING) {
-            return nonsense(scan->store);
+            return mw_redis_nonsense(scan->store);
         }
     }
     return APR_SUCCESS;

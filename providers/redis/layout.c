@@ -206,14 +206,37 @@ static apr_status_t damaged(const mw_redis_t *store)
     return APR_EINCOMPLETE;
 }
 
-/* A wrong mark: who can make none that is right is not helped to a warning in
- * our log, either. */
+/* A wrong mark: with a secret, no accident. */
 static apr_status_t mark_refused(const mw_redis_t *store)
 {
+    const cachemw_services_t *services = store->services;
+
     if (!store->seal) {
         return damaged(store);
     }
     mw_redis_count(store, "forged");
+    services->log(services, CACHEMW_LOG_WARNING, APR_SUCCESS,
+                  "an entry is not what a server with our secret_file stored: "
+                  "not served (forged)");
+    return APR_NOTFOUND;
+}
+
+static apr_status_t seal_refused(const mw_redis_t *store)
+{
+    const cachemw_services_t *services = store->services;
+
+    if (store->seal) {
+        mw_redis_count(store, "unsigned");
+        services->log(services, CACHEMW_LOG_WARNING, APR_SUCCESS,
+                      "an entry without signature, from a server without "
+                      "secret_file: not served (unsigned)");
+    }
+    else {
+        mw_redis_count(store, "signed");
+        services->log(services, CACHEMW_LOG_WARNING, APR_SUCCESS,
+                      "an entry with a signature, from a server that has a "
+                      "secret_file: not served (signed)");
+    }
     return APR_NOTFOUND;
 }
 
@@ -243,8 +266,7 @@ static apr_status_t header_check(const mw_redis_t *store,
     }
     flags = mw_wire_get32(p + HEADER_FLAGS);
     if (!(flags & HEADER_SEALED) != !store->seal) {
-        mw_redis_count(store, store->seal ? "unsigned" : "signed");
-        return APR_NOTFOUND;
+        return seal_refused(store);
     }
     if (len < kept + SECOND_FIXED + mw_redis_mark_len(store->seal)) {
         return damaged(store);

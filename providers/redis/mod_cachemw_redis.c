@@ -2,6 +2,7 @@
 
 /* The provider "redis": options, life, tables. */
 
+#include <errno.h>
 #include <string.h>
 
 #include "httpd.h"
@@ -137,6 +138,14 @@ apr_int64_t mw_redis_deadline(const mw_redis_t *store,
 void mw_redis_count(const mw_redis_t *store, const char *kind)
 {
     store->services->count_kind(store->services, kind, 1);
+}
+
+apr_status_t mw_redis_nonsense(const mw_redis_t *store)
+{
+    mw_redis_count(store, "nonsense");
+    store->services->explain(store->services, EPROTO,
+                             "an answer that makes no sense");
+    return EPROTO;
 }
 
 /* --- opening -------------------------------------------------------------- */

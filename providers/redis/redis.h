@@ -89,4 +89,8 @@ apr_int64_t mw_redis_deadline(const mw_redis_t *store,
  */
 void mw_redis_count(const mw_redis_t *store, const char *kind);
 
+/** What a server has answered is no answer: counted and explained.
+ *  @return EPROTO */
+apr_status_t mw_redis_nonsense(const mw_redis_t *store);
+
 #endif

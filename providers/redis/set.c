@@ -122,12 +122,6 @@ static void expire_add(mw_redis_batch_t *batch, const mw_redis_bytes_t *name,
     mw_redis_batch_number(batch, ttl);
 }
 
-static apr_status_t nonsense(const set_t *set)
-{
-    mw_redis_count(set->store, "nonsense");
-    return EPROTO;
-}
-
 /* --- long bodies ---------------------------------------------------------- */
 
 /* The next piece. */
@@ -257,7 +251,7 @@ static apr_status_t body_set(set_t *set)
                    && all->elements[1]->type == REDIS_REPLY_INTEGER
                    && all->elements[1]->integer == 1
                ? APR_SUCCESS
-               : nonsense(set);
+               : mw_redis_nonsense(set->store);
 }
 
 /* That of another entry, perhaps. That it fails does no harm: a body that has
@@ -307,12 +301,13 @@ static apr_status_t string_check(const set_t *set,
 {
     if (is_whole) {
         if (replies[3]->type != REDIS_REPLY_ARRAY || replies[3]->len != 2) {
-            return nonsense(set);
+            return mw_redis_nonsense(set->store);
         }
         replies = replies[3]->elements;
     }
     *before = replies[0];
-    return mw_redis_reply_is(replies[1], "OK") ? APR_SUCCESS : nonsense(set);
+    return mw_redis_reply_is(replies[1], "OK") ? APR_SUCCESS
+                                               : mw_redis_nonsense(set->store);
 }
 
 /* What is there is asked for, since the body of a long entry goes after it. If
@@ -346,7 +341,7 @@ static apr_status_t string_set(set_t *set, const mw_redis_reply_t **before)
 static apr_status_t entry_set(set_t *set)
 {
     const cachemw_id_t *id = &set->entry->id;
-    const mw_redis_reply_t *before;
+    const mw_redis_reply_t *before = NULL;
     apr_status_t rv = APR_SUCCESS;
     cachemw_id_t its;
 
@@ -438,8 +433,7 @@ static apr_status_t change_run(mw_redis_t *store, const cachemw_call_t *call,
         return rv;
     }
     if (replies[0]->type != REDIS_REPLY_INTEGER) {
-        mw_redis_count(store, "nonsense");
-        return EPROTO;
+        return mw_redis_nonsense(store);
     }
     return replies[0]->integer ? APR_SUCCESS : APR_NOTFOUND;
 }

@@ -254,10 +254,13 @@ static apr_status_t stream_refused(mw_redis_stream_t *stream)
                      X509_verify_cert_error_string(verdict));
     }
     else {
-        apr_snprintf(stream->reason, sizeof(stream->reason), "TLS: %s",
-                     error_text());
+        const int is_other =
+            ERR_GET_REASON(ERR_peek_error()) == SSL_R_WRONG_VERSION_NUMBER;
+
+        apr_snprintf(stream->reason, sizeof(stream->reason), "TLS: %s%s",
+                     error_text(), is_other ? ": is it a port for TLS?" : "");
     }
-    return stream_failed(stream, APR_EGENERAL);
+    return stream_failed(stream, ECONNABORTED);
 }
 
 static int is_end(void)

@@ -96,6 +96,19 @@ def lives(redis, key):
     return redis.ask("PTTL", key) / 1000
 
 
+def lines(server):
+    return [x for x in server.log().splitlines() if "cachemw[pages]" in x]
+
+
+def assert_told(server, cause):
+    """CAUSE, and nothing that leads astray: in the log and as the last
+    error"""
+    told = lines(server)
+    assert any(cause in x for x in told), told
+    assert cause in figures(server)["LastError"]
+    assert not any("Internal error" in x for x in told), told
+
+
 # ---- several web servers ----------------------------------------------------
 
 @pytest.mark.mpm
@@ -347,6 +360,9 @@ def test_redis_is_full(make, start_redis, origin, path):
     assert int(found["SetErrors"]) == 0 and found["State"] == "on", found
     hits = sum(get(server, page).cache == "HIT" for page in bodies)
     assert 0 < hits < 40
+    told = [x for x in lines(server) if "responses are not stored (OOM)" in x]
+    assert 1 <= len(told) <= 3, told
+    assert redis.hostport in told[0]
 
 
 def refuse_writing(redis, master):
@@ -364,6 +380,7 @@ def test_redis_is_read_only(make, start_redis, origin, path):
         body = store(server, origin, page)
         assert_miss(server, page, body)
     assert int(figures(server)["Failures-READONLY"]) > 0
+    assert_told(server, f"{redis.hostport} answers by an error (READONLY)")
 
 
 def test_redis_wants_a_password(make, start_redis, origin, path):
@@ -373,6 +390,7 @@ def test_redis_wants_a_password(make, start_redis, origin, path):
     body = store(server, origin, page)
     assert_miss(server, page, body)
     assert int(figures(server)["Failures-NOAUTH"]) > 0
+    assert_told(server, f"{redis.hostport} answers by an error (NOAUTH)")
 
 
 def test_redis_wants_another_password(make, start_redis, origin, path):
@@ -382,6 +400,8 @@ def test_redis_wants_another_password(make, start_redis, origin, path):
     body = store(server, origin, page)
     assert_miss(server, page, body)
     assert int(figures(server)["Failures-WRONGPASS"]) > 0
+    assert_told(server, f"{redis.hostport}: it refuses user and password "
+                "(WRONGPASS)")
 
 
 def test_user_may_not_write(make, start_redis, origin, path):
@@ -391,6 +411,7 @@ def test_user_may_not_write(make, start_redis, origin, path):
     body = store(server, origin, page)
     assert_miss(server, page, body)
     assert int(figures(server)["Failures-NOPERM"]) > 0
+    assert_told(server, f"{redis.hostport} answers by an error (NOPERM)")
 
 
 def test_database_that_is_not_there(make, redis, origin, path):
@@ -399,6 +420,61 @@ def test_database_that_is_not_there(make, redis, origin, path):
     body = store(server, origin, page)
     assert_miss(server, page, body)
     assert int(figures(server)["Failures-other"]) > 0
+    assert_told(server, f"{redis.hostport}: it refuses SELECT 99 (other)")
+
+
+def test_redis_has_no_place_for_more_clients(make, start_redis, origin, path):
+    redis = start_redis("maxclients 1")
+    with redis.wire():
+        server = make(redis.url)
+        page = path()
+        body = store(server, origin, page)
+        assert_miss(server, page, body)
+    found = figures(server)
+    # its end may come first
+    assert int(found.get("Failures-MAXCLIENTS", 0)) > 0 \
+        or redis.hostport in found["LastError"], found
+
+
+def test_nothing_is_there(make, origin, path):
+    port = Redis().port
+    server = make(f"redis://127.0.0.1:{port}")
+    page = path()
+    assert_miss(server, page, store(server, origin, page))
+    assert_told(server, f"127.0.0.1:{port}, it cannot be connected to")
+
+
+def test_something_else_is_there(make, origin, path):
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def answer():
+        while True:
+            try:
+                one, _ = listener.accept()
+                one.recv(1000)
+                one.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+                one.close()
+            except OSError:
+                return
+
+    thread = threading.Thread(target=answer, daemon=True)
+    thread.start()
+    port = listener.getsockname()[1]
+    try:
+        server = make(f"redis://127.0.0.1:{port}")
+        page = path()
+        assert_miss(server, page, store(server, origin, page))
+        assert_told(server, f"127.0.0.1:{port}: its answer is no Redis'")
+    finally:
+        listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+        thread.join(5)
+
+
+def test_connections_are_no_failures(make, redis, origin, path):
+    server = make(redis.url)
+    stored(server, origin, path())
+    assert not [x for x in figures(server) if x.startswith("Failures-")]
 
 
 def test_redis_is_busy_with_a_script(make, start_redis, origin, path):
@@ -574,6 +650,8 @@ def test_others_entries_are_misses(make, redis, origin, path, secrets, theirs,
     body = stored(other, origin, page)
     assert_miss(ours, page, body)
     assert int(figures(ours)[f"Failures-{kind}"]) == 1
+    told = [x for x in lines(ours) if f"not served ({kind})" in x]
+    assert len(told) == 1, lines(ours)
     assert_hit(ours, page, body)
 
 
@@ -754,7 +832,9 @@ def test_nothing_is_left_open_where_every_tenth_answer_fails(
 # ---- configuration ----------------------------------------------------------
 
 @pytest.mark.parametrize("words, said", [
-    ("url=http://localhost", "url= begins with redis://"),
+    ("url=http://localhost", "url= begins with redis://, rediss://, unix://, "
+     "redis+sentinel://, rediss+sentinel://, redis+cluster:// or "
+     "rediss+cluster://"),
     ("url=redis://a,b", "one host is expected"),
     ("url=redis://h:99999", "a port from 1 to 65535"),
     ("url=redis://h/x", "the number of a database"),

@@ -18,6 +18,7 @@ from harness.certificates import Authority
 from harness.redis import Cluster, Redis, Sentinels, tls_options
 from harness.server import wait_for
 from test_basic import noise
+from test_redis import assert_told
 
 MODULES = ["cachemw", "cachemw_redis"]
 
@@ -92,8 +93,7 @@ def assert_misses(server, origin, path, reason):
         res = server.get(page)
         assert (res.status, res.body, res.cache) == (200, body, "MISS")
         assert time.monotonic() - began < 2
-    assert reason in server.log(), "\n".join(
-        x for x in server.log().splitlines() if "cachemw:" in x)
+    assert_told(server, reason)
 
 
 # ---- what works -------------------------------------------------------------

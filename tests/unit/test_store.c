@@ -1016,7 +1016,7 @@ static void test_breaker_each_change_is_a_line(void **state)
         fixture_get(f, "k", &rv);
     }
     assert_int_equal(fixture_logged(f, "works again"), 4);
-    for (i = 0; i < 4; i++) {
+    for (i = 0; i < 3; i++) {
         int failures;
 
         fake.fail[FAKE_GET] = APR_ECONNREFUSED;
@@ -1029,7 +1029,25 @@ static void test_breaker_each_change_is_a_line(void **state)
                               mw_monotonic() + 2 * MW_BREAKER_BACKOFF_MAX));
         mw_breaker_success(mw_store_state(f->store));
     }
-    assert_int_equal(fixture_logged(f, "failures in a row"), 4);
+    assert_int_equal(fixture_logged(f, "failures in a row"), 3);
+}
+
+/* One that works now and then must not fill the disk with its log. */
+static void test_breaker_lines_are_limited(void **state)
+{
+    fixture_t *f = *state;
+    apr_status_t rv;
+    int i;
+
+    start_remote(f);
+    for (i = 0; i < 30; i++) {
+        breaker_open_long_ago(f->store);
+        fixture_get(f, "k", &rv);
+    }
+    assert_in_range(fixture_logged(f, "works again"), 10, 11);
+    assert_int_equal(fixture_logged(f, "(changes before that, not logged: 1)"),
+                     fixture_logged(f, "works again"));
+    assert_true(mw_breaker_has_news(mw_store_state(f->store)));
 }
 
 /* The backend has done nothing wrong when there is no connection to be had. */
@@ -1520,6 +1538,7 @@ int main(void)
         TEST(test_deadline_of_remote_stores_only),
         TEST(test_deadline_already_past_is_no_failure),
         TEST(test_breaker_each_change_is_a_line),
+        TEST(test_breaker_lines_are_limited),
         TEST(test_breaker_is_not_told_of_what_was_not_tried),
         TEST(test_breaker_is_not_told_of_stats),
         TEST(test_stats_that_fail_are_not_counted),

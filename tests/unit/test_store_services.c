@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
 #include <fcntl.h>
+#include <pthread.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -97,6 +98,110 @@ static void test_services_count_kind(void **state)
     services->count_kind(services, "OOM", 3);
     mw_kinds_each(mw_store_state(((fixture_t *)*state)->store), kind_sum, &sum);
     assert_int_equal(sum, 5);
+}
+
+static apr_status_t explained; /* what the slot says that it returns */
+
+static void explain_during(fake_slot_e slot)
+{
+    (void)slot;
+    fake.services->explain(fake.services, explained, "host %d says no", 7);
+}
+
+static void start_failing(fixture_t *f)
+{
+    cachemw_provider_t table = fake_full;
+
+    table.flags = CACHEMW_REMOTE;
+    fixture_start(f, &table, NONE);
+    fake.during = explain_during;
+    fake.fail[FAKE_GET] = explained = APR_ECONNREFUSED;
+}
+
+static int has_reason(const fixture_t *f, const char *expected)
+{
+    char text[MW_REASON_MAX];
+
+    return mw_reason_read(mw_store_state(f->store), APR_ECONNREFUSED, text)
+           && !strcmp(text, expected);
+}
+
+static void test_services_explain_stands_behind_the_failure(void **state)
+{
+    fixture_t *f = *state;
+    apr_status_t rv;
+    int i;
+
+    start_failing(f);
+    for (i = 0; i < MW_BREAKER_FAILURES; i++) {
+        fixture_get(f, "k", &rv);
+        assert_int_equal(rv, APR_ECONNREFUSED);
+    }
+    assert_int_equal(fixture_logged(f, "get: failed: host 7 says no"), 1);
+    assert_int_equal(fixture_logged(f, "until a probe works: host 7 says no"),
+                     1);
+    assert_true(has_reason(f, "host 7 says no"));
+}
+
+/* Another cause is told at once, however many lines the first one has had. */
+static void test_services_explain_tells_each_cause(void **state)
+{
+    fixture_t *f = *state;
+    apr_status_t rv;
+
+    start_failing(f);
+    fixture_get(f, "k", &rv);
+    fake.during = NULL;
+    fixture_get(f, "k", &rv);
+    fixture_get(f, "k", &rv);
+    assert_int_equal(fixture_logged(f, "get: failed"), 2);
+    assert_int_equal(fixture_logged(f, "get: failed: host 7"), 1);
+    assert_false(has_reason(f, "host 7 says no"));
+}
+
+/* Neither the failure that a second attempt made good, nor another one's. */
+static void test_services_explain_counts_for_its_own_failure_only(void **state)
+{
+    fixture_t *f = *state;
+    apr_status_t rv;
+
+    start_failing(f);
+    fake.fail[FAKE_GET] = APR_SUCCESS;
+    fixture_get(f, "k", &rv);
+    assert_int_equal(f->nlines, 0);
+    fake.during = NULL;
+    fake.fail[FAKE_GET] = APR_ECONNREFUSED;
+    fixture_get(f, "k", &rv);
+    assert_int_equal(fixture_logged(f, "host 7"), 0);
+    fake.during = explain_during;
+    explained = APR_EOF;
+    fixture_get(f, "k", &rv);
+    fake.during = NULL;
+    fixture_get(f, "k", &rv);
+    assert_int_equal(fixture_logged(f, "host 7"), 0);
+    assert_int_equal(fixture_logged(f, "get: failed"), 1);
+}
+
+static void *explain_thread(void *baton)
+{
+    (void)baton;
+    explain_during(FAKE_GET);
+    return NULL;
+}
+
+static void test_services_explain_is_of_its_thread(void **state)
+{
+    fixture_t *f = *state;
+    pthread_t thread;
+    apr_status_t rv;
+
+    start_failing(f);
+    fake.during = NULL;
+    assert_int_equal(pthread_create(&thread, NULL, explain_thread, NULL), 0);
+    pthread_join(thread, NULL);
+    fixture_get(f, "k", &rv);
+    assert_int_equal(fixture_logged(f, "get: failed"), 1);
+    assert_int_equal(fixture_logged(f, "host 7"), 0);
 }
 
 /* Nobody can count before there is shared memory; nor may it crash. */
@@ -528,6 +633,10 @@ int main(void)
         TEST(test_services_deadline_in),
         TEST(test_services_count_kind),
         TEST(test_services_count_kind_before_post_config),
+        TEST(test_services_explain_stands_behind_the_failure),
+        TEST(test_services_explain_tells_each_cause),
+        TEST(test_services_explain_counts_for_its_own_failure_only),
+        TEST(test_services_explain_is_of_its_thread),
         TEST(test_services_random_differs),
         TEST(test_random_differs_after_a_fork),
         TEST(test_random_draws_differ_once_seeded),
