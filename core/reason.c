@@ -12,7 +12,7 @@
  * the next failure.
  */
 
-enum { SUM, STATUS, TEXT };
+enum { SUM, STATUS, KIND, TEXT };
 
 static apr_uint64_t reason_sum(const mw_reason_t *reason)
 {
@@ -37,9 +37,11 @@ static void reason_load(const mw_state_t *state, mw_reason_t *to)
 }
 
 /* What is there already is not written: failures come in swarms. */
-void mw_reason_note(mw_state_t *state, apr_status_t why, const char *text)
+void mw_reason_note(mw_state_t *state, apr_status_t why, apr_uint32_t kind,
+                    const char *text)
 {
-    mw_reason_t now, next = { .words[STATUS] = (apr_uint64_t)why };
+    mw_reason_t now,
+        next = { .words = { [STATUS] = (apr_uint64_t)why, [KIND] = kind } };
     apr_size_t i;
 
     apr_cpystrn((char *)&next.words[TEXT], text, MW_REASON_MAX);
@@ -55,13 +57,14 @@ void mw_reason_note(mw_state_t *state, apr_status_t why, const char *text)
 }
 
 int mw_reason_read(const mw_state_t *state, apr_status_t why,
-                   char text[MW_REASON_MAX])
+                   apr_uint32_t *kind, char text[MW_REASON_MAX])
 {
     mw_reason_t now;
 
     reason_load(state, &now);
     memcpy(text, &now.words[TEXT], MW_REASON_MAX);
     text[MW_REASON_MAX - 1] = '\0';
+    *kind = (apr_uint32_t)now.words[KIND];
     return now.words[SUM] == reason_sum(&now)
            && now.words[STATUS] == (apr_uint64_t)why && *text;
 }

@@ -174,11 +174,12 @@ apr_uint32_t mw_breaker_news(mw_state_t *state, apr_int64_t now);
 /** Bytes of a reason in words, with the NUL. */
 #define MW_REASON_MAX 320
 
-/** Keep the words that came with the last failure; "": it came without. */
-void mw_reason_note(mw_state_t *state, apr_status_t why, const char *text);
-/** @return non-zero when there are words that came with this failure */
+/** Keep the words that came with a failure. @param kind of log lines */
+void mw_reason_note(mw_state_t *state, apr_status_t why, apr_uint32_t kind,
+                    const char *text);
+/** @return non-zero when the last words came with a failure of this status */
 int mw_reason_read(const mw_state_t *state, apr_status_t why,
-                   char text[MW_REASON_MAX]);
+                   apr_uint32_t *kind, char text[MW_REASON_MAX]);
 
 /** @} */
 

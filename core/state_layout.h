@@ -37,9 +37,9 @@ typedef struct mw_breaker_t {
     apr_status_t why;
 } mw_breaker_t;
 
-#define MW_REASON_WORDS (2 + MW_REASON_MAX / 8)
+#define MW_REASON_WORDS (3 + MW_REASON_MAX / 8)
 
-/** A sum of the rest, a status, a text: see reason.c. */
+/** A sum of the rest, a status, a kind, a text: see reason.c. */
 typedef struct mw_reason_t {
     apr_uint64_t words[MW_REASON_WORDS];
 } mw_reason_t;

@@ -174,6 +174,7 @@ static void breaker_log(mw_store_t *store)
     const apr_uint32_t news = mw_breaker_news(store->state, mw_monotonic());
     char more[60] = "";
     char words[MW_REASON_MAX];
+    apr_uint32_t kind;
     apr_status_t why;
     apr_int64_t until;
 
@@ -188,7 +189,7 @@ static void breaker_log(mw_store_t *store)
         call_log(store, APR_SUCCESS, 0, "works again: back in use%s", more);
         return;
     }
-    if (!mw_reason_read(store->state, why, words)) {
+    if (!mw_reason_read(store->state, why, &kind, words)) {
         *words = '\0';
     }
     call_log(store, why, 0,
@@ -196,8 +197,7 @@ static void breaker_log(mw_store_t *store)
              MW_BREAKER_FAILURES, *words ? ": " : "", words, more);
 }
 
-static void pass_tell_breaker(mw_store_t *store, apr_status_t rv, int trouble,
-                              const char *words)
+static void pass_tell_breaker(mw_store_t *store, apr_status_t rv, int trouble)
 {
     apr_uint32_t random;
 
@@ -206,7 +206,6 @@ static void pass_tell_breaker(mw_store_t *store, apr_status_t rv, int trouble,
     }
     else {
         mw_store_random(&random, sizeof(random));
-        mw_reason_note(store->state, rv, words ? words : "");
         mw_breaker_failure(store->state, mw_monotonic(), random, rv);
     }
     if (mw_breaker_has_news(store->state)) {
@@ -214,15 +213,25 @@ static void pass_tell_breaker(mw_store_t *store, apr_status_t rv, int trouble,
     }
 }
 
+/* @param words what the provider says of it, or NULL: then perhaps what it said
+ *        of the same before */
 static void pass_log_trouble(const mw_pass_t *pass, apr_status_t rv,
                              const char *words, apr_uint32_t kind)
 {
     const int timeout = status_is_timeout(rv);
     const slot_t *slot = &slots[pass->slot];
+    mw_state_t *state = pass->store->state;
+    char before[MW_REASON_MAX];
 
     if (!(slot->rules & IS_A_LOOK)) {
         mw_store_count(pass->store, timeout ? MW_COUNT_TIMEOUT : slot->error,
                        1);
+    }
+    if (words && state) {
+        mw_reason_note(state, rv, kind, words);
+    }
+    else if (!words && state && mw_reason_read(state, rv, &kind, before)) {
+        words = before;
     }
     call_log(pass->store, rv, call_kind(pass->slot, rv) + kind, "%s: %s%s%s",
              slot->name, timeout ? "timed out" : "failed", words ? ": " : "",
@@ -247,7 +256,7 @@ apr_status_t mw_pass_leave_slowly(mw_pass_t *pass, apr_status_t rv)
         pass_log_trouble(pass, rv, words, kind);
     }
     if (pass_has_breaker(pass)) {
-        pass_tell_breaker(store, rv, trouble, words);
+        pass_tell_breaker(store, rv, trouble);
     }
     return rv;
 }

@@ -51,8 +51,8 @@
  *
  * ## The life of a store
  *
- *     open          parent, also under `httpd -t`: parse only. Creates,
- *                   locks and connects nothing.
+ *     open          parent, also under `httpd -t`: parse only. May read files
+ *                   that must be there; creates, locks and connects nothing.
  *     post_config   parent, perhaps as root: shared segments, directories,
  *                   their ownership. No connections. Not under `httpd -t`.
  *     (fork)
@@ -303,7 +303,9 @@ typedef enum cachemw_type_e {
     CACHEMW_FILE,        /**< a file that is only read and may be shared by
                            stores (certificate, key, CA); relative ones are
                            below the cache directory; value.string is
-                           absolute */
+                           absolute. One that is missing, or that the parent
+                           cannot read, is refused; children may not be able
+                           to: read it in open or post_config */
     CACHEMW_SECRET,      /**< like STRING, but never shown anywhere */
     CACHEMW_SECRET_FILE, /**< path of a file, read once in the parent; its
                            text without trailing newline is value.string,
@@ -457,7 +459,8 @@ struct cachemw_services_t {
      * stands in the log line about the failure, which is limited in rate, and
      * for a CACHEMW_REMOTE provider on the status page, as the last error.
      * Only the latest one counts, and only when the slot returns `rv` and that
-     * is trouble: who tries again need not take it back.
+     * is trouble: who tries again need not take it back. A failure without is
+     * taken for one of the same cause as the last one with the same status.
      * @param format of a text for an administrator, cut at 319 bytes: never a
      *        peer's own words, secrets or whole keys. Failures of one format
      *        share their limit of log lines
@@ -509,7 +512,7 @@ struct cachemw_provider_t {
 
     /**
      * Make a store of the values given. Parent, also under `httpd -t`:
-     * touches nothing outside its memory.
+     * changes nothing outside its memory.
      * @param values one per row of options, same order; lives as long as pconf
      * @param pconf where the store lives
      * @param store set to the new store

@@ -843,7 +843,7 @@ def test_nothing_is_left_open_where_every_tenth_answer_fails(
     ("url=redis+sentinel://h", "the name of the master"),
     ("url=redis+cluster://h/1", "no numbered databases"),
     ("url=redis://h key_prefix=a{b", "key_prefix=a{b"),
-    ("url=redis://h ssl_ca_certs=/x", "rediss://"),
+    ("url=redis://h ssl_cert_reqs=none", "rediss://"),
     ("url=redis://kate@h", "a user without a password"),
     ("max_connections=0", "a whole number from 1 to 10000"),
 ])

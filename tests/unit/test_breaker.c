@@ -464,19 +464,20 @@ static void test_breaker_news_are_told_at_a_limited_rate(void **state)
 static void test_reason_is_that_of_the_last_failure(void **state)
 {
     char text[MW_REASON_MAX], filled[2 * MW_REASON_MAX];
+    apr_uint32_t kind;
 
-    assert_false(mw_reason_read(*state, 0, text));
-    mw_reason_note(*state, APR_EOF, "a host ended it");
-    assert_true(mw_reason_read(*state, APR_EOF, text));
+    assert_false(mw_reason_read(*state, 0, &kind, text));
+    mw_reason_note(*state, APR_EOF, 7, "a host ended it");
+    assert_true(mw_reason_read(*state, APR_EOF, &kind, text));
     assert_string_equal(text, "a host ended it");
-    assert_false(mw_reason_read(*state, APR_TIMEUP, text));
+    assert_int_equal(kind, 7);
+    assert_false(mw_reason_read(*state, APR_TIMEUP, &kind, text));
     memset(filled, 'x', sizeof(filled));
     filled[sizeof(filled) - 1] = '\0';
-    mw_reason_note(*state, APR_EOF, filled);
-    assert_true(mw_reason_read(*state, APR_EOF, text));
+    mw_reason_note(*state, APR_EOF, 8, filled);
+    assert_true(mw_reason_read(*state, APR_EOF, &kind, text));
     assert_int_equal(strlen(text), MW_REASON_MAX - 1);
-    mw_reason_note(*state, APR_EOF, "");
-    assert_false(mw_reason_read(*state, APR_EOF, text));
+    assert_int_equal(kind, 8);
 }
 
 /* What two wrote at once is either's words, or none. */
@@ -487,12 +488,13 @@ static void test_reason_is_never_mixed(void **state)
                                          "another one, just as long, so that"
                                          " bytes of both would be seen there" };
     char text[MW_REASON_MAX];
+    apr_uint32_t kind;
     int i, status;
     pid_t pid, ended;
 
     pid = fork();
     for (i = 0; pid == 0 && i < 200000; i++) {
-        mw_reason_note(*state, 1, texts[i % 2]);
+        mw_reason_note(*state, 1, 1, texts[i % 2]);
     }
     if (pid == 0) {
         _exit(0);
@@ -500,13 +502,13 @@ static void test_reason_is_never_mixed(void **state)
     i = 0;
     do {
         ended = waitpid(pid, &status, WNOHANG);
-        mw_reason_note(*state, 1, texts[i++ % 2]);
-        if (mw_reason_read(*state, 1, text)) {
+        mw_reason_note(*state, 1, 1, texts[i++ % 2]);
+        if (mw_reason_read(*state, 1, &kind, text)) {
             assert_true(!strcmp(text, texts[0]) || !strcmp(text, texts[1]));
         }
     } while (ended == 0);
     assert_int_equal(status, 0);
-    assert_true(mw_reason_read(*state, 1, text));
+    assert_true(mw_reason_read(*state, 1, &kind, text));
 }
 
 #define SHARED(f)                                          \

@@ -185,7 +185,7 @@ static void test_settings_out_of_range_are_refused(void **state)
     }
     open_fails(*state, &fake_small,
                OPTIONS("min_object_size=2K", "max_object_size=1K"),
-               "min_object_size=2048 is above max_object_size, 1024");
+               "min_object_size=2K: at most max_object_size, 1K, is accepted");
 }
 
 static void test_settings_local_stores_have_no_timeout(void **state)
@@ -248,7 +248,7 @@ static void test_settings_max_object_size(void **state)
     fake.limit = 5000;
     fake.calls[FAKE_CLOSE] = 0;
     open_fails(*state, &fake_full, OPTIONS("max_object_size=5001"),
-               "max_object_size=5001: this store takes at most 5000");
+               "max_object_size=5001: at most 4K is accepted");
     assert_int_equal(fake.calls[FAKE_CLOSE], 1);
 }
 

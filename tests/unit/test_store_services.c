@@ -121,8 +121,10 @@ static void start_failing(fixture_t *f)
 static int has_reason(const fixture_t *f, const char *expected)
 {
     char text[MW_REASON_MAX];
+    apr_uint32_t kind;
 
-    return mw_reason_read(mw_store_state(f->store), APR_ECONNREFUSED, text)
+    return mw_reason_read(mw_store_state(f->store), APR_ECONNREFUSED, &kind,
+                          text)
            && !strcmp(text, expected);
 }
 
@@ -149,14 +151,31 @@ static void test_services_explain_tells_each_cause(void **state)
     fixture_t *f = *state;
     apr_status_t rv;
 
-    start_failing(f);
+    fixture_start(f, &fake_full, NONE);
+    fake.fail[FAKE_GET] = explained = APR_ECONNREFUSED;
     fixture_get(f, "k", &rv);
-    fake.during = NULL;
+    fake.during = explain_during;
     fixture_get(f, "k", &rv);
     fixture_get(f, "k", &rv);
     assert_int_equal(fixture_logged(f, "get: failed"), 2);
     assert_int_equal(fixture_logged(f, "get: failed: host 7"), 1);
-    assert_false(has_reason(f, "host 7 says no"));
+}
+
+/* Others that wait for the same are told no more than that it was in vain. */
+static void test_services_explain_holds_for_what_follows(void **state)
+{
+    fixture_t *f = *state;
+    apr_status_t rv;
+
+    start_failing(f);
+    fixture_get(f, "k", &rv);
+    fake.during = NULL;
+    fixture_get(f, "k", &rv);
+    assert_int_equal(fixture_logged(f, "get: failed"), 1);
+    assert_true(has_reason(f, "host 7 says no"));
+    fake.fail[FAKE_GET] = APR_EOF;
+    fixture_get(f, "k", &rv);
+    assert_int_equal(fixture_logged(f, "host 7"), 1);
 }
 
 /* Neither the failure that a second attempt made good, nor another one's. */
@@ -635,6 +654,7 @@ int main(void)
         TEST(test_services_count_kind_before_post_config),
         TEST(test_services_explain_stands_behind_the_failure),
         TEST(test_services_explain_tells_each_cause),
+        TEST(test_services_explain_holds_for_what_follows),
         TEST(test_services_explain_counts_for_its_own_failure_only),
         TEST(test_services_explain_is_of_its_thread),
         TEST(test_services_random_differs),
