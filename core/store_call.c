@@ -270,8 +270,9 @@ void mw_store_share_deadline(const mw_store_t *store, cachemw_call_t *call)
 
 /* --- calls that are little more than their slot ------------------------ */
 
-apr_status_t mw_store_remove(mw_store_t *store, const cachemw_call_t *call,
-                             const cachemw_key_t *key, const cachemw_id_t *id)
+apr_status_t mw_remove_uncounted(mw_store_t *store, const cachemw_call_t *call,
+                                 const cachemw_key_t *key,
+                                 const cachemw_id_t *id)
 {
     mw_pass_t pass;
     apr_status_t rv = mw_pass_enter(&pass, store, call, MW_SLOT_REMOVE);
@@ -279,8 +280,15 @@ apr_status_t mw_store_remove(mw_store_t *store, const cachemw_call_t *call,
     if (rv != APR_SUCCESS) {
         return rv;
     }
-    rv = mw_pass_leave(&pass,
-                       store->table.remove(store->self, pass.call, key, id));
+    return mw_pass_leave(&pass,
+                         store->table.remove(store->self, pass.call, key, id));
+}
+
+apr_status_t mw_store_remove(mw_store_t *store, const cachemw_call_t *call,
+                             const cachemw_key_t *key, const cachemw_id_t *id)
+{
+    apr_status_t rv = mw_remove_uncounted(store, call, key, id);
+
     if (rv == APR_SUCCESS) {
         mw_store_count(store, MW_COUNT_REMOVED, 1);
     }
