@@ -244,12 +244,28 @@ static void test_options_off_is_unset(void **state)
     "max_file_age, ratio, shared, mode, title, cache_dir, "  \
     "ca_file, auth_token, auth_token_file, near"
 
-static void test_options_mistakes(void **state)
+typedef struct mistake_t {
+    const char *word;
+    const char *message;
+} mistake_t;
+
+static void mistakes_are_told(const mistake_t *cases, int count,
+                              apr_pool_t *pool)
 {
-    static const struct {
-        const char *word;
-        const char *message;
-    } cases[] = {
+    mw_options_t set;
+    int i;
+
+    for (i = 0; i < count; i++) {
+        const char *message = words_parse(&set, &cases[i].word, 1, pool);
+
+        assert_non_null(message);
+        assert_string_equal(message, cases[i].message);
+    }
+}
+
+static void test_options_mistakes_in_sizes(void **state)
+{
+    static const mistake_t cases[] = {
         { "size=12Q", "option 'size': '12Q' is not a size; " SIZE_OK },
         { "size=", "option 'size': '' is not a size; " SIZE_OK },
         { "size=-1", "option 'size': '-1' is not a size; " SIZE_OK },
@@ -268,6 +284,14 @@ static void test_options_mistakes(void **state)
           "option 'size': '8589934592G' is too large; " SIZE_OK },
         { "size=99999999999999999999",
           "option 'size': '99999999999999999999' is too large; " SIZE_OK },
+    };
+
+    mistakes_are_told(cases, COUNT(cases), *state);
+}
+
+static void test_options_mistakes_in_whole_numbers(void **state)
+{
+    static const mistake_t cases[] = {
         { "max_entries=1K", "option 'max_entries': '1K' is not a whole number; "
                             "a whole number from -5 to 2000000 is accepted" },
         { "max_entries=-6", "option 'max_entries': '-6' is too small; "
@@ -280,6 +304,14 @@ static void test_options_mistakes(void **state)
           "a whole number from -5 to 2000000 is accepted" },
         { "max_size=x", "option 'max_entries': 'x' is not a whole number; "
                         "a whole number from -5 to 2000000 is accepted" },
+    };
+
+    mistakes_are_told(cases, COUNT(cases), *state);
+}
+
+static void test_options_mistakes_in_durations(void **state)
+{
+    static const mistake_t cases[] = {
         { "timeout=200", "option 'timeout': '200' is too large; " TIME_OK
                          " from 1ms to 60s is accepted; did you forget a "
                          "suffix (200ms)?" },
@@ -302,6 +334,14 @@ static void test_options_mistakes(void **state)
         { "max_file_age=1", "option 'max_file_age': '1' is too small; " TIME_OK
                             " of at least 1min, or off, is accepted; did you "
                             "forget a suffix (1min)?" },
+    };
+
+    mistakes_are_told(cases, COUNT(cases), *state);
+}
+
+static void test_options_mistakes_in_fractions(void **state)
+{
+    static const mistake_t cases[] = {
         { "ratio=1.01", "option 'ratio': '1.01' is too large; a decimal "
                         "fraction from 0 to 1 is accepted" },
         { "ratio=-0.1", "option 'ratio': '-0.1' is too small; a decimal "
@@ -316,6 +356,14 @@ static void test_options_mistakes(void **state)
                     "fraction from 0 to 1 is accepted" },
         { "ratio=.", "option 'ratio': '.' is not a decimal fraction; a decimal "
                      "fraction from 0 to 1 is accepted" },
+    };
+
+    mistakes_are_told(cases, COUNT(cases), *state);
+}
+
+static void test_options_mistakes_in_words_and_paths(void **state)
+{
+    static const mistake_t cases[] = {
         { "shared=yes", "option 'shared': 'yes' is neither on nor off; on or "
                         "off is accepted" },
         { "mode=slow", "option 'mode': 'slow' is not known; fast, safe or "
@@ -333,6 +381,14 @@ static void test_options_mistakes(void **state)
                    "accepted" },
         { "auth_token=",
           "option 'auth_token': is empty; any text is accepted" },
+    };
+
+    mistakes_are_told(cases, COUNT(cases), *state);
+}
+
+static void test_options_mistakes_in_names(void **state)
+{
+    static const mistake_t cases[] = {
         { "sise=1M", "option 'sise' is unknown; did you mean 'size'? " KNOWN },
         { "Timeout=1s",
           "option 'Timeout' is unknown; did you mean 'timeout'? " KNOWN },
@@ -341,15 +397,8 @@ static void test_options_mistakes(void **state)
         { "colour=blue", "option 'colour' is unknown; " KNOWN },
         { "siz=1M", "option 'siz' is unknown; did you mean 'size'? " KNOWN },
     };
-    mw_options_t set;
-    int i;
 
-    for (i = 0; i < COUNT(cases); i++) {
-        const char *message = words_parse(&set, &cases[i].word, 1, *state);
-
-        assert_non_null(message);
-        assert_string_equal(message, cases[i].message);
-    }
+    mistakes_are_told(cases, COUNT(cases), *state);
 }
 
 static void test_options_given_twice(void **state)
@@ -705,7 +754,12 @@ int main(void)
         POOLED(test_options_texts),
         POOLED(test_options_paths),
         POOLED(test_options_off_is_unset),
-        POOLED(test_options_mistakes),
+        POOLED(test_options_mistakes_in_sizes),
+        POOLED(test_options_mistakes_in_whole_numbers),
+        POOLED(test_options_mistakes_in_durations),
+        POOLED(test_options_mistakes_in_fractions),
+        POOLED(test_options_mistakes_in_words_and_paths),
+        POOLED(test_options_mistakes_in_names),
         POOLED(test_options_given_twice),
         POOLED(test_options_secrets_stay_secret),
         POOLED(test_options_plain_word_without_secrets),
