@@ -93,7 +93,7 @@ struct mw_store_t {
     const char *provider_name;
     const char *temp_dir;
     const mw_host_t *host;
-    int in_post_config;
+    const char *segment_name; /**< the provider's; NULL but in post_config */
     cachemw_services_t services;
 };
 

@@ -160,16 +160,12 @@ static apr_status_t services_segment(const cachemw_services_t *services,
                                      void **base, int *is_new)
 {
     const mw_store_t *store = services_store(services);
-    char name[512];
 
-    if (!store->in_post_config) {
+    if (!store->segment_name) {
         return APR_EINVAL;
     }
-    /* another provider's bytes under the same name are another segment */
-    apr_snprintf(name, sizeof(name), "data/%s/%s", store->provider_name,
-                 store->name);
-    return mw_segment_get(store->host->segments, name, size, layout, base,
-                          is_new);
+    return mw_segment_get(store->host->segments, store->segment_name, size,
+                          layout, base, is_new);
 }
 
 static apr_status_t services_find(const cachemw_services_t *services,

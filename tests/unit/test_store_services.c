@@ -415,6 +415,25 @@ static void test_services_segment_is_one_provider_s(void **state)
     }
 }
 
+/* Stores defined in place have names with that of their server in them. */
+static void test_services_segment_is_one_store_s(void **state)
+{
+    fixture_t *f = *state;
+    char name[600] = "";
+    int i;
+
+    memset(name, 'n', sizeof(name) - 2);
+    fake.during = during_segment;
+    for (i = 0; i < 2; i++) {
+        name[sizeof(name) - 2] = (char)('a' + i);
+        f->name = name;
+        fixture_open(f, &fake_full, NONE);
+        assert_int_equal(mw_store_post_config(f->store, f->pool, 0, 0),
+                         APR_SUCCESS);
+        assert_true(segment_is_new);
+    }
+}
+
 static void test_services_segment_in_post_config_only(void **state)
 {
     const cachemw_services_t *services = services_of(*state);
@@ -665,6 +684,7 @@ int main(void)
         TEST(test_services_temp_file_without_a_directory),
         TEST(test_services_segment_is_kept),
         TEST(test_services_segment_is_one_provider_s),
+        TEST(test_services_segment_is_one_store_s),
         TEST(test_services_segment_in_post_config_only),
         TEST(test_services_store_unknown_or_itself),
         TEST(test_facade_has_every_slot),
