@@ -12,9 +12,6 @@
 #include "core/random.h"
 #include "store_fixture.h"
 
-#define NONE ((const char *const *)NULL)
-#define OPTIONS(...) ((const char *const[]){ __VA_ARGS__, NULL })
-
 static const cachemw_services_t *services_of(fixture_t *f)
 {
     fixture_start(f, &fake_full, NONE);
@@ -657,9 +654,6 @@ static void test_facade_has_deadline_and_breaker(void **state)
     assert_int_equal(fake.calls[FAKE_EXISTS], MW_BREAKER_FAILURES);
     assert_true(fake.seen.deadline > 0);
 }
-
-#define TEST(name) \
-    cmocka_unit_test_setup_teardown(name, fixture_setup, fixture_teardown)
 
 int main(void)
 {
