@@ -1,22 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <cmocka.h>
-
 #include "apr_general.h"
 #include "apr_strings.h"
 
 #include "core/options.h"
-
-#define COUNT(a) ((int)(sizeof(a) / sizeof((a)[0])))
+#include "tests/unit/shared.h"
 
 enum {
     SIZE,
@@ -78,21 +71,6 @@ static const cachemw_option_t table[] = {
     [NEAR] = { .name = "near", .type = CACHEMW_STORE },
     { .name = NULL }
 };
-
-static int pool_setup(void **state)
-{
-    apr_pool_t *pool;
-
-    apr_pool_create(&pool, NULL);
-    *state = pool;
-    return 0;
-}
-
-static int pool_teardown(void **state)
-{
-    apr_pool_destroy(*state);
-    return 0;
-}
 
 static const char *words_parse(mw_options_t *set, const char *const *words,
                                int n, apr_pool_t *pool)
@@ -742,7 +720,8 @@ static int directory_remove(void **state)
     return rmdir(directory);
 }
 
-#define POOLED(f) cmocka_unit_test_setup_teardown(f, pool_setup, pool_teardown)
+#define POOLED(f) \
+    cmocka_unit_test_setup_teardown(f, shared_pool_setup, shared_pool_teardown)
 
 int main(void)
 {
