@@ -106,7 +106,6 @@ static apr_status_t pool_end(void *baton)
     conn = pool->idle;
     pool->idle = NULL;
     pthread_cond_broadcast(&pool->given);
-    pthread_cond_broadcast(&pool->written);
     pthread_mutex_unlock(&pool->mutex);
     conns_close(conn);
     return APR_SUCCESS;
@@ -258,16 +257,13 @@ void mw_sql_pool_give(mw_sql_t *store, mw_sql_conn_t *conn)
 void mw_sql_pool_begin(mw_sql_t *store, apr_pool_t *pchild)
 {
     mw_sql_pool_t *pool = &store->pool;
-    pthread_condattr_t monotonic;
     mw_sql_conn_t *conn;
 
     memset(pool, 0, sizeof(*pool));
     pthread_mutex_init(&pool->mutex, NULL);
-    pthread_condattr_init(&monotonic);
-    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
-    pthread_cond_init(&pool->given, &monotonic);
-    pthread_cond_init(&pool->written, &monotonic);
-    pthread_condattr_destroy(&monotonic);
+    pthread_condattr_init(&pool->monotonic);
+    pthread_condattr_setclock(&pool->monotonic, CLOCK_MONOTONIC);
+    pthread_cond_init(&pool->given, &pool->monotonic);
     pool->is_open = 1;
     apr_pool_cleanup_register(pchild, store, pool_end, apr_pool_cleanup_null);
     if (mw_sql_pool_take(store, mw_sql_clock() + FIRST_WAIT, 0, &conn)

@@ -24,7 +24,9 @@ enum {
 /* What a thread wants to have written. It is the thread's, and what it points
  * to, but while it is taken. */
 typedef struct mw_sql_job_t {
-    struct mw_sql_job_t *next;
+    struct mw_sql_job_t *next;  /* of those who wait */
+    struct mw_sql_job_t *taken; /* of those taken with it */
+    pthread_cond_t news;        /* of its state, or that it may write */
     mw_sql_work_fn *work;
     const cachemw_call_t *call;
     void *baton;
@@ -53,9 +55,9 @@ static apr_status_t job_wait(mw_sql_pool_t *pool, job_t *job, apr_int64_t until)
            || (job->state < 0 && pool->is_open && pool->is_writing)) {
         if (job->state == JOB_TAKEN) {
             /* not for long: it is being done */
-            pthread_cond_wait(&pool->written, &pool->mutex);
+            pthread_cond_wait(&job->news, &pool->mutex);
         }
-        else if (!mw_sql_pool_wait(pool, &pool->written, until)
+        else if (!mw_sql_pool_wait(pool, &job->news, until)
                  && job->state != JOB_TAKEN) {
             break;
         }
@@ -69,6 +71,20 @@ static apr_status_t job_wait(mw_sql_pool_t *pool, job_t *job, apr_int64_t until)
     return pool->is_writing ? APR_TIMEUP : APR_SUCCESS;
 }
 
+/* With the mutex held, when nobody writes: the next one wakes up, alone, for it
+ * does the jobs of the others. */
+static void jobs_wake(mw_sql_pool_t *pool)
+{
+    job_t *job = pool->jobs;
+
+    while (job && job->state >= 0) {
+        job = job->next;
+    }
+    if (job) {
+        pthread_cond_signal(&job->news);
+    }
+}
+
 /* One thread of a child writes at a time. When this one is to, its job is not
  * done; job_end() follows. */
 static apr_status_t job_begin(mw_sql_pool_t *pool, job_t *job,
@@ -77,6 +93,7 @@ static apr_status_t job_begin(mw_sql_pool_t *pool, job_t *job,
     job_t **last = &pool->jobs;
     apr_status_t rv;
 
+    pthread_cond_init(&job->news, &pool->monotonic);
     pthread_mutex_lock(&pool->mutex);
     if (until > mw_sql_clock()) {
         while (*last) {
@@ -86,8 +103,14 @@ static apr_status_t job_begin(mw_sql_pool_t *pool, job_t *job,
     }
     rv = job_wait(pool, job, until);
     job_leave(pool, job);
-    pool->is_writing |= rv == APR_SUCCESS && job->state < 0;
+    if (rv == APR_SUCCESS && job->state < 0) {
+        pool->is_writing = 1;
+    }
+    else if (!pool->is_writing) {
+        jobs_wake(pool);
+    }
     pthread_mutex_unlock(&pool->mutex);
+    pthread_cond_destroy(&job->news);
     return rv;
 }
 
@@ -95,7 +118,7 @@ static void job_end(mw_sql_pool_t *pool)
 {
     pthread_mutex_lock(&pool->mutex);
     pool->is_writing = 0;
-    pthread_cond_broadcast(&pool->written);
+    jobs_wake(pool);
     pthread_mutex_unlock(&pool->mutex);
 }
 
@@ -106,9 +129,11 @@ static job_t *job_take(mw_sql_pool_t *pool)
 
     pthread_mutex_lock(&pool->mutex);
     job = pool->jobs;
+    while (job && job->state != JOB_WAITS) {
+        job = job->next;
+    }
     if (job) {
         job->state = JOB_TAKEN;
-        pool->jobs = job->next;
     }
     pthread_mutex_unlock(&pool->mutex);
     return job;
@@ -120,11 +145,10 @@ static void jobs_return(mw_sql_pool_t *pool, job_t *jobs, int is_committed)
 
     pthread_mutex_lock(&pool->mutex);
     for (; jobs; jobs = next) {
-        next = jobs->next;
-        jobs->next = NULL;
+        next = jobs->taken;
         jobs->state = is_committed ? jobs->result : JOB_BACK;
+        pthread_cond_signal(&jobs->news);
     }
-    pthread_cond_broadcast(&pool->written);
     pthread_mutex_unlock(&pool->mutex);
 }
 
@@ -165,7 +189,7 @@ static int jobs_run(mw_sql_t *store, mw_sql_conn_t *conn, apr_int64_t begun,
         if (!job) {
             break;
         }
-        job->next = *taken;
+        job->taken = *taken;
         *taken = job;
         rc = job_run(store, conn, job);
     }
