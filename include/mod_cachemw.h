@@ -51,8 +51,8 @@
  *
  * ## The life of a store
  *
- *     open          parent, also under `httpd -t`: parse only. Creates,
- *                   locks and connects nothing.
+ *     open          parent, also under `httpd -t`: parse only. May read files
+ *                   that must be there; creates, locks and connects nothing.
  *     post_config   parent, perhaps as root: shared segments, directories,
  *                   their ownership. No connections. Not under `httpd -t`.
  *     (fork)
@@ -145,10 +145,11 @@
  * - what cannot be tried (no address known yet; all connections in use until
  *   the deadline) is APR_EAGAIN: a miss that the breaker does not hear of. Take
  *   care not to pass on an EAGAIN of a socket by mistake.
- * - the status shows the last failure as apr_strerror() words it: return one
- *   that says something (APR_ECONNREFUSED, APR_ECONNRESET, APR_EACCES, EROFS,
- *   EPROTO). What only the backend can name is counted by count_kind(). A
- *   backend that is full is APR_ENOSPC, not a failure.
+ * - the status page shows the last failure as apr_strerror() words it: return
+ *   one that says something (APR_ECONNREFUSED, APR_ECONNRESET, APR_EACCES,
+ *   EROFS, EPROTO), and add by explain() what it cannot say. What only the
+ *   backend can name is counted by count_kind(). A backend that is full is
+ *   APR_ENOSPC, not a failure.
  * - whatever comes from a peer is checked before it is believed: shape and
  *   length of an answer, before memory is taken for it. What is no answer at
  *   all is trouble (and the end of the connection), an entry that cannot be
@@ -182,7 +183,11 @@
  * Within version 1 the tables (cachemw_provider_t, cachemw_services_t) and
  * cachemw_stats_t, which begin with their size, grow at their end. All other
  * structures stay as they are; new members of enumerations are added behind the
- * last. A provider with a flag that mod_cachemw does not know is refused.
+ * last. So a provider that was compiled against this header works with any
+ * later mod_cachemw of version 1. One that was compiled against a later header
+ * works with this one: what its table has beyond ours is not called, and before
+ * it uses what is new in ours it asks CACHEMW_HAS(). A provider with a flag
+ * that mod_cachemw does not know is refused.
  *
  * ## httpd symbols
  *
@@ -207,9 +212,16 @@
 extern "C" {
 #endif
 
-/** Group and version for ap_register_provider(). */
+/** Group and version for ap_register_provider(). A provider of another version
+ *  is refused. */
 #define CACHEMW_PROVIDER_GROUP "cachemw"
 #define CACHEMW_PROVIDER_VERSION "1"
+
+/** Whether what begins with its own size (a table, cachemw_stats_t) has this
+ *  member: for one that was added after a provider's first release. */
+#define CACHEMW_HAS(table, member)                                      \
+    ((table)->size >= (apr_size_t)((const char *)(&(table)->member + 1) \
+                                   - (const char *)(table)))
 
 /** Longest key in bytes. Keys of this length must work. */
 #define CACHEMW_KEY_MAX 16384
@@ -262,7 +274,9 @@ typedef struct cachemw_entry_t {
  * otherwise.
  */
 typedef struct cachemw_call_t {
-    apr_pool_t *pool; /**< memory for results; lives as long as they are used */
+    /** Memory for results: lives as long as they are used. That of a get for a
+     *  request goes when the response has been sent, or given up. */
+    apr_pool_t *pool;
     apr_bucket_alloc_t *bucket_alloc; /**< for buckets; NULL if none are made */
     apr_time_t now; /**< the wall clock: providers never read it themselves */
     /**
@@ -282,6 +296,11 @@ typedef struct cachemw_call_t {
      * mod_cachemw tells the buckets itself.
      */
     int sendfile;
+    /**
+     * mod_cachemw's own, NULL so far. Who calls another store on behalf of a
+     * call begins with a copy of that.
+     */
+    const void *context;
 } cachemw_call_t;
 
 /** @name Options @{ */
@@ -302,7 +321,9 @@ typedef enum cachemw_type_e {
     CACHEMW_FILE,        /**< a file that is only read and may be shared by
                            stores (certificate, key, CA); relative ones are
                            below the cache directory; value.string is
-                           absolute */
+                           absolute. One that is missing, or that the parent
+                           cannot read, is refused; children may not be able
+                           to: read it in open or post_config */
     CACHEMW_SECRET,      /**< like STRING, but never shown anywhere */
     CACHEMW_SECRET_FILE, /**< path of a file, read once in the parent; its
                            text without trailing newline is value.string,
@@ -451,6 +472,22 @@ struct cachemw_services_t {
                        apr_uint64_t n);
 
     /**
+     * Say why the call that this thread is in will return `rv`: what no status
+     * can tell, such as which server it was and what it objects to. The text
+     * stands in the log line about the failure, which is limited in rate, and
+     * for a CACHEMW_REMOTE provider on the status page, as the last error.
+     * Only the latest one counts, and only when the slot returns `rv` and that
+     * is trouble: who tries again need not take it back. A failure without is
+     * taken for one of the same cause as the last one with the same status.
+     * @param format of a text for an administrator, cut at 319 bytes: never a
+     *        peer's own words, secrets or whole keys. Failures of one format
+     *        share their limit of log lines
+     */
+    void (*explain)(const cachemw_services_t *services, apr_status_t rv,
+                    const char *format, ...)
+        __attribute__((format(printf, 3, 4)));
+
+    /**
      * Who asks, for a provider whose backend may be a mod_cachemw, too: what a
      * request sends as X-Cachemw-Api. A random word for this server, the same
      * in all children and over graceful restarts; before it, with commas, those
@@ -474,7 +511,8 @@ typedef struct cachemw_stats_t {
     apr_int64_t bytes;       /**< bytes used by keys, heads and bodies */
     apr_int64_t bytes_max;   /**< the cap on bytes */
     apr_int64_t entries_max; /**< the cap on entries */
-    /** Further figures, by name. Call it as often as wanted; may be NULL. */
+    /** Further figures, by name: "free_bytes" is shown as FreeBytes and as
+     *  Free bytes. Call it as often as wanted; may be NULL. */
     void (*extra)(void *baton, const char *name, apr_int64_t value);
     void *baton;
 } cachemw_stats_t;
@@ -506,12 +544,14 @@ struct cachemw_provider_t {
 
     /**
      * Make a store of the values given. Parent, also under `httpd -t`:
-     * touches nothing outside its memory.
+     * changes nothing outside its memory.
      * @param values one per row of options, same order; lives as long as pconf
      * @param pconf where the store lives
      * @param store set to the new store
      * @param error on failure set to what is wrong and what would be right,
      *        in pconf; shown to the administrator behind file, line and name
+     * @return anything but APR_SUCCESS: httpd does not start, and close is not
+     *         called
      */
     apr_status_t (*open)(const cachemw_services_t *services,
                          const cachemw_value_t *values, apr_pool_t *pconf,
@@ -523,14 +563,15 @@ struct cachemw_provider_t {
     /**
      * Find an entry.
      * @param entry In: body is an empty brigade for the body, or NULL when the
-     *        head alone is wanted. Out: all fields. head lives in call->pool
-     *        (or longer) and is not changed by anybody. body holds the whole
-     *        body, or at least its first byte, with the rest by read(); a
-     *        body of length 0 has no buckets. Buckets stay valid until they
-     *        are destroyed, also when the entry is replaced or evicted and
-     *        when the call's pool is gone; they survive setaside. Only buckets
-     *        of APR's file type, which httpd sends by itself, may have their
-     *        file in call->pool: setaside moves it to another one.
+     *        head alone is wanted. Out: all fields. expires is what set or
+     *        set_head gave, or earlier, when the store forgets it earlier. head
+     *        lives in call->pool (or longer) and is not changed by anybody.
+     *        body holds the whole body, or at least its first byte, with the
+     *        rest by read(); a body of length 0 has no buckets. Buckets stay
+     *        valid until they are destroyed, also when the entry is replaced or
+     *        evicted and when the call's pool is gone; they survive setaside.
+     *        Only buckets of APR's file type, which httpd sends by itself, may
+     *        have their file in call->pool: setaside moves it to another one.
      * @return APR_SUCCESS, APR_NOTFOUND (none, or at or past expires at
      *         call->now), APR_EINCOMPLETE, trouble
      */
@@ -637,13 +678,15 @@ struct cachemw_provider_t {
     apr_status_t (*exists)(void *store, const cachemw_call_t *call,
                            const cachemw_key_t *key);
 
-    /** Remove every entry. */
+    /** Remove every entry. At the deadline what is gone is gone, and APR_TIMEUP
+     *  says that it is not all. */
     apr_status_t (*clear)(void *store, const cachemw_call_t *call);
 
     /**
      * Call `each` for the entries; weakly consistent: what is set or removed
      * meanwhile may be seen or not, everything else is seen once. Expired
-     * entries are left out.
+     * entries are left out. The memory that it takes does not grow with the
+     * bodies. At the deadline APR_TIMEUP says that these were not all.
      * @param pattern shell glob over the key's bytes (* ? [a-z] [!x] and
      *        backslash; * matches anything); a provider may use it to do
      *        less, core filters again. NULL: all

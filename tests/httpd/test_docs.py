@@ -116,7 +116,7 @@ def examples(page):
     ("docs/http-api.md", 1)])
 def test_examples_are_accepted(name, least, tmp_path):
     """Every example passes configtest as it is pasted, but for its LoadModule
-    lines and the places of secrets, together with the stores that the examples
+    lines and the places of files, together with the stores that the examples
     before it define."""
     secret = tmp_path / "secret"
     secret.write_text("0123456789abcdef0123456789abcdef\n")
@@ -125,7 +125,7 @@ def test_examples_are_accepted(name, least, tmp_path):
     named = {}
     for block in found:
         text = re.sub("^LoadModule.*$", "", block, flags=re.M)
-        text = re.sub(r"(token|password|secret)_file=\S+",
+        text = re.sub(r"(token|password|secret|ca)_file=\S+",
                       rf"\1_file={secret}", text)
         own = set(re.findall(r"CachemwStore\s+(\S+)", text))
         used = set(re.findall(r"CachemwProvider\s+(\S+)\s*$", text, re.M))
