@@ -4,6 +4,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <openssl/crypto.h>
+#include <openssl/sha.h>
+
 #include "apr_escape.h"
 #include "apr_lib.h"
 #include "apr_strings.h"
@@ -117,19 +120,22 @@ static int ask_done(const ask_t *ask)
 
 /* --- who may -------------------------------------------------------------- */
 
-/* The time it takes tells nothing of the token. */
-static int token_is(const unsigned char expected[MW_SHA256_LEN],
-                    const char *token)
+/* @return 0: the library has failed */
+static int text_digest(const char *text, apr_size_t length,
+                       unsigned char digest[SHA256_DIGEST_LENGTH])
 {
-    unsigned char digest[MW_SHA256_LEN];
-    volatile unsigned char differs = 0;
-    int i;
+    return SHA256((const unsigned char *)text, length, digest) != NULL;
+}
 
-    mw_sha256(token, strlen(token), digest);
-    for (i = 0; i < MW_SHA256_LEN; i++) {
-        differs |= (unsigned char)(digest[i] ^ expected[i]);
-    }
-    return !differs;
+/* The time it takes tells nothing of the token. */
+static int token_is(const char *expected, const char *token)
+{
+    unsigned char ours[SHA256_DIGEST_LENGTH];
+    unsigned char theirs[SHA256_DIGEST_LENGTH];
+
+    return text_digest(expected, strlen(expected), ours)
+           && text_digest(token, strlen(token), theirs)
+           && CRYPTO_memcmp(ours, theirs, sizeof(ours)) == 0;
 }
 
 static int request_has_token(request_rec *r, const mw_api_t *api)
@@ -164,11 +170,11 @@ static int request_check(request_rec *r, const mw_api_t *api)
     int status = DECLINED;
     const char *reason = NULL;
 
-    if (!api->has_token && !api->is_open) {
+    if (!api->token && !api->is_open) {
         status = HTTP_FORBIDDEN;
         reason = "no token is configured";
     }
-    else if (api->has_token && !request_has_token(r, api)) {
+    else if (api->token && !request_has_token(r, api)) {
         apr_table_setn(r->headers_out, "WWW-Authenticate",
                        "Bearer realm=\"cachemw\"");
         status = HTTP_UNAUTHORIZED;
@@ -222,11 +228,11 @@ static const char *request_name(const request_rec *r, apr_size_t *length)
 
 static int key_is_named(const ask_t *ask, const cachemw_key_t *key)
 {
-    unsigned char digest[MW_SHA256_LEN];
-    char hex[2 * MW_SHA256_LEN + 1];
+    unsigned char digest[SHA256_DIGEST_LENGTH];
+    char hex[2 * SHA256_DIGEST_LENGTH + 1];
 
-    if (ask->name_len == sizeof(hex) - 1) {
-        mw_sha256(key->data, key->len, digest);
+    if (ask->name_len == sizeof(hex) - 1
+        && text_digest(key->data, key->len, digest)) {
         apr_escape_hex(hex, digest, sizeof(digest), 0, NULL);
         if (!memcmp(ask->name, hex, ask->name_len)) {
             return 1;

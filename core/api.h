@@ -12,7 +12,6 @@
 
 #include "httpd.h"
 
-#include "providers/common/sha256.h"
 #include "stores.h"
 
 #define MW_DIRECTIVE_API "CachemwApi"
@@ -29,8 +28,7 @@ typedef struct mw_api_t {
     mw_store_t *store; /**< NULL until mw_apis_resolve() */
     const char *tag;   /**< mw_stores_tag(), likewise */
     int is_open;       /**< no token is asked for */
-    int has_token;
-    unsigned char token[MW_SHA256_LEN]; /**< its digest */
+    const char *token; /**< NULL: there is none */
     struct mw_api_t *next;
 } mw_api_t;
 

@@ -59,8 +59,7 @@ static const char *api_set_token(mw_api_t *api)
     if (!error && !*token) {
         error = "auth_token: it is empty";
     }
-    mw_sha256(token, strlen(token), api->token);
-    api->has_token = 1;
+    api->token = token;
     return error;
 }
 
@@ -103,7 +102,7 @@ static int api_resolve(mw_api_t *api, mw_stores_t *stores)
     mw_stores_use(stores, definition);
     api->store = definition->store;
     api->tag = mw_stores_tag(stores);
-    if (!api->has_token && !api->is_open) {
+    if (!api->token && !api->is_open) {
         ap_log_error(APLOG_MARK, APLOG_WARNING, 0, ap_server_conf,
                      MW_DIRECTIVE_API
                      " %s on line %d of %s refuses every request: give it "

@@ -3,11 +3,12 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <openssl/sha.h>
+
 #include "apr_lib.h"
 #include "apr_strings.h"
 
 #include "providers/common/http_value.h"
-#include "providers/common/sha256.h"
 
 #include "entries.h"
 #include "request.h"
@@ -46,12 +47,13 @@ static char *percent_write(char *to, const cachemw_key_t *key)
     return to;
 }
 
+/* @return NULL: there was no memory for it */
 static const char *url_of(const mw_http_t *store, const cachemw_key_t *key,
                           apr_pool_t *pool)
 {
     const char *base = store->settings.base.text;
     apr_size_t len = strlen(base);
-    unsigned char digest[MW_SHA256_LEN];
+    unsigned char digest[SHA256_DIGEST_LENGTH];
     char *url, *end;
 
     url = apr_palloc(pool, len + sizeof("/cache/") + sizeof(digest) * 2
@@ -61,9 +63,11 @@ static const char *url_of(const mw_http_t *store, const cachemw_key_t *key,
     if (store->settings.key_encoding == MW_HTTP_PERCENT) {
         end = percent_write(url + len + 7, key);
     }
-    else {
-        mw_sha256(key->data, key->len, digest);
+    else if (SHA256((const unsigned char *)key->data, key->len, digest)) {
         end = hex_write(url + len + 7, digest, sizeof(digest));
+    }
+    else {
+        return NULL;
     }
     *end = '\0';
     return url;

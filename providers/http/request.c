@@ -512,7 +512,8 @@ apr_status_t mw_http_request_run(mw_http_t *store, const cachemw_call_t *call,
     int left = request->method != MW_HTTP_GET || settings->retry_reads
                    ? settings->max_retries
                    : 0;
-    apr_status_t rv = request_try(store, call, request, deadline);
+    apr_status_t rv =
+        request->url ? request_try(store, call, request, deadline) : APR_ENOMEM;
 
     while (rv != APR_SUCCESS && left-- > 0 && is_passing(request, rv)
            && mw_http_clock(store) + pause < deadline) {

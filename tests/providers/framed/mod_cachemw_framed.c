@@ -13,7 +13,10 @@
  * latter their digest.
  */
 
+#include <stdlib.h>
 #include <string.h>
+
+#include <openssl/sha.h>
 
 #include "apr_strings.h"
 #include "httpd.h"
@@ -22,7 +25,6 @@
 
 #include "core/entry.h"
 #include "mod_cachemw.h"
-#include "providers/common/sha256.h"
 
 #define KEY_MAX 8192
 
@@ -37,10 +39,12 @@ static cachemw_key_t key_frame(const cachemw_key_t *key, apr_pool_t *pool)
     unsigned char *digest;
 
     if (key->len > KEY_MAX) {
-        digest = apr_palloc(pool, MW_SHA256_LEN);
-        mw_sha256(key->data, key->len, digest);
+        digest = apr_palloc(pool, SHA256_DIGEST_LENGTH);
+        if (!SHA256((const unsigned char *)key->data, key->len, digest)) {
+            abort();
+        }
         framed.data = (const char *)digest;
-        framed.len = MW_SHA256_LEN;
+        framed.len = SHA256_DIGEST_LENGTH;
     }
     return framed;
 }
