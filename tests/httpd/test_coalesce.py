@@ -1037,6 +1037,32 @@ def test_parts_and_conditions_in_the_herd(server, origin, path):
 
 
 @pytest.mark.parametrize("header", [("Range", "bytes=100-199"),
+                                    ("If-None-Match", '"v1"'),
+                                    ("Accept-Language", "de")])
+def test_page_that_came_between_two_looks(httpd, quick, origin, path, header):
+    """Who did not find the page, and whose store says so only when it has been
+    fetched and nobody has the mark any more, does not fetch it again."""
+    names = names_of(2, 80, quick=quick, provider=STORES)
+    names.update(STORE=settings.store, KIND="faulty", OPTIONS=LONG)
+    server = httpd(CONF, names, extra=MODULES)
+    body, fetched = noise(5000), []
+    for number in range(5):
+        page, gate = path(f"p{number}"), Gate()
+        origin.page(page, body, etag='"v1"', gate=gate)
+        first = meet(server, page, 1)
+        asked(origin, page, 1)
+        write(server, "get late=500 count=1")
+        late = meet(server, page, 1, [header])
+        first.wait_busy(1)
+        gate.open()
+        first.all_right(body, timeout=SOON)
+        late.end(SOON)
+        fetched.append(origin.count(page))
+    # the machine may have stood still now and then
+    assert fetched.count(1) >= 3, fetched
+
+
+@pytest.mark.parametrize("header", [("Range", "bytes=100-199"),
                                     ("If-None-Match", '"v1"')])
 def test_first_one_who_wants_less_than_the_page(server, origin, path, header):
     page, gate, body = path(), Gate(), noise(50000)
