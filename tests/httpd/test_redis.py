@@ -359,7 +359,7 @@ def test_redis_is_full(make, start_redis, origin, path):
     hits = sum(get(server, page).cache == "HIT" for page in bodies)
     assert 0 < hits < 40
     told = [x for x in lines(server) if "responses are not stored (OOM)" in x]
-    assert 1 <= len(told) <= 3, told
+    assert 1 <= len(told) < int(found["Failures-OOM"]), told
     assert redis.hostport in told[0]
 
 
@@ -434,6 +434,9 @@ def test_something_else_is_there(make, origin, path):
                 one, _ = listener.accept()
                 one.recv(1000)
                 one.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+                one.shutdown(socket.SHUT_WR)
+                while one.recv(65536):      # or what it says is lost
+                    pass
                 one.close()
             except OSError:
                 return
