@@ -2,6 +2,7 @@
 """The provider redis on real servers: what one web server stores, the others
 serve; and whatever Redis answers, no visitor notices."""
 
+import contextlib
 import os
 import re
 import select
@@ -432,14 +433,14 @@ def test_something_else_is_there(make, origin, path):
         while True:
             try:
                 one, _ = listener.accept()
+            except OSError:
+                return
+            with contextlib.suppress(OSError), one:
                 one.recv(1000)
                 one.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
                 one.shutdown(socket.SHUT_WR)
                 while one.recv(65536):      # or what it says is lost
                     pass
-                one.close()
-            except OSError:
-                return
 
     thread = threading.Thread(target=answer, daemon=True)
     thread.start()
