@@ -542,7 +542,9 @@ def test_store_that_fails_meanwhile_makes_no_queue(httpd, origin, path):
 @pytest.mark.errors
 def test_open_breaker_makes_no_queue(httpd, origin, path):
     names = names_of(2, 80, provider=STORES)
-    names.update(STORE=settings.store, KIND="faulty_remote", OPTIONS=LONG)
+    # on a busy machine a look-up on a real server takes longer than it should
+    names.update(STORE=settings.store, KIND="faulty_remote",
+                 OPTIONS=LONG + " timeout=5s store_timeout=5s")
     server = httpd(CONF, names, extra=MODULES)
     page, other, gate = path(), path("other"), Gate()
     origin.page(other, b"x")
