@@ -11,6 +11,6 @@ core=
 PYTHONPATH="$CACHEMW_SOURCE/tests/httpd" PYTHONDONTWRITEBYTECODE=1 \
 exec /usr/bin/python3 -m harness.service "$kind" -- ${CACHEMW_UNDER-} \
     "$CACHEMW_BUILD/tests/conformance/conformance" $core \
-    ${CACHEMW_UNDER:+--seconds 1200} \
+    --seconds 1200 \
     --load "$CACHEMW_BUILD/.libs/mod_cachemw_http.so" \
     http 'base_url={url}' timeout=20s store_timeout=20s connect_timeout=10s "$@"
