@@ -206,7 +206,8 @@ apr_status_t mw_pass_leave_slowly(mw_pass_t *pass, apr_status_t rv)
         mw_store_count(store, MW_COUNT_SKIPPED, 1);
         return APR_EGENERAL;
     }
-    if (trouble) {
+    /* tiers have told of their own */
+    if (trouble && !(store->flags & CACHEMW_TIERED)) {
         int timeout = status_is_timeout(rv);
 
         if (!(slot->rules & IS_A_LOOK)) {
@@ -223,7 +224,7 @@ apr_status_t mw_pass_leave_slowly(mw_pass_t *pass, apr_status_t rv)
 
 void mw_store_share_deadline(const mw_store_t *store, cachemw_call_t *call)
 {
-    if ((store->guards & MW_GUARD_REMOTE) && !call->deadline) {
+    if (mw_store_is_remote(store) && !call->deadline) {
         call->deadline = mw_monotonic() + store->settings.store_timeout;
     }
 }

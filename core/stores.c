@@ -12,8 +12,7 @@
 APLOG_USE_MODULE(cachemw);
 
 /* Providers of ours that are announced, but not here yet. */
-static const char *const stores_planned[] = { "redis", "http", "multitier",
-                                              NULL };
+static const char *const stores_planned[] = { "redis", "http", NULL };
 
 /* Those that are in modules of their own. */
 static const char *const stores_modules[] = { "sqlite", NULL };

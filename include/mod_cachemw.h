@@ -230,6 +230,13 @@ extern "C" {
 #define CACHEMW_SERIALIZE 0x02u
 /** Entries never leave the server's memory: heads carry no checksum. */
 #define CACHEMW_IN_MEMORY 0x04u
+/**
+ * Calls go on to other stores, those of services->store(), and nowhere else:
+ * deadlines, breaker, counts of failures and log lines are theirs. Such a store
+ * counts as CACHEMW_REMOTE when one of these is, and as CACHEMW_IN_MEMORY when
+ * all are.
+ */
+#define CACHEMW_TIERED 0x08u
 /** @} */
 
 /** @name Key, id, entry @{ */
@@ -262,7 +269,9 @@ typedef struct cachemw_entry_t {
  * otherwise.
  */
 typedef struct cachemw_call_t {
-    apr_pool_t *pool; /**< memory for results; lives as long as they are used */
+    /** Memory for results: lives as long as they are used. That of a get for a
+     *  request goes when the response has been sent, or given up. */
+    apr_pool_t *pool;
     apr_bucket_alloc_t *bucket_alloc; /**< for buckets; NULL if none are made */
     apr_time_t now; /**< the wall clock: providers never read it themselves */
     /**
@@ -421,7 +430,10 @@ struct cachemw_services_t {
     /**
      * Another store by name, in open() only: its calls go through mod_cachemw
      * like any request's (deadline, breaker, counters). The table returned
-     * has every slot; hand them *self as their first argument.
+     * has every slot; hand them *self as their first argument. Its flags and
+     * its object_limit() are those of the store. A call's deadline only ever
+     * shortens the store's own. What is not even tried (the breaker is open,
+     * the store is off) is APR_EGENERAL.
      * @return APR_NOTFOUND: no store of this name, or it would contain itself
      */
     apr_status_t (*store)(const cachemw_services_t *services, const char *name,
@@ -482,8 +494,8 @@ typedef apr_status_t cachemw_keys_fn(void *baton, const cachemw_key_t *key,
  */
 struct cachemw_provider_t {
     apr_size_t size;    /**< sizeof(cachemw_provider_t) */
-    unsigned int flags; /**< CACHEMW_REMOTE, _SERIALIZE, _IN_MEMORY; a table
-                           with one that is not known is refused */
+    unsigned int flags; /**< CACHEMW_REMOTE, _SERIALIZE, _IN_MEMORY, _TIERED; a
+                           table with one that is not known is refused */
     const cachemw_option_t *options; /**< may be NULL: no options */
     /**
      * Fallback of the option max_object_size, as text. NULL: what
@@ -510,7 +522,9 @@ struct cachemw_provider_t {
     /**
      * Find an entry.
      * @param entry In: body is an empty brigade for the body, or NULL when the
-     *        head alone is wanted. Out: all fields. head lives in call->pool
+     *        head alone is wanted. Out: all fields. expires is what set or
+     *        set_head gave, or earlier, when the store forgets it earlier. head
+     *        lives in call->pool
      *        (or longer) and is not changed by anybody. body holds the whole
      *        body, or at least its first byte, with the rest by read(); a
      *        body of length 0 has no buckets. Buckets stay valid until they
