@@ -264,6 +264,12 @@ int mw_store_wants_checksum(const mw_store_t *store)
     return !(store->flags & CACHEMW_IN_MEMORY);
 }
 
+int mw_store_believes(const mw_store_t *store, const cachemw_entry_t *entry)
+{
+    return (store->flags & CACHEMW_IN_MEMORY)
+           || ((store->flags & CACHEMW_TIERED) && entry->is_own);
+}
+
 apr_interval_time_t mw_store_sweep_interval(const mw_store_t *store)
 {
     const apr_interval_time_t interval = store->settings.cleanup_interval;

@@ -63,6 +63,10 @@ static apr_status_t facade_get(void *store, const cachemw_call_t *call,
         mw_store_get(store, FACADE_CALL(store, call, &own), key, entry);
 
     mw_store_count(store, rv == APR_SUCCESS ? MW_COUNT_HIT : MW_COUNT_MISS, 1);
+    /* in others, their tiers have said so */
+    if (!(((mw_store_t *)store)->flags & CACHEMW_TIERED)) {
+        entry->is_own = !mw_store_wants_checksum(store);
+    }
     return rv;
 }
 
@@ -217,8 +221,55 @@ static const cachemw_provider_t facade = { .size = sizeof(cachemw_provider_t),
                                            .object_limit = facade_object_limit,
                                            .sync = facade_sync };
 
+/* --- a tier in the server's memory ---------------------------------------- */
+
+/* What a hit there gives is believed. So what comes from a tier elsewhere is
+ * checked before it goes there. */
+static int tier_believes(const mw_store_t *store, const cachemw_call_t *call,
+                         const cachemw_entry_t *entry)
+{
+    const mw_host_t *host = store->host;
+
+    return !host->head_is_sound
+           || host->head_is_sound(entry->head, entry->head_len, call->pool);
+}
+
+static apr_status_t tier_set(void *store, const cachemw_call_t *call,
+                             const cachemw_key_t *key,
+                             const cachemw_entry_t *entry)
+{
+    return tier_believes(store, call, entry)
+               ? facade_set(store, call, key, entry)
+               : APR_EINCOMPLETE;
+}
+
+static apr_status_t tier_set_head(void *store, const cachemw_call_t *call,
+                                  const cachemw_key_t *key,
+                                  const cachemw_id_t *id,
+                                  const cachemw_entry_t *entry)
+{
+    return tier_believes(store, call, entry)
+               ? facade_set_head(store, call, key, id, entry)
+               : APR_EINCOMPLETE;
+}
+
+static apr_status_t tier_set_begin(void *store, const cachemw_call_t *call,
+                                   const cachemw_key_t *key,
+                                   const cachemw_entry_t *entry, void **set)
+{
+    return tier_believes(store, call, entry)
+               ? facade_set_begin(store, call, key, entry, set)
+               : APR_EINCOMPLETE;
+}
+
 void mw_facade_init(mw_store_t *store)
 {
     store->facade = facade;
     store->facade.flags = store->flags & ~CACHEMW_SERIALIZE;
+    store->tier = store->facade;
+    if (store->flags & CACHEMW_IN_MEMORY) {
+        store->tier.set = tier_set;
+        store->tier.set_head = tier_set_head;
+        store->tier.set_begin = tier_set_begin;
+    }
 }

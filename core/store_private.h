@@ -97,6 +97,7 @@ struct mw_store_t {
     int in_post_config;
     cachemw_services_t services;
     cachemw_provider_t facade; /**< as other stores' providers see it */
+    cachemw_provider_t tier;   /**< as tiered ones see it */
     /** @name The longest of remote tiers; 0: there are none @{ */
     apr_interval_time_t tiers_body_timeout;
     apr_interval_time_t tiers_store_timeout;
@@ -243,7 +244,7 @@ const char *mw_settings_limit(mw_store_t *store, const mw_options_t *options,
 /** store_services.c: fill in store->services. */
 void mw_services_init(mw_store_t *store);
 
-/** store_facade.c: the table by which others call an open store, as `self`. */
+/** store_facade.c: the tables by which others call an open store, as `self`. */
 void mw_facade_init(mw_store_t *store);
 
 #endif

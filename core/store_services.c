@@ -166,7 +166,7 @@ static apr_status_t services_find(const cachemw_services_t *services,
         return APR_NOTFOUND;
     }
     store_add_tier(store, found);
-    *table = &found->facade;
+    *table = store->flags & CACHEMW_TIERED ? &found->tier : &found->facade;
     *self = found;
     return APR_SUCCESS;
 }

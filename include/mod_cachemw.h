@@ -260,6 +260,9 @@ typedef struct cachemw_entry_t {
     apr_time_t expires;       /**< absolute wall clock, microseconds */
     apr_off_t body_len;       /**< whole body in bytes; -1: not known yet */
     apr_bucket_brigade *body; /**< see each slot */
+    /** mod_cachemw's own note of a get: whether the head lay in the server's
+     *  memory, and has been checked before. Providers leave it alone. */
+    int is_own;
 } cachemw_entry_t;
 
 /** @} */
