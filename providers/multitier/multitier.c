@@ -143,27 +143,20 @@ static void stats_extra(mw_tiers_t *tiers, cachemw_stats_t *stats)
     }
 }
 
-/* The farthest that tells has most: what is in the others is there, too. */
+/* What is in the others is in the farthest, too. */
 static apr_status_t tiers_stats(void *store, const cachemw_call_t *call,
                                 cachemw_stats_t *stats)
 {
     mw_tiers_t *tiers = store;
-    cachemw_stats_t of_tier;
-    int i;
+    const mw_tier_t *far = &tiers->tier[tiers->n - 1];
+    cachemw_stats_t held = { .size = sizeof(held) };
 
-    for (i = tiers->n - 1; i >= 0 && stats->entries < 0; i--) {
-        const mw_tier_t *tier = &tiers->tier[i];
-
-        memset(&of_tier, 0, sizeof(of_tier));
-        of_tier.size = sizeof(of_tier);
-        if (tier->table->stats(tier->self, call, &of_tier) == APR_SUCCESS
-            && of_tier.entries >= 0) {
-            stats->entries = of_tier.entries;
-            stats->expired = of_tier.expired;
-            stats->bytes = of_tier.bytes;
-            stats->bytes_max = of_tier.bytes_max;
-            stats->entries_max = of_tier.entries_max;
-        }
+    if (far->table->stats(far->self, call, &held) == APR_SUCCESS) {
+        stats->entries = held.entries;
+        stats->expired = held.expired;
+        stats->bytes = held.bytes;
+        stats->bytes_max = held.bytes_max;
+        stats->entries_max = held.entries_max;
     }
     stats_extra(tiers, stats);
     return APR_SUCCESS;
