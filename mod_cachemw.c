@@ -9,7 +9,6 @@
 #include "mpm_common.h"
 
 #include "core/cache_adapter.h"
-#include "core/coalesce.h"
 #include "core/config.h"
 #include "core/status.h"
 #include "providers/file/file.h"
@@ -48,7 +47,7 @@ static void register_hooks(apr_pool_t *p)
     ap_hook_quick_handler(mw_cache_adapter_note_store, cache, NULL,
                           APR_HOOK_FIRST);
 
-    mw_coalesce_register();
+    mw_end_register();
     APR_OPTIONAL_HOOK(ap, status_hook, mw_status, NULL, NULL, APR_HOOK_MIDDLE);
 }
 

@@ -1,33 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
-#include <dlfcn.h>
-
 #include "util_filter.h"
 
 #include "cache_request.h"
 #include "coalesce.h"
-
-typedef apr_table_t *cacheable_headers_fn(request_rec *r);
-
-static cacheable_headers_fn *cacheable_headers_out;
-
-int mw_cache_adapter_bind(void)
-{
-    /* By way of a union, for ISO C has no cast from object to function. */
-    union {
-        void *symbol;
-        cacheable_headers_fn *function;
-    } found;
-
-    found.symbol = dlsym(RTLD_DEFAULT, "ap_cache_cacheable_headers_out");
-    cacheable_headers_out = found.function;
-    return cacheable_headers_out != NULL;
-}
-
-apr_table_t *mw_cacheable_headers(request_rec *r)
-{
-    return cacheable_headers_out(r);
-}
 
 /* The server's store, if it can be used at all. */
 static mw_store_t *adapter_store(const mw_server_t *server)
@@ -156,6 +132,7 @@ static int adapter_open_entity(cache_handle_t *h, request_rec *r,
                                    : adapter_open_any(handle, r);
     if (handle->asked != NULL) {
         rv = mw_coalesce(handle, r, rv);
+        mw_end_watch(r);
     }
     if (rv != APR_SUCCESS) {
         handle->is_miss = 1;
@@ -272,42 +249,9 @@ static apr_status_t adapter_store_body(cache_handle_t *h, request_rec *r,
     return rv;
 }
 
-/* @param rv of the commit. Cut off, or overtaken by a purge: the next one may
- * be stored. */
-static mw_fetched_e adapter_verdict(const mw_handle_t *handle, request_rec *r,
-                                    apr_status_t rv)
-{
-    if (rv == APR_SUCCESS) {
-        return handle->is_private ? MW_FETCHED_UNSTORABLE : MW_FETCHED_STORED;
-    }
-    return rv == APR_NOTFOUND || r->connection->aborted
-                   || (!handle->is_found
-                       && (!handle->is_complete || handle->is_broken))
-               ? MW_FETCHED_NOTHING
-               : MW_FETCHED_UNSTORABLE;
-}
-
-apr_status_t mw_cache_adapter_commit(mw_handle_t *handle, request_rec *r)
-{
-    apr_status_t rv =
-        handle->is_found ? mw_save_amend(handle, r) : mw_save_commit(handle, r);
-
-    mw_coalesce_end(r, adapter_verdict(handle, r, rv));
-    return rv;
-}
-
-/* mod_cache passes the end of the response on after this. A store on another
- * machine may take its time, so it is committed when that has happened. */
 static apr_status_t adapter_commit_entity(cache_handle_t *h, request_rec *r)
 {
-    mw_handle_t *handle = handle_of(h);
-
-    if (!handle->is_found && mw_store_is_remote(handle->store)
-        && mw_coalesce_sees_end(r) && mw_save_is_whole(handle, r)) {
-        handle->is_late = 1;
-        return APR_SUCCESS;
-    }
-    return mw_cache_adapter_commit(handle, r);
+    return mw_end_commit(handle_of(h), r);
 }
 
 static apr_status_t adapter_invalidate_entity(cache_handle_t *h, request_rec *r)

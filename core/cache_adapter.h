@@ -21,7 +21,11 @@ extern const cache_provider mw_cache_provider;
  * reference would keep this module from loading before or without mod_cache.
  * @return non-zero when mod_cache is there
  */
-int mw_cache_adapter_bind(void);
+int mw_cacheable_bind(void);
+
+/** With the hooks: registers the filter that sees what never passes those of
+ *  mod_cache. */
+void mw_end_register(void);
 
 /** Quick handler that runs before mod_cache's and notes subrequest look-ups;
  *  always DECLINED. */

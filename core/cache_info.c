@@ -1,6 +1,30 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
+#include <dlfcn.h>
+
 #include "cache_request.h"
+
+typedef apr_table_t *cacheable_headers_fn(request_rec *r);
+
+static cacheable_headers_fn *cacheable_headers_out;
+
+int mw_cacheable_bind(void)
+{
+    /* By way of a union, for ISO C has no cast from object to function. */
+    union {
+        void *symbol;
+        cacheable_headers_fn *function;
+    } found;
+
+    found.symbol = dlsym(RTLD_DEFAULT, "ap_cache_cacheable_headers_out");
+    cacheable_headers_out = found.function;
+    return cacheable_headers_out != NULL;
+}
+
+apr_table_t *mw_cacheable_headers(request_rec *r)
+{
+    return cacheable_headers_out(r);
+}
 
 /* X(bit, member): the directives of cache_control_t, which are bit fields and
  * so cannot be reached through a table. */

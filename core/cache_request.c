@@ -199,3 +199,19 @@ mw_handle_t *mw_handle_of_lookup(request_rec *r, const cachemw_key_t *plain)
     }
     return NULL;
 }
+
+mw_handle_t *mw_handle_of_storing(const request_rec *r)
+{
+    for (; r != NULL; r = r->prev) {
+        const mw_request_t *state =
+            ap_get_module_config(r->request_config, &cachemw_module);
+        mw_handle_t *handle = state != NULL ? state->handles : NULL;
+
+        for (; handle != NULL; handle = handle->next) {
+            if (handle->set != NULL) {
+                return handle;
+            }
+        }
+    }
+    return NULL;
+}

@@ -107,6 +107,10 @@ mw_handle_t *mw_handle_recognise(request_rec *r, const cache_handle_t *h);
 /** The handle of the look-up that led to storing under this key, or NULL. */
 mw_handle_t *mw_handle_of_lookup(request_rec *r, const cachemw_key_t *plain);
 
+/** The handle whose response is being stored for this request, or for one that
+ *  was redirected to it; NULL: none is. */
+mw_handle_t *mw_handle_of_storing(const request_rec *r);
+
 /**
  * @name Ids of entries: 96 random bits, and 32 that a store which gives another
  * key's entry cannot get right. @{
@@ -180,17 +184,26 @@ apr_status_t mw_save_invalidate(mw_handle_t *handle, request_rec *r);
 
 /** @} */
 
-/** @name mod_cache's cache_info and our head @{ */
+/** @name The end of a fetch: cache_end.c @{ */
+
+/**
+ * What was stored is complete. On another machine it is committed behind the
+ * last byte of its response where that is watched.
+ */
+apr_status_t mw_end_commit(mw_handle_t *handle, request_rec *r);
+/** Watch the response to a request that has just taken the mark of its page. */
+void mw_end_watch(request_rec *r);
+
+/** @} */
+
+/** @name What is mod_cache's: cache_info.c @{ */
 
 void mw_info_from_head(cache_info *info, const mw_head_t *head);
 void mw_info_to_head(mw_head_t *head, const cache_info *info);
 
-/** @} */
-
-/** Commit what is complete, and end the mark of its fetch. */
-apr_status_t mw_cache_adapter_commit(mw_handle_t *handle, request_rec *r);
-
 /** ap_cache_cacheable_headers_out(), found at run time. */
 apr_table_t *mw_cacheable_headers(request_rec *r);
+
+/** @} */
 
 #endif

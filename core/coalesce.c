@@ -5,8 +5,6 @@
 #include "ap_mpm.h"
 #include "apr_optional.h"
 #include "apr_strings.h"
-#include "http_core.h"
-#include "util_filter.h"
 
 #include "coalesce.h"
 #include "waiters.h"
@@ -19,8 +17,6 @@
 #define COALESCE_LATE APR_INT64_C(1000000)
 /* Part of the threads that may wait at once. */
 #define COALESCE_PART 4
-/* Bytes that httpd buffers for a client before it waits for him. */
-#define OUTPUT_BUFFER 65536
 
 /* mod_http2's: how many threads of its own a child may have. */
 APR_DECLARE_OPTIONAL_FN(void, http2_get_num_workers,
@@ -31,7 +27,7 @@ struct mw_turn_t {
     mw_turn_t *next; /**< of the same chain */
     mw_request_t *chain;
     request_rec *r;
-    int is_watched; /* the filter has not gone yet */
+    int is_watched; /* see mw_coalesce_watch() */
     mw_state_t *state;
     cachemw_key_t key;
     apr_uint64_t token;
@@ -43,7 +39,6 @@ static int waiters_slot = -1;
 static apr_uint32_t waiters_own;
 static apr_uint32_t waiters_streams; /* instead of own, for those of HTTP/2 */
 static apr_uint32_t waiters_all;
-static ap_filter_rec_t *verdict_filter;
 
 apr_status_t mw_coalesce_create(mw_segments_t *segments)
 {
@@ -186,23 +181,6 @@ static mw_fetched_e unstored_means(const request_rec *r)
                : MW_FETCHED_UNSTORABLE;
 }
 
-/* The handle whose response is being stored; NULL: none is. */
-static mw_handle_t *request_is_storing(const request_rec *r)
-{
-    for (; r != NULL; r = r->prev) {
-        const mw_request_t *state =
-            ap_get_module_config(r->request_config, &cachemw_module);
-        mw_handle_t *handle = state != NULL ? state->handles : NULL;
-
-        for (; handle != NULL; handle = handle->next) {
-            if (handle->set != NULL) {
-                return handle;
-            }
-        }
-    }
-    return NULL;
-}
-
 /* With the request's pool: it was cut off while it was stored, or its response
  * has gone around all filters (a script that writes its own header). */
 static apr_status_t turn_drop(void *baton)
@@ -213,8 +191,8 @@ static apr_status_t turn_drop(void *baton)
     while (last->next != NULL) {
         last = last->next;
     }
-    turn_end(turn, request_is_storing(last) ? MW_FETCHED_NOTHING
-                                            : unstored_means(last));
+    turn_end(turn, mw_handle_of_storing(last) ? MW_FETCHED_NOTHING
+                                              : unstored_means(last));
     return APR_SUCCESS;
 }
 
@@ -238,7 +216,22 @@ void mw_coalesce_end_unstored(request_rec *r)
     mw_coalesce_end(r, unstored_means(r));
 }
 
-int mw_coalesce_sees_end(request_rec *r)
+mw_turn_t *mw_coalesce_unwatched(request_rec *r)
+{
+    mw_turn_t *turn = chain_of(r)->turns;
+
+    while (turn != NULL && (turn->is_watched || turn->r != r)) {
+        turn = turn->next;
+    }
+    return turn;
+}
+
+void mw_coalesce_watch(mw_turn_t *turn, int is_watched)
+{
+    turn->is_watched = is_watched;
+}
+
+int mw_coalesce_is_watched(request_rec *r)
 {
     const mw_turn_t *turn = chain_of(r)->turns;
 
@@ -247,90 +240,6 @@ int mw_coalesce_sees_end(request_rec *r)
         turn = turn->next;
     }
     return turn != NULL;
-}
-
-static int brigade_ends(const apr_bucket_brigade *bb)
-{
-    const apr_bucket *e = APR_BRIGADE_FIRST(bb);
-
-    while (e != APR_BRIGADE_SENTINEL(bb) && !APR_BUCKET_IS_EOS(e)) {
-        e = APR_BUCKET_NEXT(e);
-    }
-    return e != APR_BRIGADE_SENTINEL(bb);
-}
-
-/* The core keeps small pieces until there are more of them, or the request is
- * over. Have it write what the socket takes, without waiting, as the MPM does
- * for connections that it watches. */
-static void output_push(ap_filter_t *f)
-{
-#if MODULE_MAGIC_NUMBER_MAJOR == 20120211
-    while (f->next != NULL) {
-        f = f->next;
-    }
-    if (f->frec == ap_core_output_filter_handle) {
-        f->frec->filter_func.out_func(f, NULL);
-    }
-#endif
-}
-
-/* Whether passing this on may wait for the client: there is much of it, or it
- * does not take what it was sent before. */
-static int output_may_wait(ap_filter_t *f, apr_bucket_brigade *bb)
-{
-    apr_off_t length;
-
-    if (apr_brigade_length(bb, 0, &length) != APR_SUCCESS || length < 0
-        || length > OUTPUT_BUFFER) {
-        return 1;
-    }
-    if (f->c->data_in_output_filters) {
-        output_push(f);
-    }
-    return f->c->data_in_output_filters;
-}
-
-/* With two marks, another filter may have committed it meanwhile. */
-static int handle_is_late(const mw_handle_t *handle)
-{
-    return handle != NULL && handle->is_late && handle->set != NULL;
-}
-
-/* Behind mod_cache's filters: what comes by and is not being stored by now will
- * not be. Canned error pages, for example, never pass mod_cache's filter, and
- * nobody else would tell. What is stored on another machine is committed here,
- * behind its last byte, unless others would have to wait for the client. */
-static apr_status_t verdict_pass(ap_filter_t *f, apr_bucket_brigade *bb)
-{
-    mw_turn_t *turn = f->ctx;
-    mw_handle_t *handle = request_is_storing(f->r);
-    apr_status_t rv;
-
-    if (ap_is_HTTP_INFO(f->r->status)
-        || (handle != NULL && mw_store_is_remote(handle->store)
-            && !brigade_ends(bb))) {
-        return ap_pass_brigade(f->next, bb);
-    }
-    turn->is_watched = 0;
-    ap_remove_output_filter(f);
-    if (handle == NULL) {
-        mw_coalesce_end_unstored(f->r);
-    }
-    if (handle_is_late(handle) && output_may_wait(f, bb)) {
-        mw_cache_adapter_commit(handle, f->r);
-    }
-    rv = ap_pass_brigade(f->next, bb);
-    if (handle_is_late(handle)) {
-        output_push(f);
-        mw_cache_adapter_commit(handle, f->r);
-    }
-    return rv;
-}
-
-void mw_coalesce_register(void)
-{
-    verdict_filter = ap_register_output_filter("CACHEMW_VERDICT", verdict_pass,
-                                               NULL, AP_FTYPE_PROTOCOL);
 }
 
 /* An own proxied request comes back with this (RFC 8586). */
@@ -379,10 +288,6 @@ static int turn_take(const mw_handle_t *handle, request_rec *r,
     chain->turns = turn;
     apr_pool_cleanup_register(r->pool, turn, turn_drop, apr_pool_cleanup_null);
     request_mark_loop(r, chain);
-    if (r->main == NULL) {
-        ap_add_output_filter_handle(verdict_filter, turn, r, r->connection);
-        turn->is_watched = 1;
-    }
     return 1;
 }
 

@@ -17,10 +17,6 @@
 
 #include "cache_request.h"
 
-/** With the hooks: registers the filter that sees what never passes those of
- *  mod_cache. */
-void mw_coalesce_register(void);
-
 /** post_config: make what the children share, within a generation of segments.
  *  NULL: nobody is to wait, no store wants it. */
 apr_status_t mw_coalesce_create(mw_segments_t *segments);
@@ -41,10 +37,20 @@ void mw_coalesce_bury_in(mw_store_t *store, pid_t pid);
  */
 apr_status_t mw_coalesce(mw_handle_t *handle, request_rec *r, apr_status_t rv);
 
-/** Whether what follows behind mod_cache's filters will see the response of this
- *  request to its end: of one that holds a mark, so that nobody who comes
- *  meanwhile misses what is committed only then. */
-int mw_coalesce_sees_end(request_rec *r);
+/**
+ * The mark that this very request has taken, while it holds it and nobody
+ * watches its response; NULL: there is none. It lives as long as the request,
+ * also when it was let go.
+ */
+mw_turn_t *mw_coalesce_unwatched(request_rec *r);
+
+/** Tell whether somebody sees the response that a mark was taken for to its
+ *  end, behind mod_cache's filters: not so at first. */
+void mw_coalesce_watch(mw_turn_t *turn, int is_watched);
+
+/** Whether a mark is held for this request whose response is watched: then
+ *  nobody who comes meanwhile misses what is committed only at its end. */
+int mw_coalesce_is_watched(request_rec *r);
 
 /** What became of the fetch that a request has a mark for. */
 typedef enum mw_fetched_e {

@@ -297,7 +297,7 @@ int mw_config_check(apr_pool_t *pconf, apr_pool_t *plog, apr_pool_t *ptemp,
     if (errors) {
         return HTTP_INTERNAL_SERVER_ERROR;
     }
-    if (!mw_cache_adapter_bind()) {
+    if (!mw_cacheable_bind()) {
         ap_log_error(APLOG_MARK, APLOG_STARTUP | APLOG_ERR, 0, NULL,
                      "mod_cache is not loaded, so mod_cachemw does nothing: "
                      "LoadModule cache_module modules/mod_cache.so (Debian: "
@@ -309,16 +309,42 @@ int mw_config_check(apr_pool_t *pconf, apr_pool_t *plog, apr_pool_t *ptemp,
     return OK;
 }
 
+static void config_coalesces(void *baton, mw_store_t *store)
+{
+    int *does = baton;
+
+    *does |= mw_store_settings(store)->coalesce;
+}
+
+static void config_create(mw_segments_t *segments)
+{
+    int coalesces = 0;
+    apr_status_t rv;
+
+    mw_stores_create(config_stores, segments);
+    mw_stores_each(config_stores, config_coalesces, &coalesces);
+    rv = mw_coalesce_create(coalesces ? segments : NULL);
+    if (rv != APR_SUCCESS) {
+        ap_log_error(APLOG_MARK, APLOG_ERR, rv, ap_server_conf,
+                     "no shared memory to count waiting requests: each goes to "
+                     "the origin by itself");
+    }
+}
+
 int mw_config_post(apr_pool_t *pconf, apr_pool_t *plog, apr_pool_t *ptemp,
                    server_rec *s)
 {
+    mw_segments_t *segments;
+
     (void)pconf;
     (void)plog;
     (void)ptemp;
     if (ap_state_query(AP_SQ_MAIN_STATE) == AP_SQ_MS_CREATE_PRE_CONFIG) {
         return OK;
     }
-    mw_stores_create(config_stores, s->process);
+    segments = mw_stores_segments(s->process);
+    config_create(segments);
+    mw_segments_end(segments);
     mw_servers_drop_failed(s);
     return OK;
 }

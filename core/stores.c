@@ -12,10 +12,10 @@
 APLOG_USE_MODULE(cachemw);
 
 /* Providers of ours that are announced, but not here yet. */
-static const char *const stores_planned[] = { "redis", "http", NULL };
+static const char *const stores_planned[] = { "http", NULL };
 
 /* Those that are in modules of their own. */
-static const char *const stores_modules[] = { "sqlite", NULL };
+static const char *const stores_modules[] = { "redis", "sqlite", NULL };
 
 void mw_place_error(const mw_place_t *place, const char *format, ...)
 {
@@ -92,7 +92,7 @@ static int stores_has_name(const char *const *names, const char *name)
     return *names != NULL;
 }
 
-/* "; redis is not part …" where one of ours is meant. */
+/* "; http is not part …" where one of ours is meant. */
 static const char *stores_why_unknown(const char *name, apr_pool_t *pool)
 {
     if (stores_has_name(stores_planned, name)) {

@@ -107,8 +107,13 @@ int mw_stores_are_defined(const mw_stores_t *stores);
 /** Log a warning for each named store that is of no use to anybody. */
 void mw_stores_warn_unused(const mw_stores_t *stores);
 
-/** post_config: create what the used stores share between children. */
-void mw_stores_create(mw_stores_t *stores, process_rec *process);
+/** post_config: begin a generation of the segments that all configurations of
+ *  this process share. The caller ends it. */
+mw_segments_t *mw_stores_segments(process_rec *process);
+
+/** post_config: create what the used stores share between children. Who fails
+ *  is off, and logged. */
+void mw_stores_create(mw_stores_t *stores, mw_segments_t *segments);
 
 /** In each process that uses them, before its threads: a child, the sweeper. */
 void mw_stores_child_init(mw_stores_t *stores, apr_pool_t *pchild);

@@ -8,7 +8,6 @@
 #include "http_main.h"
 #include "unixd.h"
 
-#include "coalesce.h"
 #include "random.h"
 #include "stores_private.h"
 #include "vary.h"
@@ -294,7 +293,7 @@ void mw_stores_warn_unused(const mw_stores_t *stores)
 /* The list is in memory that outlives a configuration and this module's code.
  * One that another build left may be too short: it is emptied then, and a new
  * one takes its place. */
-static mw_segments_t *stores_segments(process_rec *process)
+mw_segments_t *mw_stores_segments(process_rec *process)
 {
     void *memory = ap_retained_data_get(STORES_RETAINED);
     mw_segments_t *list = NULL;
@@ -321,28 +320,13 @@ static void definition_tell_off(const mw_definition_t *definition)
     }
 }
 
-static int stores_coalesce(const mw_stores_t *stores)
-{
-    mw_definition_t **opened = (mw_definition_t **)stores->opened->elts;
-    int i;
-
-    for (i = 0; i < stores->opened->nelts; i++) {
-        if (opened[i]->is_used
-            && mw_store_settings(opened[i]->store)->coalesce) {
-            return 1;
-        }
-    }
-    return 0;
-}
-
-void mw_stores_create(mw_stores_t *stores, process_rec *process)
+void mw_stores_create(mw_stores_t *stores, mw_segments_t *segments)
 {
     int is_root = geteuid() == 0;
     mw_definition_t **opened = (mw_definition_t **)stores->opened->elts;
-    apr_status_t rv;
     int i;
 
-    stores->host.segments = stores_segments(process);
+    stores->host.segments = segments;
     for (i = 0; i < stores->opened->nelts; i++) {
         if (opened[i]->is_used
             && mw_store_post_config(opened[i]->store, stores->pconf,
@@ -352,14 +336,6 @@ void mw_stores_create(mw_stores_t *stores, process_rec *process)
             definition_tell_off(opened[i]);
         }
     }
-    rv = mw_coalesce_create(stores_coalesce(stores) ? stores->host.segments
-                                                    : NULL);
-    if (rv != APR_SUCCESS) {
-        ap_log_error(APLOG_MARK, APLOG_ERR, rv, ap_server_conf,
-                     "no shared memory to count waiting requests: each goes to "
-                     "the origin by itself");
-    }
-    mw_segments_end(stores->host.segments);
 }
 
 void mw_stores_child_init(mw_stores_t *stores, apr_pool_t *pchild)

@@ -117,16 +117,19 @@ file_store='file cache_dir=@DIR@/files max_bytes=512M'
 # in a database; with CACHEMW_TEST_MODULES=cachemw_sqlite
 sqlite_store='sqlite db_path=@DIR@/cache/tests.db busy_timeout=5s'
 
-# run_redis_tests BUILD MPM [pytest argument ...]: those, with a store in a
-# Redis of their own
+# run_redis_tests BUILD MPM KIND [pytest argument ...]: those, with a store in
+# Redis servers of their own, of a KIND that harness.redis knows
 run_redis_tests()
 {
-    local build=$1 mpm=$2
-    shift 2
+    local build=$1 mpm=$2 kind=$3
+    local options="timeout=2s store_timeout=2s connect_timeout=2s"
+    shift 3
+    [ "$kind" != tls ] \
+        || options+=" ssl_ca_certs={ca} ssl_certfile={cert} ssl_keyfile={key}"
     CACHEMW_BUILD=$build CACHEMW_TEST_MPM=$mpm PYTHONDONTWRITEBYTECODE=1 \
     CACHEMW_TEST_MODULES=cachemw_redis PYTHONPATH="$source/tests/httpd" \
-        /usr/bin/python3 -m harness.redis standalone -- \
-        env CACHEMW_TEST_STORE="redis url={url} timeout=2s store_timeout=2s" \
+        /usr/bin/python3 -m harness.redis "$kind" -- \
+        env CACHEMW_TEST_STORE="redis url={url} $options" \
         /usr/bin/python3 -m pytest "$source/tests/httpd" \
         -m "store and not long" "$@"
 }

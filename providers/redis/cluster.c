@@ -40,6 +40,7 @@ typedef struct cluster_t {
     mw_redis_pool_t *seeds[MW_REDIS_HOSTS_MAX];
     int seed_count;
     unsigned int source;   /* where to begin to ask; atomic */
+    apr_status_t told;     /* what asking for the map came to; atomic */
     pthread_mutex_t mutex; /* covers what follows; never held over a call */
     int is_open;
     int count; /* of nodes; the masters of the map come first */
@@ -68,6 +69,12 @@ static int node_admits(node_t *node, apr_int64_t now)
         node->probed = now;
     }
     return 1;
+}
+
+/* Whether others are better to be asked for the map. */
+static int node_is_doubtful(const node_t *node, apr_int64_t now)
+{
+    return node->is_down || (node->failures && now - node->failed < DOWN);
 }
 
 /* The mutex is held. @return NULL: there is none */
@@ -246,6 +253,7 @@ static mw_redis_pool_t *source_take(mw_redis_t *store, unsigned int n)
 {
     cluster_t *self = store->servers_self;
     const unsigned int begin = __atomic_load_n(&self->source, __ATOMIC_RELAXED);
+    const apr_int64_t now = mw_redis_clock(store);
     mw_redis_pool_t *pool = NULL;
     unsigned int tried = 0;
     const node_t *node;
@@ -255,7 +263,7 @@ static mw_redis_pool_t *source_take(mw_redis_t *store, unsigned int n)
     for (i = 0; i < self->count && tried < SOURCES_MAX && !pool; i++) {
         node =
             &self->nodes[(begin + (unsigned int)i) % (unsigned int)self->count];
-        if (!node->is_down && tried++ == n) {
+        if (!node_is_doubtful(node, now) && tried++ == n) {
             pool = mw_redis_pool_ref(node->pool);
         }
     }
@@ -291,6 +299,11 @@ static apr_status_t sources_ask(mw_redis_t *store, apr_int64_t deadline)
     return rv;
 }
 
+static apr_status_t map_told(const cluster_t *self)
+{
+    return __atomic_load_n(&self->told, __ATOMIC_RELAXED);
+}
+
 /* Ask for the map, unless that was just done.
  * @param first whom to ask before all others, or NULL */
 static apr_status_t map_refresh(mw_redis_t *store, mw_redis_pool_t *first,
@@ -300,11 +313,12 @@ static apr_status_t map_refresh(mw_redis_t *store, mw_redis_pool_t *first,
     apr_status_t rv = mw_redis_turn_begin(&self->turn, store, pause, deadline);
 
     if (rv != APR_SUCCESS) {
-        return APR_STATUS_IS_EAGAIN(rv) ? APR_SUCCESS : rv;
+        return APR_STATUS_IS_EAGAIN(rv) ? map_told(self) : rv;
     }
     if (!first || map_ask(store, first, deadline) != APR_SUCCESS) {
         rv = sources_ask(store, deadline);
     }
+    __atomic_store_n(&self->told, rv, __ATOMIC_RELAXED);
     mw_redis_turn_end(&self->turn, store);
     return rv;
 }
@@ -423,11 +437,27 @@ static mw_redis_pool_t *moved_follow(mw_redis_t *store,
     return next;
 }
 
-static void cluster_redirect(mw_redis_t *store, int slot,
-                             const mw_redis_reason_t *reason,
-                             apr_int64_t deadline, mw_redis_pool_t **pool,
-                             int *is_asking)
+/* A node has no answer. Who has no time left to ask believes what others were
+ * told. */
+static apr_status_t others_ask(mw_redis_t *store,
+                               const mw_redis_reason_t *reason,
+                               apr_int64_t deadline)
 {
+    if (reason->rv != APR_SUCCESS) {
+        node_failed(store, reason);
+    }
+    return mw_redis_clock(store) < deadline
+               ? map_refresh(store, NULL, DOWN_PAUSE, deadline)
+               : map_told(store->servers_self);
+}
+
+static apr_status_t cluster_redirect(mw_redis_t *store, int slot,
+                                     const mw_redis_reason_t *reason,
+                                     apr_int64_t deadline,
+                                     mw_redis_pool_t **pool, int *is_asking)
+{
+    apr_status_t rv = APR_SUCCESS;
+
     switch (reason->error) {
     case MW_REDIS_ERROR_ASK:
         *is_asking = 1;
@@ -442,13 +472,11 @@ static void cluster_redirect(mw_redis_t *store, int slot,
     case MW_REDIS_ERROR_TRYAGAIN:
         break;
     default:
-        if (reason->rv != APR_SUCCESS) {
-            node_failed(store, reason);
-        }
-        map_refresh(store, NULL, DOWN_PAUSE, deadline);
+        rv = others_ask(store, reason, deadline);
         *pool = owner_other(store, slot, reason->pool);
         break;
     }
+    return rv;
 }
 
 /* --- all of them ---------------------------------------------------------- */

@@ -46,7 +46,7 @@ static apr_status_t batch_send(mw_redis_conn_t *conn, mw_redis_batch_t *batch,
             return APR_TIMEUP;
         }
         batch->is_begun = 1;
-        rv = batch->more(batch, batch->baton);
+        rv = batch->failed = batch->more(batch, batch->baton);
         if (rv != APR_SUCCESS || !batch->iov->nelts) {
             break;
         }

@@ -19,6 +19,13 @@
 /* Headers asked for at once. */
 #define KEYS_AT_ONCE 16
 
+/* Of the reply to a command for one name. */
+#define CLEAR_REPLY_MAX 1024
+#define LISTING_REPLY_MAX (MW_REDIS_HEADER_MAX + 1024)
+
+/* Most times that clear goes over a cluster. */
+#define CLEAR_ROUNDS 3
+
 /* --- scanning ------------------------------------------------------------- */
 
 /* A run over all names on one server. */
@@ -128,33 +135,125 @@ static apr_status_t scan_all(mw_redis_t *store, const cachemw_call_t *call,
     return failed == APR_SUCCESS && rv != APR_EOF ? rv : failed;
 }
 
+/* --- names that were found ------------------------------------------------ */
+
+/* Append what is to be done with a name.
+ * @param is_first nothing was appended before */
+typedef void name_fn(mw_redis_batch_t *batch, const mw_redis_reply_t *name,
+                     int is_first);
+
+typedef struct names_t {
+    name_fn *add;
+    apr_size_t reply_max; /* of one */
+    mw_redis_reply_t *const *names;
+    apr_size_t count;
+    apr_pool_t *pool;
+} names_t;
+
+/* Whether it was not done only because it must be tried elsewhere or said
+ * otherwise. */
+static int name_is_due(const mw_redis_reply_t *reply)
+{
+    switch (mw_redis_error_of(reply)) {
+    case MW_REDIS_ERROR_ASK:
+    case MW_REDIS_ERROR_MOVED:
+    case MW_REDIS_ERROR_NOSCRIPT:
+    case MW_REDIS_ERROR_TRYAGAIN:
+        return 1;
+    default:
+        return 0;
+    }
+}
+
+/* Where its slot is now: some move while SCAN runs. */
+static apr_status_t name_run_again(const scan_t *scan, const names_t *names,
+                                   apr_size_t i, mw_redis_reply_t **reply)
+{
+    const mw_redis_reply_t *name = names->names[i];
+    mw_redis_reply_t **replies;
+    mw_redis_batch_t batch;
+    apr_status_t rv;
+
+    mw_redis_batch_init(&batch, names->reply_max, names->pool);
+    names->add(&batch, name, 1);
+    rv = mw_redis_run(scan->store, name->data, name->len, &batch,
+                      mw_redis_deadline(scan->store, scan->call), &replies);
+    *reply = rv == APR_SUCCESS ? replies[0] : *reply;
+    return rv;
+}
+
+/* @param replies set to one for each name */
+static apr_status_t names_run(const scan_t *scan, const names_t *names,
+                              mw_redis_reply_t ***replies)
+{
+    const mw_redis_reply_t *error;
+    mw_redis_error_e kind;
+    mw_redis_batch_t batch;
+    apr_status_t rv;
+    apr_size_t i;
+
+    mw_redis_batch_init(&batch, names->count * names->reply_max, names->pool);
+    for (i = 0; i < names->count; i++) {
+        names->add(&batch, names->names[i], i == 0);
+    }
+    rv = mw_redis_pool_batch(scan->pool, &batch,
+                             mw_redis_deadline(scan->store, scan->call),
+                             replies);
+    for (i = 0; rv == APR_SUCCESS && i < names->count; i++) {
+        if (name_is_due((*replies)[i])) {
+            rv = name_run_again(scan, names, i, &(*replies)[i]);
+        }
+    }
+    if (rv != APR_SUCCESS) {
+        return rv;
+    }
+    kind = mw_redis_replies_error(*replies, (int)names->count, &error);
+    if (kind != MW_REDIS_ERROR_NONE) {
+        mw_redis_count(scan->store, mw_redis_error_name(kind));
+    }
+    return mw_redis_error_status(kind);
+}
+
 /* --- clear ---------------------------------------------------------------- */
 
 /* What is being sent can be read to its end: like any removal. */
-static apr_status_t clear_work(scan_t *scan, void *baton)
+static void clear_add(mw_redis_batch_t *batch, const mw_redis_reply_t *name,
+                      int is_first)
 {
-    const mw_redis_script_e script = MW_REDIS_RETIRE;
-    mw_redis_reply_t **replies;
-    mw_redis_batch_t batch;
-    mw_redis_bytes_t name;
-    apr_size_t i;
+    const mw_redis_bytes_t key = { .data = name->data, .len = name->len };
 
-    (void)baton;
-    mw_redis_batch_init(&batch, SCAN_REPLY_MAX, scan->memory);
-    mw_redis_script_load(&batch, script);
-    for (i = 0; i < scan->count; i++) {
-        name.data = scan->names[i]->data;
-        name.len = scan->names[i]->len;
-        mw_redis_script_add(&batch, script, &name, 0);
+    if (is_first) {
+        mw_redis_script_add_text(batch, MW_REDIS_RETIRE, &key, 0);
     }
-    return mw_redis_run_at(scan->store, scan->pool, &batch,
-                           mw_redis_deadline(scan->store, scan->call),
-                           &replies);
+    else {
+        mw_redis_script_add(batch, MW_REDIS_RETIRE, &key, 0);
+    }
 }
 
+static apr_status_t clear_work(scan_t *scan, void *baton)
+{
+    const names_t names = { clear_add, CLEAR_REPLY_MAX, scan->names,
+                            scan->count, scan->memory };
+    int *is_found = baton;
+    mw_redis_reply_t **replies;
+
+    *is_found = 1;
+    return names_run(scan, &names, &replies);
+}
+
+/* What moves from one server to another may be behind the scan each time. */
 apr_status_t mw_redis_clear(void *self, const cachemw_call_t *call)
 {
-    return scan_all(self, call, clear_work, NULL);
+    const mw_redis_t *store = self;
+    int rounds = store->servers->is_many ? CLEAR_ROUNDS : 1;
+    apr_status_t rv;
+    int is_found;
+
+    do {
+        is_found = 0;
+        rv = scan_all(self, call, clear_work, &is_found);
+    } while (rv == APR_SUCCESS && is_found && --rounds > 0);
+    return rv;
 }
 
 /* --- keys ----------------------------------------------------------------- */
@@ -185,32 +284,33 @@ static apr_status_t listing_tell(scan_t *scan, const listing_t *listing,
     return rv;
 }
 
-static apr_status_t listing_fetch(scan_t *scan, const listing_t *listing,
-                                  mw_redis_reply_t *const *names, int count)
+static void listing_add(mw_redis_batch_t *batch, const mw_redis_reply_t *name,
+                        int is_first)
 {
+    (void)is_first;
+    mw_redis_batch_open(batch, 3);
+    mw_redis_batch_word(batch, "HGET");
+    mw_redis_batch_arg(batch, name->data, name->len);
+    mw_redis_batch_word(batch, "h");
+}
+
+static apr_status_t listing_fetch(scan_t *scan, const listing_t *listing,
+                                  mw_redis_reply_t *const *them, int count)
+{
+    names_t names = { listing_add, LISTING_REPLY_MAX, them, (apr_size_t)count,
+                      NULL };
+    apr_status_t rv = apr_pool_create(&names.pool, scan->memory);
     mw_redis_reply_t **replies;
-    mw_redis_batch_t batch;
-    apr_pool_t *pool;
-    apr_status_t rv = apr_pool_create(&pool, scan->memory);
     int i;
 
     if (rv != APR_SUCCESS) {
         return rv;
     }
-    mw_redis_batch_init(
-        &batch, (apr_size_t)KEYS_AT_ONCE * (MW_REDIS_HEADER_MAX + 1024), pool);
-    for (i = 0; i < count; i++) {
-        mw_redis_batch_open(&batch, 3);
-        mw_redis_batch_word(&batch, "HGET");
-        mw_redis_batch_arg(&batch, names[i]->data, names[i]->len);
-        mw_redis_batch_word(&batch, "h");
-    }
-    rv = mw_redis_run_at(scan->store, scan->pool, &batch,
-                         mw_redis_deadline(scan->store, scan->call), &replies);
+    rv = names_run(scan, &names, &replies);
     for (i = 0; rv == APR_SUCCESS && i < count; i++) {
         rv = listing_tell(scan, listing, replies[i]);
     }
-    apr_pool_destroy(pool);
+    apr_pool_destroy(names.pool);
     return rv;
 }
 

@@ -119,31 +119,42 @@ static int given_wait(mw_redis_pool_t *pool, apr_int64_t deadline)
 }
 
 /* An idle connection, or the right to make one, with *conn NULL. Where a new
- * one is wanted an idle one may have to be closed for it. */
+ * one is wanted an idle one may have to be closed for it. The mutex is held.
+ * @return 0: all are in use */
+static int conn_pick(mw_redis_pool_t *pool, int is_new, mw_redis_conn_t **conn)
+{
+    int is_full = pool->connections >= pool->store->settings.max_connections;
+
+    if (pool->idle_count && (!is_new || is_full)) {
+        *conn = pool->idle[--pool->idle_count];
+        return 1;
+    }
+    pool->connections += !is_full;
+    return !is_full;
+}
+
+/* Who has waited in vain could do nothing any more with a connection that is
+ * given at that moment, but may have taken the wake-up from another one. */
 static apr_status_t pool_reserve(mw_redis_pool_t *pool, apr_int64_t deadline,
                                  int is_new, mw_redis_conn_t **conn,
                                  unsigned int *generation)
 {
-    apr_status_t rv = APR_EAGAIN;
+    int is_picked;
 
     *conn = NULL;
     pthread_mutex_lock(&pool->mutex);
     do {
-        if (pool->idle_count
-            && (!is_new
-                || pool->connections
-                       >= pool->store->settings.max_connections)) {
-            *conn = pool->idle[--pool->idle_count];
-            rv = APR_SUCCESS;
-        }
-        else if (pool->connections < pool->store->settings.max_connections) {
-            pool->connections++;
-            rv = APR_SUCCESS;
-        }
-    } while (rv != APR_SUCCESS && given_wait(pool, deadline));
+        is_picked = conn_pick(pool, is_new, conn);
+    } while (!is_picked && given_wait(pool, deadline));
+    if (!is_picked) {
+        pthread_cond_signal(&pool->given);
+    }
     *generation = pool->generation;
     pthread_mutex_unlock(&pool->mutex);
-    return rv;
+    if (!is_picked) {
+        mw_redis_count(pool->store, "all-in-use");
+    }
+    return is_picked ? APR_SUCCESS : APR_EAGAIN;
 }
 
 static void pool_discard(mw_redis_pool_t *pool, mw_redis_conn_t *conn)
@@ -271,7 +282,7 @@ apr_status_t mw_redis_pool_batch(mw_redis_pool_t *pool, mw_redis_batch_t *batch,
         patience = now + (deadline - now) / 2;
     }
     rv = pool_try(pool, batch, deadline, patience, &is_fresh, replies);
-    if (rv == APR_SUCCESS || rv == APR_EAGAIN || batch->is_begun) {
+    if (rv == APR_SUCCESS || rv == APR_EAGAIN || batch->failed != APR_SUCCESS) {
         return rv;
     }
     if (APR_STATUS_IS_TIMEUP(rv)) {
@@ -284,7 +295,7 @@ apr_status_t mw_redis_pool_batch(mw_redis_pool_t *pool, mw_redis_batch_t *batch,
             mw_redis_pool_drop(pool);
         }
     }
-    if (is_again) {
+    if (is_again && mw_redis_batch_again(batch) == APR_SUCCESS) {
         mw_redis_count(pool->store, "retried");
         is_fresh = 1;
         rv = pool_try(pool, batch, deadline, deadline, &is_fresh, replies);

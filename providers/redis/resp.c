@@ -147,6 +147,51 @@ void mw_redis_batch_words(mw_redis_batch_t *batch, ...)
     va_end(words);
 }
 
+/* --- another try ---------------------------------------------------------- */
+
+void mw_redis_batch_ask(mw_redis_batch_t *batch, int is_asking)
+{
+    static const char asking[] = "*1\r\n$6\r\nASKING\r\n";
+    apr_array_header_t *iov = batch->iov;
+    struct iovec *first;
+
+    if (is_asking == batch->is_asking) {
+        return;
+    }
+    if (is_asking) {
+        apr_array_push(iov);
+        first = &APR_ARRAY_IDX(iov, 0, struct iovec);
+        memmove(first + 1, first, (iov->nelts - 1) * sizeof(*first));
+        first->iov_base = (void *)asking;
+        first->iov_len = sizeof(asking) - 1;
+        batch->commands++;
+    }
+    else {
+        first = &APR_ARRAY_IDX(iov, 0, struct iovec);
+        memmove(first, first + 1, --iov->nelts * sizeof(*first));
+        batch->commands--;
+    }
+    batch->is_asking = is_asking;
+}
+
+apr_status_t mw_redis_batch_again(mw_redis_batch_t *batch)
+{
+    const int is_asking = batch->is_asking;
+
+    if (!batch->is_begun) {
+        return APR_SUCCESS;
+    }
+    if (!batch->again || batch->failed != APR_SUCCESS) {
+        return APR_ENOTIMPL;
+    }
+    apr_array_clear(batch->iov);
+    batch->commands = 0;
+    batch->is_begun = batch->is_asking = 0;
+    batch->failed = batch->again(batch, batch->baton);
+    mw_redis_batch_ask(batch, is_asking);
+    return batch->failed;
+}
+
 /* --- replies -------------------------------------------------------------- */
 
 int mw_redis_reply_is(const mw_redis_reply_t *reply, const char *text)

@@ -34,12 +34,17 @@ typedef struct mw_redis_batch_t {
     int commands;            /**< replies to expect */
     /**
      * Called when all of iov was sent: empty it and append what comes next.
-     * NULL, or no pieces afterwards: that was all. A batch with `more` is not
-     * tried twice once it was called.
+     * NULL, or no pieces afterwards: that was all. What it returns when it
+     * fails is kept in `failed`, so that no server is blamed for it.
      */
     apr_status_t (*more)(struct mw_redis_batch_t *batch, void *baton);
+    /** Called when the batch is tried again although more was called: append
+     *  what it began with. NULL: it cannot be tried again. */
+    apr_status_t (*again)(struct mw_redis_batch_t *batch, void *baton);
     void *baton;
-    int is_begun; /**< more was called */
+    int is_begun;        /**< more was called */
+    apr_status_t failed; /**< what more or again returned */
+    int is_asking;       /**< see mw_redis_batch_ask() */
     /**
      * For a batch whose last command is a HMGET: where to put a long string,
      * the one with this index, without a detour. NULL from it: no memory.
@@ -65,6 +70,18 @@ void mw_redis_batch_number(mw_redis_batch_t *batch, apr_int64_t number);
 /** Append a whole command of words; the last is NULL. */
 void mw_redis_batch_words(mw_redis_batch_t *batch, ...)
     __attribute__((sentinel));
+
+/**
+ * Put an ASKING in front of the first command, or take it away. The replies
+ * begin with the one to it.
+ */
+void mw_redis_batch_ask(mw_redis_batch_t *batch, int is_asking);
+
+/**
+ * Make a batch ready for another try.
+ * @return APR_ENOTIMPL: it cannot be; what `again` returned
+ */
+apr_status_t mw_redis_batch_again(mw_redis_batch_t *batch);
 
 /** Parts of an argument: its length; its bytes; what ends it. */
 void mw_redis_batch_length(mw_redis_batch_t *batch, apr_size_t len);

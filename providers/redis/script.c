@@ -8,17 +8,20 @@
 
 #include "script.h"
 
-/* Offsets in a header count from 1 here: flags 5, id 9 to 24. */
+/* Offsets in a header count from 1 here: flags 5, id 9 to 24. While a slot
+ * moves from one node of a cluster to another neither can rename: then the rest
+ * is lost to who reads it, but gone it is. */
 #define RETIRE                                                    \
     "local function retire(k, h)\n"                               \
     "if type(h) == 'string' and #h >= 24 and h:byte(5) % 2 == 1 " \
     "then\n"                                                      \
     "local g = k .. ':' .. h:sub(9, 24)\n"                        \
-    "redis.call('RENAME', k, g)\n"                                \
+    "if not redis.pcall('RENAME', k, g).err then\n"               \
     "redis.call('PEXPIRE', g, 60000)\n"                           \
-    "else\n"                                                      \
-    "redis.call('UNLINK', k)\n"                                   \
+    "return 1\n"                                                  \
     "end\n"                                                       \
+    "end\n"                                                       \
+    "redis.call('UNLINK', k)\n"                                   \
     "return 1\n"                                                  \
     "end\n"
 

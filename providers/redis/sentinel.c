@@ -312,10 +312,10 @@ static apr_status_t sentinel_find(mw_redis_t *store, int slot,
 }
 
 /* Whatever went wrong may be the end of this master. */
-static void sentinel_redirect(mw_redis_t *store, int slot,
-                              const mw_redis_reason_t *reason,
-                              apr_int64_t deadline, mw_redis_pool_t **pool,
-                              int *is_asking)
+static apr_status_t sentinel_redirect(mw_redis_t *store, int slot,
+                                      const mw_redis_reason_t *reason,
+                                      apr_int64_t deadline,
+                                      mw_redis_pool_t **pool, int *is_asking)
 {
     sentinel_t *self = store->servers_self;
 
@@ -328,6 +328,7 @@ static void sentinel_redirect(mw_redis_t *store, int slot,
         mw_redis_pool_unref(*pool);
         *pool = NULL;
     }
+    return APR_SUCCESS;
 }
 
 static apr_status_t sentinel_at(mw_redis_t *store, int i, apr_int64_t deadline,

@@ -7,6 +7,9 @@
 #include "servers.h"
 #include "slotmap.h"
 
+/* Part of the time that is left for asking others than the server of a key. */
+#define RUN_RESERVE 4
+
 /* --- running batches ------------------------------------------------------ */
 
 static int error_matters(mw_redis_error_e kind, int is_inside)
@@ -73,7 +76,8 @@ static apr_status_t run_once(mw_redis_t *store, mw_redis_pool_t *pool,
 }
 
 /* Whether another server may be the right one. */
-static int reason_redirects(const mw_redis_reason_t *reason)
+static int reason_redirects(const mw_redis_batch_t *batch,
+                            const mw_redis_reason_t *reason)
 {
     switch (reason->error) {
     case MW_REDIS_ERROR_ASK:
@@ -85,7 +89,8 @@ static int reason_redirects(const mw_redis_reason_t *reason)
     case MW_REDIS_ERROR_TRYAGAIN:
         return 1;
     default:
-        return reason->rv != APR_SUCCESS && reason->rv != APR_EAGAIN;
+        return reason->rv != APR_SUCCESS && reason->rv != APR_EAGAIN
+               && batch->failed == APR_SUCCESS;
     }
 }
 
@@ -98,37 +103,63 @@ apr_status_t mw_redis_run_at(mw_redis_t *store, mw_redis_pool_t *pool,
     return run_once(store, pool, batch, deadline, replies, &reason);
 }
 
-/* The batch with an ASKING before it, whose reply is dropped. */
-static apr_status_t run_asking(mw_redis_t *store, mw_redis_pool_t *pool,
-                               const mw_redis_batch_t *batch,
-                               apr_int64_t deadline,
-                               mw_redis_reply_t ***replies)
+/* Where one of several is asked, time is left to find out whether the others
+ * answer, and who serves its keys now. */
+static apr_int64_t run_patience(const mw_redis_t *store, apr_int64_t deadline)
 {
-    mw_redis_reason_t reason;
-    mw_redis_batch_t asking;
-    apr_status_t rv;
+    apr_int64_t now = mw_redis_clock(store);
 
-    mw_redis_batch_init(&asking, batch->reply_max, batch->pool);
-    mw_redis_batch_words(&asking, "ASKING", NULL);
-    apr_array_cat(asking.iov, batch->iov);
-    asking.commands += batch->commands;
-    asking.more = batch->more;
-    asking.place = batch->place;
-    asking.baton = batch->baton;
-    rv = run_once(store, pool, &asking, deadline, replies, &reason);
-    if (rv == APR_SUCCESS) {
-        *replies += 1;
-    }
-    return rv;
+    return store->servers->is_many && now < deadline
+               ? deadline - (deadline - now) / RUN_RESERVE
+               : deadline;
 }
 
 /* That one of several does not answer, or its slots move, is not the end of
- * the store. */
-static apr_status_t run_status(const mw_redis_t *store, apr_status_t rv)
+ * the store, as long as others answer. */
+static apr_status_t run_status(const mw_redis_t *store, apr_status_t rv,
+                               apr_status_t others)
 {
     const int is_of_all = rv == APR_SUCCESS || rv == APR_ENOSPC || rv == EACCES;
 
-    return is_of_all || !store->servers->is_many ? rv : APR_EAGAIN;
+    return is_of_all || !store->servers->is_many || others != APR_SUCCESS
+               ? rv
+               : APR_EAGAIN;
+}
+
+/* From one server to the next. */
+static apr_status_t run_from(mw_redis_t *store, int slot, mw_redis_pool_t *pool,
+                             mw_redis_batch_t *batch, apr_int64_t deadline,
+                             mw_redis_reply_t ***replies)
+{
+    apr_status_t rv, others = APR_SUCCESS;
+    mw_redis_pool_t *next = pool;
+    mw_redis_reason_t reason;
+    int tries = 0, is_asking;
+
+    do {
+        pool = next;
+        next = NULL;
+        is_asking = 0;
+        rv = run_once(store, pool, batch, run_patience(store, deadline),
+                      replies, &reason);
+        if (rv != APR_SUCCESS && store->servers->redirect
+            && reason_redirects(batch, &reason)) {
+            others = store->servers->redirect(store, slot, &reason, deadline,
+                                              &next, &is_asking);
+        }
+        if (next
+            && (++tries > MW_REDIS_REDIRECTIONS
+                || mw_redis_batch_again(batch) != APR_SUCCESS)) {
+            mw_redis_pool_unref(next);
+            next = NULL;
+        }
+        if (next) {
+            mw_redis_count(store, "redirected");
+            mw_redis_batch_ask(batch, is_asking);
+        }
+        mw_redis_pool_unref(pool);
+    } while (next);
+    return run_status(store, rv, others);
 }
 
 apr_status_t mw_redis_run(mw_redis_t *store, const char *name, apr_size_t len,
@@ -136,9 +167,7 @@ apr_status_t mw_redis_run(mw_redis_t *store, const char *name, apr_size_t len,
                           mw_redis_reply_t ***replies)
 {
     int slot = mw_redis_slot(name, len);
-    mw_redis_reason_t reason;
-    mw_redis_pool_t *pool, *next = NULL;
-    int is_asking = 0;
+    mw_redis_pool_t *pool;
     apr_status_t rv;
 
     /* that nobody answers in no time says nothing of who is there */
@@ -146,26 +175,13 @@ apr_status_t mw_redis_run(mw_redis_t *store, const char *name, apr_size_t len,
         return APR_TIMEUP;
     }
     rv = store->servers->find(store, slot, deadline, &pool);
-    if (rv != APR_SUCCESS) {
-        return rv;
+    if (rv == APR_SUCCESS) {
+        rv = run_from(store, slot, pool, batch, deadline, replies);
     }
-    rv = run_once(store, pool, batch, deadline, replies, &reason);
-    if (rv != APR_SUCCESS && store->servers->redirect
-        && reason_redirects(&reason)) {
-        store->servers->redirect(store, slot, &reason, deadline, &next,
-                                 &is_asking);
+    if (rv == APR_SUCCESS && batch->is_asking) {
+        ++*replies;
     }
-    if (next) {
-        if (!batch->is_begun) {
-            mw_redis_count(store, "redirected");
-            rv = is_asking
-                     ? run_asking(store, next, batch, deadline, replies)
-                     : run_once(store, next, batch, deadline, replies, &reason);
-        }
-        mw_redis_pool_unref(next);
-    }
-    mw_redis_pool_unref(pool);
-    return run_status(store, rv);
+    return rv;
 }
 
 /* --- one alone ------------------------------------------------------------ */

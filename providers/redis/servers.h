@@ -9,6 +9,9 @@
 
 #include "pool.h"
 
+/** Most redirections of one batch: slots may move again meanwhile. */
+#define MW_REDIS_REDIRECTIONS 3
+
 /** Why another server may be the right one. */
 typedef struct mw_redis_reason_t {
     const mw_redis_pool_t *pool;   /**< where it went wrong */
@@ -41,14 +44,16 @@ struct mw_redis_servers_ops_t {
                          mw_redis_pool_t **pool);
 
     /**
-     * After a batch went wrong, once for each batch. May be NULL: there is no
-     * other server.
+     * After a batch went wrong, at most MW_REDIS_REDIRECTIONS + 1 times for
+     * each. May be NULL: there is no other server.
      * @param is_asking set to 1 when ASKING must come first
      * @param pool the next one to try, referenced; NULL: there is none
+     * @return of several servers, whether any answers: APR_SUCCESS, or trouble
      */
-    void (*redirect)(mw_redis_t *store, int slot,
-                     const mw_redis_reason_t *reason, apr_int64_t deadline,
-                     mw_redis_pool_t **pool, int *is_asking);
+    apr_status_t (*redirect)(mw_redis_t *store, int slot,
+                             const mw_redis_reason_t *reason,
+                             apr_int64_t deadline, mw_redis_pool_t **pool,
+                             int *is_asking);
 
     /**
      * The i-th of the servers that together have all keys, from 0 on.
@@ -58,7 +63,8 @@ struct mw_redis_servers_ops_t {
                        mw_redis_pool_t **pool);
 
     /** Non-zero: of several servers each has a part of the keys. That one of
-     *  them is away is APR_EAGAIN: no failure of the store. */
+     *  them is away is APR_EAGAIN while others answer: no failure of the
+     *  store. */
     int is_many;
 };
 
@@ -76,7 +82,7 @@ mw_redis_error_e mw_redis_replies_error(mw_redis_reply_t *const *replies,
                                         const mw_redis_reply_t **error);
 
 /**
- * Run a batch where a key is, with at most one redirection.
+ * Run a batch where a key is, with some redirections.
  * @param name,len one of its keys
  * @return what the first error reply that matters means, counted; NOSCRIPT and
  *         WRONGTYPE, which the caller knows how to deal with, are APR_SUCCESS;

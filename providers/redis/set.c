@@ -52,6 +52,8 @@ typedef struct set_t {
     apr_bucket *sent;    /* buckets before this one are referred to by iov;
                             NULL: none */
     int is_over;         /* the end was appended */
+    mw_redis_bytes_t header;
+    apr_bucket_brigade *kept; /* the body once more, for another try; NULL */
 } set_t;
 
 static void set_end(set_t *set, mw_redis_batch_t *batch)
@@ -152,28 +154,74 @@ static apr_status_t set_more(mw_redis_batch_t *batch, void *baton)
     return set->is_over ? APR_SUCCESS : pieces_add(set, batch);
 }
 
-static apr_status_t set_begin(set_t *set, const cachemw_key_t *key,
-                              mw_redis_batch_t *batch)
+static apr_status_t brigade_copy(apr_bucket_brigade *from,
+                                 apr_bucket_brigade *to)
 {
-    mw_redis_bytes_t header;
-    apr_status_t rv =
-        mw_redis_header_make(set->store, key, set->entry, batch->pool, &header);
+    apr_bucket *bucket, *copy;
+    apr_status_t rv;
 
+    for (bucket = APR_BRIGADE_FIRST(from); bucket != APR_BRIGADE_SENTINEL(from);
+         bucket = APR_BUCKET_NEXT(bucket)) {
+        rv = apr_bucket_copy(bucket, &copy);
+        if (rv != APR_SUCCESS) {
+            return rv;
+        }
+        APR_BRIGADE_INSERT_TAIL(to, copy);
+    }
+    return APR_SUCCESS;
+}
+
+/* From the beginning. */
+static apr_status_t set_begin(set_t *set, mw_redis_batch_t *batch)
+{
     mw_redis_batch_words(batch, "MULTI", NULL);
     mw_redis_script_add(batch, MW_REDIS_RETIRE, &set->name, 0);
     mw_redis_batch_open(batch, (int)(4 + 2 * set->pieces));
     mw_redis_batch_word(batch, "HSET");
     mw_redis_batch_arg(batch, set->name.data, set->name.len);
     mw_redis_batch_word(batch, "h");
-    mw_redis_batch_arg(batch, header.data, header.len);
-    if (rv == APR_SUCCESS) {
-        rv = pieces_add(set, batch);
+    mw_redis_batch_arg(batch, set->header.data, set->header.len);
+    return pieces_add(set, batch);
+}
+
+/* What was read of the body is let go as it is sent: it comes from the copy. */
+static apr_status_t set_again(mw_redis_batch_t *batch, void *baton)
+{
+    set_t *set = baton;
+    apr_status_t rv;
+
+    apr_brigade_cleanup(set->entry->body);
+    rv = brigade_copy(set->kept, set->entry->body);
+    set->sent = NULL;
+    set->next = set->used = 0;
+    set->is_over = 0;
+    return rv == APR_SUCCESS ? set_begin(set, batch) : rv;
+}
+
+/* A copy of a bucket refers to the same bytes or file: it needs no memory. One
+ * that cannot be copied can be sent once only. */
+static void set_keep(set_t *set, mw_redis_batch_t *batch)
+{
+    apr_bucket_brigade *body = set->entry->body;
+
+    batch->more = set_more;
+    batch->baton = set;
+    set->kept = apr_brigade_create(batch->pool, body->bucket_alloc);
+    if (brigade_copy(body, set->kept) == APR_SUCCESS) {
+        batch->again = set_again;
     }
-    if (!set->is_over) {
-        batch->more = set_more;
-        batch->baton = set;
+}
+
+static apr_status_t set_prepare(set_t *set, const cachemw_key_t *key,
+                                mw_redis_batch_t *batch)
+{
+    apr_status_t rv = mw_redis_header_make(set->store, key, set->entry,
+                                           batch->pool, &set->header);
+
+    if (rv == APR_SUCCESS && set->pieces > SET_PIECES) {
+        set_keep(set, batch);
     }
-    return rv;
+    return rv == APR_SUCCESS ? set_begin(set, batch) : rv;
 }
 
 /* EXEC is the fifth command. Its answer: the script's, HSET's, PEXPIRE's. */
@@ -217,10 +265,13 @@ apr_status_t mw_redis_set(void *self, const cachemw_call_t *call,
     mw_redis_name(self, key, call->pool, &set.name);
     set.pieces = mw_redis_pieces(entry->body_len);
     mw_redis_batch_init(&batch, REPLY_MAX, call->pool);
-    rv = set_begin(&set, key, &batch);
+    rv = set_prepare(&set, key, &batch);
     if (rv == APR_SUCCESS) {
         rv = mw_redis_run(self, set.name.data, set.name.len, &batch, deadline,
                           &replies);
+    }
+    if (set.kept) {
+        apr_brigade_destroy(set.kept);
     }
     return rv == APR_SUCCESS ? set_check(&set, call, replies, deadline) : rv;
 }

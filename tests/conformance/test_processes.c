@@ -169,6 +169,7 @@ static void test_child_killed_while_storing_harms_no_other(ct_t *c)
 {
     ct_mix_t mix = { .keys = 6 };
     ct_mix_t after = { .rounds = 300, .keys = 6 };
+    apr_uint64_t random = 7;
     ct_child_t *survivor;
     int i;
 
@@ -178,6 +179,8 @@ static void test_child_killed_while_storing_harms_no_other(ct_t *c)
         ct_child_t *victim = ct_spawn(c, victim_act, i + 1, NULL);
 
         ct_hear(c, victim);
+        /* Not always in the same place: right behind what it has told. */
+        apr_sleep((apr_interval_time_t)(ct_random(&random) % 4000));
         ct_kill(c, victim);
     }
     ct_say(c, survivor, 'e');
@@ -310,6 +313,41 @@ static void test_child_killed_while_sending_gives_space_back(ct_t *c)
         ct_kill(c, child);
     }
     ct_children(c, 1, held_check_act, NULL);
+}
+
+/* A life that ends in the middle of a set. Nobody sweeps meanwhile: who begins
+ * takes over from the dead by itself. */
+static void brief_act(ct_t *c, int index, void *baton)
+{
+    ct_item_t item = item_numbered(c, index % 5, 2000);
+    ct_item_t open = item_numbered(c, 5, 2000);
+    cachemw_entry_t entry = ct_item_entry(&open, c->pool);
+    ct_set_t set;
+
+    (void)baton;
+    item.version += (apr_uint32_t)index * 100;
+    item.id.bytes[0] = (unsigned char)index; /* each set has its own */
+    ct_status(c, ct_try_store(c, &item), APR_SUCCESS,
+              "set after %d children died in the middle of sets", index);
+    ct_require(c, &item, "after children died in the middle of sets");
+    entry.body_len = open.body_len;
+    ct_status(c, ct_begin(c, &open.key, &entry, &set), APR_SUCCESS,
+              "set_begin after %d children died in the middle of sets", index);
+    ct_tell(c, 'k');
+    ct_wait(c);
+}
+
+/* A small store has room to note 64 children. */
+static void test_more_children_die_than_a_store_can_note(ct_t *c)
+{
+    int i;
+
+    for (i = 0; i < 80; i++) {
+        ct_child_t *child = ct_spawn(c, brief_act, i, NULL);
+
+        ct_hear(c, child);
+        ct_kill(c, child);
+    }
 }
 
 /* How many entries a store holds that was filled to the brim: told to the
@@ -449,6 +487,7 @@ const ct_test_t ct_tests_processes[] = {
     CT_TEST_AS(test_child_killed_while_storing_harms_no_other, CT_PARENT),
     CT_TEST_AS(test_child_killed_while_streaming_leaves_no_trace, CT_PARENT),
     CT_TEST_AS(test_child_killed_while_sending_gives_space_back, CT_PARENT),
+    CT_TEST_AS(test_more_children_die_than_a_store_can_note, CT_PARENT),
     CT_TEST_AS(test_children_killed_cost_no_capacity, CT_PARENT),
     CT_TEST_AS(test_two_generations_run_at_once, CT_PARENT),
     CT_TESTS_END,

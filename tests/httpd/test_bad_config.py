@@ -99,8 +99,10 @@ TABLE = [
     ("unknown name in a virtual host",
      "<VirtualHost *:1>\nCachemwProvider edge <-\n</VirtualHost>",
      ["CachemwProvider edge", "providers: ", "memory"]),
-    ("redis, which is planned", "CachemwStore shared redis url=x <-",
-     ["CachemwStore shared", "redis is not part of this version"]),
+    ("redis, whose module is not loaded",
+     "CachemwStore shared redis url=redis://one <-",
+     ["CachemwStore shared", "redis needs: LoadModule "
+      "cachemw_redis_module modules/mod_cachemw_redis.so"]),
     ("sqlite, whose module is not loaded",
      "CachemwProvider sqlite db_path=wiki.db <-",
      ["CachemwProvider sqlite", "sqlite needs: LoadModule "

@@ -8,10 +8,12 @@ import select
 import socket
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from conftest import SITE
+from harness.origin import Gate
 from harness.redis import Redis, RedisError
 from harness.server import configtest, wait_for
 from harness.tcpproxy import TcpProxy
@@ -249,6 +251,47 @@ def test_redis_starts_anew(make, redis, origin, path):
     assert_miss(server, page, body)
     assert_hit(server, page, body)
     assert int(figures(server).get("Failures-retried", 0)) >= 1
+
+
+@pytest.mark.parametrize("size", [5000, 3000000])
+def test_connection_ends_before_a_page_is_stored(make, redis, origin, path,
+                                                 size):
+    """Also a body that is not in memory as a whole is sent again."""
+    server, page, gate = make(redis.url), path(), Gate()
+    body = noise(size, size)
+    origin.page(page, body, gate=gate)
+    with ThreadPoolExecutor(1) as visitor:
+        visit = visitor.submit(get, server, page)
+        gate.wait_reached()
+        redis.ask("CLIENT", "KILL", "TYPE", "normal")
+        gate.open()
+        assert visit.result().body == body
+    assert_hit(server, page, body)
+    assert int(figures(server)["Failures-retried"]) == 1
+
+
+def test_all_connections_are_in_use(make, redis, origin, path):
+    """who gets none in time has a miss, which is no failure of Redis"""
+    with TcpProxy(("127.0.0.1", redis.port)) as proxy:
+        server = make(f"redis://127.0.0.1:{proxy.port}", "max_connections=1",
+                      patience="timeout=3s store_timeout=3s "
+                      "connect_timeout=3s")
+        page = path()
+        body = stored(server, origin, page)
+        proxy.set("delay", seconds=2)
+        before = int(figures(server)["Skipped"])
+
+        def come():
+            with ThreadPoolExecutor(4) as visitors:
+                for res in visitors.map(lambda _: get(server, page), range(4)):
+                    assert (res.status, res.body) == (200, body)
+            return int(figures(server).get("Failures-all-in-use", 0))
+
+        wait_for(come, "somebody to get none", 30)
+        proxy.set("pass")
+        found = figures(server)
+        assert int(found["Skipped"]) > before
+        assert_hit(server, page, body)
 
 
 def test_redis_evicts_all_the_time(make, start_redis, origin, path):
@@ -492,11 +535,13 @@ def test_signed_entries_are_changed(make, redis, origin, path, secrets, field):
 
 class Cheat(threading.Thread):
     """In front of a Redis: once `instead` is set, the next connection that
-    asks for something gets that and its end; all others reach Redis."""
+    asks for something gets that and its end; while `flood` is set, each gets
+    that without end; all others reach Redis."""
 
     def __init__(self, redis):
         super().__init__(daemon=True)
         self.redis, self.instead, self.told = redis, None, 0
+        self.flood = None
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.port = self.listener.getsockname()[1]
         self.start()
@@ -522,11 +567,23 @@ class Cheat(threading.Thread):
                         self.instead = None
                         self.told += 1
                         return
+                    if one is client and data and self.flood:
+                        self._pour(client)
+                        return
                     if not data:
                         return
                     ends[one].sendall(data)
 
+    def _pour(self, client):
+        self.told += 1
+        try:
+            while self.flood:
+                client.sendall(self.flood * 1000)
+        except OSError:
+            pass
+
     def close(self):
+        self.flood = None
         self.listener.close()
 
 
@@ -545,6 +602,30 @@ def test_what_a_broken_connection_brought_is_forgotten(
             res = get(server, page)
             assert (res.status, res.body) == (200, body)
         assert cheat.told == 3
+    finally:
+        cheat.close()
+
+
+@pytest.mark.parametrize("flood", [
+    b">0\r\n", b">1\r\n+x\r\n", b"*0\r\n", b":1\r\n", b"+", b"*1\r\n", b"$-1\r\n",
+    b"\r\n", b"*3\r\n$-1\r\n"],
+    ids=lambda x: x.decode().replace("\r\n", "."))
+def test_answer_without_end_takes_no_longer_than_others(make, redis, origin,
+                                                        path, flood):
+    cheat = Cheat(redis)
+    try:
+        server = make(f"redis://127.0.0.1:{cheat.port}",
+                      patience="timeout=300ms store_timeout=300ms")
+        page = path()
+        body = stored(server, origin, page, 200000)
+        cheat.flood = flood
+        for _ in range(3):
+            began = time.monotonic()
+            assert_miss(server, page, body)
+            assert time.monotonic() - began < 0.6 + 3
+        assert cheat.told
+        cheat.flood = None
+        wait_for(lambda: get(server, page).cache == "HIT", "hits", 20)
     finally:
         cheat.close()
 

@@ -4,12 +4,16 @@ while slots move and masters die no visitor notices."""
 
 import random
 import signal
+import subprocess
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from conftest import SITE
-from harness.redis import Cluster, Redis
+from harness import settings
+from harness.origin import Gate
+from harness.redis import SLOTS, Cluster, Redis
 from harness.server import wait_for
 from harness.storm import PATIENCE, Storm
 from test_basic import noise
@@ -138,6 +142,90 @@ def test_slots_are_on_the_way(make, cluster, origin, path):
     assert caches(server, pages) == ["HIT"] * len(pages)
 
 
+def key_of(cluster, server, page):
+    """the one that PAGE has, which is then gone"""
+    server.get(page)
+    wait_for(lambda: any(one.keys() for one in cluster.masters), "the page")
+    key = next(key for one in cluster.masters for key in one.keys())
+    for one in cluster.masters:
+        one.ask("FLUSHALL")
+    return key
+
+
+def slot_of(cluster, key):
+    slot = cluster.masters[0].ask("CLUSTER", "KEYSLOT", key)
+    source = cluster.owner(slot)
+    return slot, source, next(x for x in cluster.masters if x is not source)
+
+
+@pytest.mark.parametrize("size", [5000, 3000000])
+def test_slot_moves_before_a_page_is_stored(make, cluster, origin, path, size):
+    """MOVED and ASK: a body that is not in memory as a whole follows, too"""
+    server = make(cluster.url, "timeout=5s store_timeout=5s")
+    page, body, gate = path(), noise(size, 1), Gate()
+    origin.page(page, body)
+    slot, source, target = slot_of(cluster, key_of(cluster, server, page))
+    origin.page(page, body, gate=gate)
+    with ThreadPoolExecutor(1) as visitor:
+        visit = visitor.submit(server.get, page)
+        gate.wait_reached()
+        cluster.move(slot, target)
+        gate.open()
+        assert visit.result().body == body
+    assert caches(server, {page: body}) == ["HIT"]
+    assert target.keys() and not source.keys()
+    target.ask("FLUSHALL")
+    cluster.begin_move(slot, source)
+    assert caches(server, {page: body}) == ["MISS"]
+    assert caches(server, {page: body}) == ["HIT"]
+    assert source.keys() and not target.keys()
+
+
+@pytest.mark.parametrize("size", [5000, 3000000])
+def test_page_is_changed_while_its_slot_is_on_the_way(make, cluster, origin,
+                                                      path, size):
+    server = make(cluster.url, "timeout=5s store_timeout=5s")
+    page, body = path(), noise(size, 1)
+    origin.page(page, body)
+    slot, source, target = slot_of(cluster, key_of(cluster, server, page))
+    for is_carried in (False, True):
+        assert server.get(page).body == body
+        assert caches(server, {page: body}) == ["HIT"]
+        cluster.begin_move(slot, target)
+        if is_carried:
+            cluster.carry(slot, source, target)
+        body = noise(size, 2 + is_carried)
+        origin.page(page, body)
+        assert server.ask("POST", page, body=b"").status == 200
+        assert caches(server, {page: body}) == ["MISS"]
+        assert caches(server, {page: body}) == ["HIT"]
+        cluster.carry(slot, source, target)
+        cluster.end_move(slot, target)
+        source, target = target, source
+
+
+def test_suite_holds_while_slots_are_on_the_way(cluster):
+    """Each entry is asked for twice; what lists and clears finds them where
+    they are."""
+    first, second = cluster.masters[:2]
+    with first.wire() as source, second.wire() as target:
+        slots = range(SLOTS // 3)
+        ids = cluster.id(first), cluster.id(second)
+        for slot in slots:
+            target.send("CLUSTER", "SETSLOT", slot, "IMPORTING", ids[0])
+            source.send("CLUSTER", "SETSLOT", slot, "MIGRATING", ids[1])
+        assert {wire.read() for wire in (source, target) for _ in slots} \
+            == {"OK"}
+    for tests in ("test_keys_*", "test_clear*"):
+        done = subprocess.run(
+            [settings.build / "tests/conformance/conformance", "--test", tests,
+             "--load", settings.dso("cachemw_redis"), "redis",
+             f"url={cluster.url}", "timeout=20s", "store_timeout=20s",
+             "connect_timeout=10s"], capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+    assert second.info("errorstats").get("errorstat_MOVED")
+
+
 def storm_on(make, url, disturb, is_lost=False):
     """While there are visitors, disturb(); nobody of them may notice, and hits
     come back. Where what a master had IS_LOST, the rest of a long body that a
@@ -236,6 +324,36 @@ def test_a_third_hangs(make, cluster, origin, path):
     wait_for(lambda: caches(server, pages) == ["HIT"] * len(pages),
              "all pages to be hits", 10)
     assert "does not answer" in server.log()
+
+
+def test_all_hang(make, cluster, origin, path):
+    """That not one answers but all are away is seen at once: the breaker opens
+    as with a single server, and nobody waits longer than the deadlines."""
+    server = make(cluster.url, "timeout=800ms store_timeout=800ms")
+    pages = fill(server, origin, path, 12)
+    wait_for(lambda: caches(server, pages) == ["HIT"] * len(pages),
+             "all pages to be hits", 10)
+    before = int(figures(server)["Skipped"])
+    for one in cluster.masters:
+        one.signal(signal.SIGSTOP)
+    try:
+        taken = []
+        for page, body in pages.items():
+            if figures(server)["State"] != "on":
+                break
+            began = time.monotonic()
+            assert server.get(page).body == body
+            taken.append(time.monotonic() - began)
+        assert figures(server)["State"].startswith("breaker open")
+        # each has one for finding the page and one for storing it
+        assert len(taken) <= 4, taken
+        assert int(figures(server)["Skipped"]) - before <= 2
+        assert max(taken) < 1.6 + 3, taken
+    finally:
+        for one in cluster.masters:
+            one.signal(signal.SIGCONT)
+    wait_for(lambda: caches(server, pages) == ["HIT"] * len(pages),
+             "all pages to be hits", 40)
 
 
 def test_all_are_gone_and_come_again(make, cluster, origin, path):

@@ -480,24 +480,29 @@ def test_response_without_a_mark_is_stored_before_it_ends(start, origin, path):
             assert visit(server, page, current=True).cache == "HIT"
 
 
-def test_page_that_others_lead_to_is_stored_once(start, origin, path):
-    """Both may have a mark: then the end of the response comes by twice."""
+@pytest.mark.parametrize("size", [300, 20000, 100000])
+def test_page_that_others_lead_to_is_stored_once(start, origin, path, size):
+    """Both have a mark: the end of the response comes by twice."""
     server = start("faulty", "off", OPTIONS + " coalesce_timeout=20s").server
-    for number in range(10):
+    body = noise(size)
+    for number in range(5):
         target, gate = path(f"p{number}"), Gate()
         page = f"/local/asis{target}"
         server.file(page, f"Location: {target}\n\n")
-        body = noise(20000)
         origin.page(target, body, gate=gate)
-        fronts, targets = Herd(server), Herd(server)
-        for _ in range(4):
-            fronts.send(page)
-            targets.send(target)
-        gate.wait_reached()
+        before = int(figures(server)["Stores"])
+        herd = Herd(server)
+        herd.send(page)
+        gate.wait_reached()     # whoever comes now waits for one of the marks
+        for _ in range(3):
+            herd.send(page)
+            herd.send(target)
         gate.open()
-        fronts.all_right(body)
-        targets.all_right(body)
+        herd.all_right(body)
         assert server.get(target).cache == "HIT"
+        assert origin.count(target) == 1
+        assert int(figures(server)["Stores"]) == before + 1
+    assert failures(server) == [0] * 4
 
 
 def test_visitor_who_leaves_at_the_end_leaves_a_stored_page(start, origin,

@@ -401,9 +401,9 @@ static apr_status_t fragile_set(void *store, const cachemw_call_t *call,
     apr_status_t rv;
 
     pthread_mutex_lock(fragile);
-    /* Much of a child's time, so that its death falls into it; then others
+    /* Most of a child's time, so that its death falls into it; then others
      * get the lock, too. */
-    apr_sleep(300);
+    apr_sleep(3000);
     rv = right.set(store, call, key, entry);
     pthread_mutex_unlock(fragile);
     apr_sleep(300);

@@ -175,6 +175,7 @@ class Httpd:
     loaded after it."""
 
     live = []
+    casualties = []     # what check() found, of all servers
 
     # The event MPM, told to stop, shuts the sockets of connections that a
     # worker may be freeing at that moment: under load about one stop in a
@@ -429,10 +430,13 @@ class Httpd:
     def check(self, errors_expected=False):
         """Fail when a process died or the module complained."""
         new = self.new_log().splitlines()
-        assert self.is_alive, "httpd is gone:\n" + "\n".join(new[-40:])
+        if not self.is_alive:
+            Httpd.casualties.append("httpd was gone")
+            raise AssertionError("httpd is gone:\n" + "\n".join(new[-40:]))
         bad = [x for x in new if CASUALTIES.search(x)]
         if not errors_expected:
             bad += [x for x in new if re.search(r"\[cachemw\w*:error\]", x)]
+        Httpd.casualties += bad
         assert not bad, "in the error log:\n" + "\n".join(bad[:20])
 
     # ---- requests -----------------------------------------------------------

@@ -1,0 +1,144 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+#include "http_core.h"
+#include "util_filter.h"
+
+#include "cache_request.h"
+#include "coalesce.h"
+
+/* Bytes that httpd buffers for a client before it waits for him. */
+#define OUTPUT_BUFFER 65536
+
+static ap_filter_rec_t *end_filter;
+
+/* @param rv of the commit. Cut off, or overtaken by a purge: the next one may
+ * be stored. */
+static mw_fetched_e end_verdict(const mw_handle_t *handle, request_rec *r,
+                                apr_status_t rv)
+{
+    if (rv == APR_SUCCESS) {
+        return handle->is_private ? MW_FETCHED_UNSTORABLE : MW_FETCHED_STORED;
+    }
+    return rv == APR_NOTFOUND || r->connection->aborted
+                   || (!handle->is_found
+                       && (!handle->is_complete || handle->is_broken))
+               ? MW_FETCHED_NOTHING
+               : MW_FETCHED_UNSTORABLE;
+}
+
+static apr_status_t end_commit_now(mw_handle_t *handle, request_rec *r)
+{
+    apr_status_t rv =
+        handle->is_found ? mw_save_amend(handle, r) : mw_save_commit(handle, r);
+
+    mw_coalesce_end(r, end_verdict(handle, r, rv));
+    return rv;
+}
+
+/* mod_cache passes the end of the response on after this. A store on another
+ * machine may take its time, so it is committed when that has happened. */
+apr_status_t mw_end_commit(mw_handle_t *handle, request_rec *r)
+{
+    if (!handle->is_found && mw_store_is_remote(handle->store)
+        && mw_coalesce_is_watched(r) && mw_save_is_whole(handle, r)) {
+        handle->is_late = 1;
+        return APR_SUCCESS;
+    }
+    return end_commit_now(handle, r);
+}
+
+/* --- behind mod_cache's filters -------------------------------------------- */
+
+static int brigade_ends(const apr_bucket_brigade *bb)
+{
+    const apr_bucket *e = APR_BRIGADE_FIRST(bb);
+
+    while (e != APR_BRIGADE_SENTINEL(bb) && !APR_BUCKET_IS_EOS(e)) {
+        e = APR_BUCKET_NEXT(e);
+    }
+    return e != APR_BRIGADE_SENTINEL(bb);
+}
+
+/* The core keeps small pieces until there are more of them, or the request is
+ * over. Have it write what the socket takes, without waiting, as the MPM does
+ * for connections that it watches. */
+static void output_push(ap_filter_t *f)
+{
+#if MODULE_MAGIC_NUMBER_MAJOR == 20120211
+    while (f->next != NULL) {
+        f = f->next;
+    }
+    if (f->frec == ap_core_output_filter_handle) {
+        f->frec->filter_func.out_func(f, NULL);
+    }
+#endif
+}
+
+/* Whether passing this on may wait for the client: there is much of it, or it
+ * does not take what it was sent before. */
+static int output_may_wait(ap_filter_t *f, apr_bucket_brigade *bb)
+{
+    apr_off_t length;
+
+    if (apr_brigade_length(bb, 0, &length) != APR_SUCCESS || length < 0
+        || length > OUTPUT_BUFFER) {
+        return 1;
+    }
+    if (f->c->data_in_output_filters) {
+        output_push(f);
+    }
+    return f->c->data_in_output_filters;
+}
+
+/* With two marks, another filter may have committed it meanwhile. */
+static int handle_is_late(const mw_handle_t *handle)
+{
+    return handle != NULL && handle->is_late && handle->set != NULL;
+}
+
+/* Behind mod_cache's filters: what comes by and is not being stored by now will
+ * not be. Canned error pages, for example, never pass mod_cache's filter, and
+ * nobody else would tell. What is stored on another machine is committed here,
+ * behind its last byte, unless others would have to wait for the client. */
+static apr_status_t end_pass(ap_filter_t *f, apr_bucket_brigade *bb)
+{
+    mw_turn_t *turn = f->ctx;
+    mw_handle_t *handle = mw_handle_of_storing(f->r);
+    apr_status_t rv;
+
+    if (ap_is_HTTP_INFO(f->r->status)
+        || (handle != NULL && mw_store_is_remote(handle->store)
+            && !brigade_ends(bb))) {
+        return ap_pass_brigade(f->next, bb);
+    }
+    mw_coalesce_watch(turn, 0);
+    ap_remove_output_filter(f);
+    if (handle == NULL) {
+        mw_coalesce_end_unstored(f->r);
+    }
+    if (handle_is_late(handle) && output_may_wait(f, bb)) {
+        end_commit_now(handle, f->r);
+    }
+    rv = ap_pass_brigade(f->next, bb);
+    if (handle_is_late(handle)) {
+        output_push(f);
+        end_commit_now(handle, f->r);
+    }
+    return rv;
+}
+
+void mw_end_watch(request_rec *r)
+{
+    mw_turn_t *turn = mw_coalesce_unwatched(r);
+
+    if (turn != NULL && r->main == NULL) {
+        ap_add_output_filter_handle(end_filter, turn, r, r->connection);
+        mw_coalesce_watch(turn, 1);
+    }
+}
+
+void mw_end_register(void)
+{
+    end_filter = ap_register_output_filter("CACHEMW_END", end_pass, NULL,
+                                           AP_FTYPE_PROTOCOL);
+}
