@@ -29,6 +29,10 @@
 
 #define STEP_MAX 5 /* 1, 2, 4, 8, 16, 30 s */
 
+/* A backend that works now and then would fill the log. */
+#define LINES 10
+#define LINE_PERIOD APR_INT64_C(10000000)
+
 static apr_int64_t word_until(apr_uint64_t word)
 {
     return (apr_int64_t)(word >> UNTIL_SHIFT);
@@ -88,6 +92,14 @@ int mw_breaker_allows(mw_state_t *state, apr_int64_t now)
                      word_make_open(now + step_pause(step), step) | PROBING);
 }
 
+static int breaker_changed(mw_state_t *state, int is_changed)
+{
+    if (is_changed) {
+        __atomic_fetch_add(&state->breaker.news, 1, __ATOMIC_RELAXED);
+    }
+    return is_changed;
+}
+
 int mw_breaker_success(mw_state_t *state)
 {
     apr_uint64_t word = word_load(state);
@@ -97,7 +109,7 @@ int mw_breaker_success(mw_state_t *state)
             return 0;
         }
         if (word_swap(state, &word, 0)) {
-            return (word & OPEN) != 0;
+            return breaker_changed(state, (word & OPEN) != 0);
         }
     }
 }
@@ -130,7 +142,7 @@ int mw_breaker_failure(mw_state_t *state, apr_int64_t now, apr_uint32_t random,
     do {
         next = word_fail(word, now, random);
     } while (next != word && !word_swap(state, &word, next));
-    return (next & OPEN) && !(word & OPEN);
+    return breaker_changed(state, (next & OPEN) && !(word & OPEN));
 }
 
 mw_breaker_e mw_breaker_read(const mw_state_t *state, apr_status_t *why,
@@ -144,4 +156,37 @@ mw_breaker_e mw_breaker_read(const mw_state_t *state, apr_status_t *why,
         return MW_BREAKER_PROBING;
     }
     return word & OPEN ? MW_BREAKER_OPEN : MW_BREAKER_CLOSED;
+}
+
+int mw_breaker_has_news(const mw_state_t *state)
+{
+    return __atomic_load_n(&state->breaker.news, __ATOMIC_RELAXED) != 0;
+}
+
+/* Each line uses up a share of time; LINES of them may be ahead of it. */
+static int line_pay(mw_state_t *state, apr_int64_t now)
+{
+    apr_int64_t paid = __atomic_load_n(&state->breaker.paid, __ATOMIC_RELAXED);
+    apr_int64_t next;
+
+    do {
+        next = (paid > now ? paid : now) + LINE_PERIOD;
+        if (next > now + LINES * LINE_PERIOD) {
+            return 0;
+        }
+    } while (!__atomic_compare_exchange_n(&state->breaker.paid, &paid, next, 0,
+                                          __ATOMIC_RELAXED, __ATOMIC_RELAXED));
+    return 1;
+}
+
+apr_uint32_t mw_breaker_news(mw_state_t *state, apr_int64_t now)
+{
+    apr_uint32_t news =
+        __atomic_exchange_n(&state->breaker.news, 0, __ATOMIC_RELAXED);
+
+    if (news && !line_pay(state, now)) {
+        __atomic_fetch_add(&state->breaker.news, news, __ATOMIC_RELAXED);
+        news = 0;
+    }
+    return news;
 }

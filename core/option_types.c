@@ -251,21 +251,46 @@ static const char *path_parse(const mw_option_source_t *source,
     return NULL;
 }
 
-/** Read at most SECRET_FILE_MAX + 1 bytes of a file. */
-static apr_status_t file_read(const char *path, char *buffer,
-                              apr_size_t *length, apr_pool_t *pool)
+static const char *file_refuse(const mw_option_source_t *source,
+                               const char *path, apr_status_t rv)
 {
-    apr_file_t *file;
-    apr_status_t rv;
+    char reason[120];
 
-    rv = apr_file_open(&file, path, APR_FOPEN_READ | APR_FOPEN_BINARY,
-                       APR_FPROT_OS_DEFAULT, pool);
-    if (rv != APR_SUCCESS) {
-        return rv;
+    apr_strerror(rv, reason, sizeof(reason));
+    return apr_psprintf(source->pool, "('%s') cannot be read (%s)", path,
+                        reason);
+}
+
+/* A pipe would be waited for. */
+static const char *file_open(const mw_option_source_t *source, const char *path,
+                             apr_file_t **file)
+{
+    apr_finfo_t info;
+    apr_status_t rv = apr_stat(&info, path, APR_FINFO_TYPE, source->pool);
+
+    if (rv == APR_SUCCESS && info.filetype != APR_REG) {
+        return apr_psprintf(source->pool, "('%s') is not a regular file", path);
     }
-    rv = apr_file_read_full(file, buffer, SECRET_FILE_MAX + 1, length);
-    apr_file_close(file);
-    return APR_STATUS_IS_EOF(rv) ? APR_SUCCESS : rv;
+    if (rv == APR_SUCCESS) {
+        rv = apr_file_open(file, path, APR_FOPEN_READ | APR_FOPEN_BINARY,
+                           APR_FPROT_OS_DEFAULT, source->pool);
+    }
+    return rv == APR_SUCCESS ? NULL : file_refuse(source, path, rv);
+}
+
+static const char *file_parse(const mw_option_source_t *source,
+                              const char *text, cachemw_value_t *value)
+{
+    const char *why = path_parse(source, text, value);
+    apr_file_t *file;
+
+    if (!why) {
+        why = file_open(source, value->string, &file);
+    }
+    if (!why) {
+        apr_file_close(file);
+    }
+    return why;
 }
 
 static const char *secret_take(char *text, apr_size_t length,
@@ -295,28 +320,22 @@ static const char *secret_file_parse(const mw_option_source_t *source,
                                      const char *text, cachemw_value_t *value)
 {
     const char *why = path_parse(source, text, value);
-    apr_finfo_t info;
     apr_size_t length = 0;
-    char *buffer;
-    char reason[120];
+    apr_file_t *file;
     apr_status_t rv;
+    char *buffer;
 
+    if (!why) {
+        why = file_open(source, value->string, &file);
+    }
     if (why) {
         return why;
     }
-    rv = apr_stat(&info, value->string, APR_FINFO_TYPE, source->pool);
-    if (rv == APR_SUCCESS && info.filetype != APR_REG) {
-        return apr_psprintf(source->pool, "('%s') is not a regular file",
-                            value->string);
-    }
     buffer = apr_palloc(source->pool, SECRET_FILE_MAX + 1);
-    if (rv == APR_SUCCESS) {
-        rv = file_read(value->string, buffer, &length, source->pool);
-    }
-    if (rv != APR_SUCCESS) {
-        apr_strerror(rv, reason, sizeof(reason));
-        return apr_psprintf(source->pool, "('%s') cannot be read (%s)",
-                            value->string, reason);
+    rv = apr_file_read_full(file, buffer, SECRET_FILE_MAX + 1, &length);
+    apr_file_close(file);
+    if (rv != APR_SUCCESS && !APR_STATUS_IS_EOF(rv)) {
+        return file_refuse(source, value->string, rv);
     }
     return secret_take(buffer, length, value);
 }
@@ -369,8 +388,8 @@ static const mw_option_type_t types[] = {
     },
     [CACHEMW_FILE] = {
         .name = "file",
-        .accepted = "a file, absolute or below the cache directory,",
-        .parse = path_parse,
+        .accepted = "a readable file, absolute or below the cache directory,",
+        .parse = file_parse,
     },
     [CACHEMW_SECRET] = {
         .name = "secret",

@@ -58,7 +58,7 @@ void mw_segments_end(mw_segments_t *list);
 
 typedef struct mw_state_t mw_state_t;
 
-#define MW_STATE_LAYOUT 4
+#define MW_STATE_LAYOUT 5
 
 /** Bytes that a state needs, at an address that is a multiple of 64. */
 apr_size_t mw_state_size(void);
@@ -161,6 +161,25 @@ int mw_breaker_failure(mw_state_t *state, apr_int64_t now, apr_uint32_t random,
 /** @param why the last failure; @param until when the next probe may go */
 mw_breaker_e mw_breaker_read(const mw_state_t *state, apr_status_t *why,
                              apr_int64_t *until);
+/** Non-zero: it has opened or closed since mw_breaker_news() told so. */
+int mw_breaker_has_news(const mw_state_t *state);
+/**
+ * Whether its changes are to be told now: ten times at once, then every 10 s,
+ * over all children.
+ * @return how often it has opened or closed since the last time; 0: nothing to
+ *         be told, or not yet
+ */
+apr_uint32_t mw_breaker_news(mw_state_t *state, apr_int64_t now);
+
+/** Bytes of a reason in words, with the NUL. */
+#define MW_REASON_MAX 320
+
+/** Keep the words that came with a failure. @param kind of log lines */
+void mw_reason_note(mw_state_t *state, apr_status_t why, apr_uint32_t kind,
+                    const char *text);
+/** @return non-zero when the last words came with a failure of this status */
+int mw_reason_read(const mw_state_t *state, apr_status_t why,
+                   apr_uint32_t *kind, char text[MW_REASON_MAX]);
 
 /** @} */
 

@@ -5,8 +5,8 @@
  * @brief How mw_state_t lies in its segment; for the files that implement
  *        state.h only.
  *
- *     header | breaker | store-wide epoch | epochs | marks | unstorable |
- *     limiters | kinds | counters
+ *     header | breaker | reason | store-wide epoch | epochs | marks |
+ *     unstorable | limiters | kinds | counters
  *
  * Parts that are written at different occasions are on different cache lines.
  * A change here is a change of MW_STATE_LAYOUT.
@@ -32,8 +32,17 @@
 /** Everything that decides is in one word: see breaker.c. */
 typedef struct mw_breaker_t {
     apr_uint64_t word;
+    apr_int64_t paid;  /**< until when log lines have used up their share */
+    apr_uint32_t news; /**< changes since the last line */
     apr_status_t why;
 } mw_breaker_t;
+
+#define MW_REASON_WORDS (3 + MW_REASON_MAX / 8)
+
+/** A sum of the rest, a status, a kind, a text: see reason.c. */
+typedef struct mw_reason_t {
+    apr_uint64_t words[MW_REASON_WORDS];
+} mw_reason_t;
 
 /** See marks.c. */
 typedef struct mw_mark_t {
@@ -64,6 +73,7 @@ struct mw_state_t {
     apr_uint32_t size;
     unsigned char hash_key[APR_SIPHASH_KSIZE];
     mw_breaker_t breaker MW_ON_LINE;
+    mw_reason_t reason MW_ON_LINE;
     apr_uint64_t epoch MW_ON_LINE;
     apr_uint64_t epoch_all;
     apr_uint64_t epochs[MW_EPOCHS] MW_ON_LINE;

@@ -137,7 +137,8 @@ static const char *state_word(const figures_t *to, mw_store_t *store,
 
 static void collect_breaker(figures_t *to, mw_store_t *store, apr_status_t rv)
 {
-    char text[120];
+    char text[120], words[MW_REASON_MAX];
+    apr_uint32_t kind;
     apr_status_t why;
     apr_int64_t until, left;
     mw_breaker_e breaker = mw_breaker_read(mw_store_state(store), &why, &until);
@@ -149,9 +150,12 @@ static void collect_breaker(figures_t *to, mw_store_t *store, apr_status_t rv)
                       left > 0 ? left / 1000 : 0);
     }
     if (why != APR_SUCCESS) {
-        figure_text(
-            to, "LastError", "Last error",
-            apr_pstrdup(to->pool, apr_strerror(why, text, sizeof(text))));
+        int has_words =
+            mw_reason_read(mw_store_state(store), why, &kind, words);
+
+        figure_text(to, "LastError", "Last error",
+                    apr_pstrcat(to->pool, apr_strerror(why, text, sizeof(text)),
+                                has_words ? ": " : NULL, words, NULL));
     }
 }
 

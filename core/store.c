@@ -200,9 +200,11 @@ apr_status_t mw_store_post_config(mw_store_t *store, apr_pool_t *pconf,
     if (!store->temp_dir) {
         apr_temp_dir_get(&store->temp_dir, pconf);
     }
-    store->in_post_config = 1;
+    /* another provider's bytes under the same name are another segment */
+    store->segment_name = apr_pstrcat(pconf, "data/", store->provider_name, "/",
+                                      store->name, NULL);
     rv = store->table.post_config(store->self, pconf, uid, gid);
-    store->in_post_config = 0;
+    store->segment_name = NULL;
     if (rv != APR_SUCCESS) {
         mw_store_log(store, CACHEMW_LOG_ERR, rv,
                      "post_config failed: the store is off");

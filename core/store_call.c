@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
+#include "apr_strings.h"
+
 #include "glob.h"
 #include "store_private.h"
 
@@ -65,21 +67,25 @@ static int status_is_trouble(apr_status_t rv, unsigned int rules)
     }
 }
 
-static void call_log(mw_store_t *store, mw_slot_e slot, apr_status_t rv,
+static void call_log(mw_store_t *store, apr_status_t rv, apr_uint32_t kind,
                      const char *format, ...)
     __attribute__((format(printf, 4, 5)));
 
-/* A slot's lines are of two kinds, so that a stream of one does not hide the
- * first of the other. */
-static void call_log(mw_store_t *store, mw_slot_e slot, apr_status_t rv,
+static void call_log(mw_store_t *store, apr_status_t rv, apr_uint32_t kind,
                      const char *format, ...)
 {
-    apr_uint32_t kind = 1 + 2 * (apr_uint32_t)slot + status_is_timeout(rv);
     va_list arguments;
 
     va_start(arguments, format);
     mw_store_log_kind(store, CACHEMW_LOG_WARNING, rv, kind, format, arguments);
     va_end(arguments);
+}
+
+/* A slot's lines are of several kinds, so that a stream of one does not hide
+ * the first of another. */
+static apr_uint32_t call_kind(mw_slot_e slot, apr_status_t rv)
+{
+    return 1 + 2 * (apr_uint32_t)slot + status_is_timeout(rv);
 }
 
 /* --- around a slot -------------------------------------------------------- */
@@ -106,8 +112,8 @@ static apr_status_t pass_lock(mw_pass_t *pass, apr_int64_t now)
     rv = apr_thread_mutex_timedlock(store->mutex, wait);
     if (rv != APR_SUCCESS) {
         mw_store_count(store, MW_COUNT_TIMEOUT, 1);
-        call_log(store, pass->slot, rv, "%s: other calls take too long",
-                 slots[pass->slot].name);
+        call_log(store, rv, call_kind(pass->slot, rv),
+                 "%s: other calls take too long", slots[pass->slot].name);
     }
     return rv;
 }
@@ -161,18 +167,34 @@ apr_status_t mw_pass_enter_guarded(mw_pass_t *pass)
     return APR_SUCCESS;
 }
 
-static void breaker_log(mw_store_t *store, apr_status_t rv, const char *format,
-                        ...) __attribute__((format(printf, 3, 4)));
-
-/* Each change is told: there is one in a second at most. */
-static void breaker_log(mw_store_t *store, apr_status_t rv, const char *format,
-                        ...)
+/* Each change is told, unless they are too many. What it is by now is told, for
+ * those that were left out have had time to change it again. */
+static void breaker_log(mw_store_t *store)
 {
-    va_list arguments;
+    const apr_uint32_t news = mw_breaker_news(store->state, mw_monotonic());
+    char more[60] = "";
+    char words[MW_REASON_MAX];
+    apr_uint32_t kind;
+    apr_status_t why;
+    apr_int64_t until;
 
-    va_start(arguments, format);
-    mw_store_log_kind(store, CACHEMW_LOG_WARNING, rv, 0, format, arguments);
-    va_end(arguments);
+    if (news == 0) {
+        return;
+    }
+    if (news > 1) {
+        apr_snprintf(more, sizeof(more),
+                     " (changes before that, not logged: %u)", news - 1);
+    }
+    if (mw_breaker_read(store->state, &why, &until) == MW_BREAKER_CLOSED) {
+        call_log(store, APR_SUCCESS, 0, "works again: back in use%s", more);
+        return;
+    }
+    if (!mw_reason_read(store->state, why, &kind, words)) {
+        *words = '\0';
+    }
+    call_log(store, why, 0,
+             "%d failures in a row: out of use until a probe works%s%s%s",
+             MW_BREAKER_FAILURES, *words ? ": " : "", words, more);
 }
 
 static void pass_tell_breaker(mw_store_t *store, apr_status_t rv, int trouble)
@@ -180,24 +202,48 @@ static void pass_tell_breaker(mw_store_t *store, apr_status_t rv, int trouble)
     apr_uint32_t random;
 
     if (!trouble) {
-        if (mw_breaker_success(store->state)) {
-            breaker_log(store, APR_SUCCESS, "works again: back in use");
-        }
-        return;
+        mw_breaker_success(store->state);
     }
-    mw_store_random(&random, sizeof(random));
-    if (mw_breaker_failure(store->state, mw_monotonic(), random, rv)) {
-        breaker_log(store, rv,
-                    "%d failures in a row: out of use until a probe works",
-                    MW_BREAKER_FAILURES);
+    else {
+        mw_store_random(&random, sizeof(random));
+        mw_breaker_failure(store->state, mw_monotonic(), random, rv);
     }
+    if (mw_breaker_has_news(store->state)) {
+        breaker_log(store);
+    }
+}
+
+/* @param words what the provider says of it, or NULL: then perhaps what it said
+ *        of the same before */
+static void pass_log_trouble(const mw_pass_t *pass, apr_status_t rv,
+                             const char *words, apr_uint32_t kind)
+{
+    const int timeout = status_is_timeout(rv);
+    const slot_t *slot = &slots[pass->slot];
+    mw_state_t *state = pass->store->state;
+    char before[MW_REASON_MAX];
+
+    if (!(slot->rules & IS_A_LOOK)) {
+        mw_store_count(pass->store, timeout ? MW_COUNT_TIMEOUT : slot->error,
+                       1);
+    }
+    if (words && state) {
+        mw_reason_note(state, rv, kind, words);
+    }
+    else if (!words && state && mw_reason_read(state, rv, &kind, before)) {
+        words = before;
+    }
+    call_log(pass->store, rv, call_kind(pass->slot, rv) + kind, "%s: %s%s%s",
+             slot->name, timeout ? "timed out" : "failed", words ? ": " : "",
+             words ? words : "");
 }
 
 apr_status_t mw_pass_leave_slowly(mw_pass_t *pass, apr_status_t rv)
 {
     mw_store_t *store = pass->store;
-    const slot_t *slot = &slots[pass->slot];
-    int trouble = status_is_trouble(rv, slot->rules);
+    const int trouble = status_is_trouble(rv, slots[pass->slot].rules);
+    apr_uint32_t kind = 0;
+    const char *words = mw_services_said(store, rv, &kind);
 
     if (store->guards & MW_GUARD_SERIALIZE) {
         apr_thread_mutex_unlock(store->mutex);
@@ -208,13 +254,7 @@ apr_status_t mw_pass_leave_slowly(mw_pass_t *pass, apr_status_t rv)
     }
     /* tiers have told of their own */
     if (trouble && !(store->flags & CACHEMW_TIERED)) {
-        int timeout = status_is_timeout(rv);
-
-        if (!(slot->rules & IS_A_LOOK)) {
-            mw_store_count(store, timeout ? MW_COUNT_TIMEOUT : slot->error, 1);
-        }
-        call_log(store, pass->slot, rv, "%s: %s", slot->name,
-                 timeout ? "timed out" : "failed");
+        pass_log_trouble(pass, rv, words, kind);
     }
     if (pass_has_breaker(pass)) {
         pass_tell_breaker(store, rv, trouble);
@@ -231,8 +271,9 @@ void mw_store_share_deadline(const mw_store_t *store, cachemw_call_t *call)
 
 /* --- calls that are little more than their slot ------------------------ */
 
-apr_status_t mw_store_remove(mw_store_t *store, const cachemw_call_t *call,
-                             const cachemw_key_t *key, const cachemw_id_t *id)
+apr_status_t mw_remove_uncounted(mw_store_t *store, const cachemw_call_t *call,
+                                 const cachemw_key_t *key,
+                                 const cachemw_id_t *id)
 {
     mw_pass_t pass;
     apr_status_t rv = mw_pass_enter(&pass, store, call, MW_SLOT_REMOVE);
@@ -240,8 +281,15 @@ apr_status_t mw_store_remove(mw_store_t *store, const cachemw_call_t *call,
     if (rv != APR_SUCCESS) {
         return rv;
     }
-    rv = mw_pass_leave(&pass,
-                       store->table.remove(store->self, pass.call, key, id));
+    return mw_pass_leave(&pass,
+                         store->table.remove(store->self, pass.call, key, id));
+}
+
+apr_status_t mw_store_remove(mw_store_t *store, const cachemw_call_t *call,
+                             const cachemw_key_t *key, const cachemw_id_t *id)
+{
+    apr_status_t rv = mw_remove_uncounted(store, call, key, id);
+
     if (rv == APR_SUCCESS) {
         mw_store_count(store, MW_COUNT_REMOVED, 1);
     }

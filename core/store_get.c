@@ -47,18 +47,6 @@ static const char *get_nonsense(const mw_store_t *store,
     return NULL;
 }
 
-static void call_remove_quietly(mw_store_t *store, const cachemw_call_t *call,
-                                const cachemw_key_t *key,
-                                const cachemw_id_t *id)
-{
-    mw_pass_t pass;
-
-    if (mw_pass_enter(&pass, store, call, MW_SLOT_REMOVE) == APR_SUCCESS) {
-        mw_pass_leave(&pass,
-                      store->table.remove(store->self, pass.call, key, id));
-    }
-}
-
 static void call_damaged(mw_store_t *store, const cachemw_call_t *call,
                          const cachemw_key_t *key, const cachemw_id_t *id,
                          const char *what)
@@ -66,7 +54,7 @@ static void call_damaged(mw_store_t *store, const cachemw_call_t *call,
     mw_store_count(store, MW_COUNT_DAMAGED, 1);
     mw_store_log(store, CACHEMW_LOG_WARNING, APR_SUCCESS,
                  "a damaged entry is removed: %s", what);
-    call_remove_quietly(store, call, key, id);
+    mw_remove_uncounted(store, call, key, id);
 }
 
 void mw_store_damaged(mw_store_t *store, const cachemw_call_t *call,

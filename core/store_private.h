@@ -94,7 +94,7 @@ struct mw_store_t {
     const char *provider_name;
     const char *temp_dir;
     const mw_host_t *host;
-    int in_post_config;
+    const char *segment_name; /**< the provider's; NULL but in post_config */
     cachemw_services_t services;
     cachemw_provider_t facade; /**< as other stores' providers see it */
     cachemw_provider_t tier;   /**< as tiered ones see it */
@@ -125,6 +125,7 @@ typedef struct mw_pass_t {
     cachemw_call_t own; /**< the caller's with a deadline, when it had none */
 } mw_pass_t;
 
+/** What mw_pass_enter() and mw_pass_leave() do where there is more to do. */
 apr_status_t mw_pass_enter_guarded(mw_pass_t *pass);
 apr_status_t mw_pass_leave_slowly(mw_pass_t *pass, apr_status_t rv);
 
@@ -155,6 +156,12 @@ static inline apr_status_t mw_pass_leave(mw_pass_t *pass, apr_status_t rv)
     return mw_pass_leave_slowly(pass, rv);
 }
 
+/** mw_store_remove() of what was never a page of anybody's, or is none: not
+ *  counted as REMOVED. */
+apr_status_t mw_remove_uncounted(mw_store_t *store, const cachemw_call_t *call,
+                                 const cachemw_key_t *key,
+                                 const cachemw_id_t *id);
+
 /** One call in 64 is timed. */
 static inline int mw_call_is_sampled(const cachemw_call_t *call)
 {
@@ -166,7 +173,8 @@ static inline int mw_call_is_sampled(const cachemw_call_t *call)
 }
 
 /** @} */
-/** @name store_get.c @{ */
+/** @name store_get.c: mw_store_read() and mw_store_exists() by the slot, or of
+ *  get where there is none @{ */
 
 apr_status_t mw_read_by_slot(mw_store_t *store, const cachemw_call_t *call,
                              const cachemw_key_t *key, const cachemw_id_t *id,
@@ -199,6 +207,7 @@ apr_status_t mw_set_write(mw_set_t *set, const cachemw_call_t *call,
 apr_status_t mw_set_write_brigade(mw_set_t *set, const cachemw_call_t *call,
                                   apr_bucket_brigade *body);
 
+/** mw_store_set() by the slot, or in pieces where there is none. */
 apr_status_t mw_set_by_slot(mw_store_t *store, const cachemw_call_t *call,
                             const cachemw_key_t *key,
                             const cachemw_entry_t *entry);
@@ -206,7 +215,8 @@ apr_status_t mw_set_by_streaming(mw_store_t *store, const cachemw_call_t *call,
                                  const cachemw_key_t *key,
                                  const cachemw_entry_t *entry);
 /** @} */
-/** @name store_amend.c @{ */
+/** @name store_amend.c: mw_store_set_head() by the slot, or set anew where there
+ *  is none @{ */
 
 apr_status_t mw_amend_by_slot(mw_store_t *store, const cachemw_call_t *call,
                               const cachemw_key_t *key, const cachemw_id_t *id,
@@ -241,8 +251,21 @@ const char *mw_settings_limit(mw_store_t *store, const mw_options_t *options,
 
 /** @} */
 
-/** store_services.c: fill in store->services. */
+/** @name store_services.c @{ */
+
+/** Fill in store->services. */
 void mw_services_init(mw_store_t *store);
+
+/**
+ * After a slot: what its provider has explained, which is then forgotten.
+ * @param rv what the slot returned
+ * @param kind set to the kind of such a log line
+ * @return NULL: nothing; else valid up to the next explain() of this thread
+ */
+const char *mw_services_said(const mw_store_t *store, apr_status_t rv,
+                             apr_uint32_t *kind);
+
+/** @} */
 
 /** store_facade.c: the tables by which others call an open store, as `self`. */
 void mw_facade_init(mw_store_t *store);

@@ -31,6 +31,46 @@ static void services_log(const cachemw_services_t *services,
     va_end(arguments);
 }
 
+/* The last one of this thread; its store tells that of a tier from the one
+ * around it. */
+static __thread struct {
+    const mw_store_t *store; /* NULL: none */
+    apr_status_t rv;
+    apr_uint32_t kind;
+    char text[MW_REASON_MAX];
+} said;
+
+static void services_explain(const cachemw_services_t *services,
+                             apr_status_t rv, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+
+static void services_explain(const cachemw_services_t *services,
+                             apr_status_t rv, const char *format, ...)
+{
+    va_list arguments;
+
+    va_start(arguments, format);
+    apr_vsnprintf(said.text, sizeof(said.text), format, arguments);
+    va_end(arguments);
+    said.store = services_store(services);
+    said.rv = rv;
+    said.kind = mw_store_log_hash(format) >> 1; /* never 0 in the end */
+}
+
+const char *mw_services_said(const mw_store_t *store, apr_status_t rv,
+                             apr_uint32_t *kind)
+{
+    if (said.store != store) {
+        return NULL;
+    }
+    said.store = NULL;
+    if (said.rv != rv) {
+        return NULL;
+    }
+    *kind = said.kind;
+    return said.text;
+}
+
 static void services_count(const cachemw_services_t *services,
                            cachemw_count_e what, apr_uint64_t n)
 {
@@ -120,16 +160,12 @@ static apr_status_t services_segment(const cachemw_services_t *services,
                                      void **base, int *is_new)
 {
     const mw_store_t *store = services_store(services);
-    char name[512];
 
-    if (!store->in_post_config) {
+    if (!store->segment_name) {
         return APR_EINVAL;
     }
-    /* another provider's bytes under the same name are another segment */
-    apr_snprintf(name, sizeof(name), "data/%s/%s", store->provider_name,
-                 store->name);
-    return mw_segment_get(store->host->segments, name, size, layout, base,
-                          is_new);
+    return mw_segment_get(store->host->segments, store->segment_name, size,
+                          layout, base, is_new);
 }
 
 static void longer(apr_interval_time_t *longest, apr_interval_time_t time)
@@ -186,4 +222,5 @@ void mw_services_init(mw_store_t *store)
     services->store = services_find;
     services->deadline_in = services_deadline_in;
     services->count_kind = services_count_kind;
+    services->explain = services_explain;
 }

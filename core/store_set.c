@@ -390,18 +390,12 @@ static apr_status_t set_verdict(const mw_set_t *set)
  * just before it would be without effect. */
 static apr_status_t set_published(mw_set_t *set, const cachemw_call_t *call)
 {
-    mw_store_t *store = set->store;
-    mw_pass_t pass;
-
     if (!set_is_overtaken(set)) {
         set_count(set, MW_COUNT_STORED, 1);
         set_count(set, MW_COUNT_BYTES_STORED, set->length);
         return APR_SUCCESS;
     }
-    if (mw_pass_enter(&pass, store, call, MW_SLOT_REMOVE) == APR_SUCCESS) {
-        mw_pass_leave(&pass, store->table.remove(store->self, pass.call,
-                                                 &set->key, &set->entry.id));
-    }
+    mw_remove_uncounted(set->store, call, &set->key, &set->entry.id);
     return set_refused(set, APR_NOTFOUND);
 }
 

@@ -140,6 +140,20 @@ static void settings_of_tiers(mw_store_t *store, const mw_options_t *options)
     }
 }
 
+/* As an administrator would write it. */
+static const char *size_text(apr_off_t size, apr_pool_t *pool)
+{
+    static const char units[] = "KMG";
+    int i = 0;
+
+    while (size && size % 1024 == 0 && units[i]) {
+        size /= 1024;
+        i++;
+    }
+    return apr_psprintf(pool, "%" APR_OFF_T_FMT "%.*s", size, i != 0,
+                        i ? &units[i - 1] : "");
+}
+
 const char *mw_settings_limit(mw_store_t *store, const mw_options_t *options,
                               apr_pool_t *pool)
 {
@@ -159,10 +173,10 @@ const char *mw_settings_limit(mw_store_t *store, const mw_options_t *options,
         limit = store->table.object_limit(store->self);
     }
     if (value && value->is_set && limit >= 0 && to->max_object_size > limit) {
-        return apr_psprintf(pool,
-                            "max_object_size=%" APR_OFF_T_FMT ": this store"
-                            " takes at most %" APR_OFF_T_FMT " bytes",
-                            to->max_object_size, limit);
+        return apr_psprintf(
+            pool, "max_object_size=%s: at most %s is accepted",
+            size_text(to->max_object_size, pool),
+            size_text(limit < 1024 ? limit : limit - limit % 1024, pool));
     }
     if (to->max_object_size < 0) {
         to->max_object_size = limit >= 0 ? limit : SETTINGS_OBJECT_SIZE;
@@ -172,9 +186,10 @@ const char *mw_settings_limit(mw_store_t *store, const mw_options_t *options,
     }
     if (to->min_object_size > to->max_object_size) {
         return apr_psprintf(pool,
-                            "min_object_size=%" APR_OFF_T_FMT
-                            " is above max_object_size, %" APR_OFF_T_FMT,
-                            to->min_object_size, to->max_object_size);
+                            "min_object_size=%s: at most max_object_size, %s, "
+                            "is accepted",
+                            size_text(to->min_object_size, pool),
+                            size_text(to->max_object_size, pool));
     }
     store->services.max_object_size = to->max_object_size;
     return NULL;

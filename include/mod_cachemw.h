@@ -51,8 +51,8 @@
  *
  * ## The life of a store
  *
- *     open          parent, also under `httpd -t`: parse only. Creates,
- *                   locks and connects nothing.
+ *     open          parent, also under `httpd -t`: parse only. May read files
+ *                   that must be there; creates, locks and connects nothing.
  *     post_config   parent, perhaps as root: shared segments, directories,
  *                   their ownership. No connections. Not under `httpd -t`.
  *     (fork)
@@ -145,10 +145,11 @@
  * - what cannot be tried (no address known yet; all connections in use until
  *   the deadline) is APR_EAGAIN: a miss that the breaker does not hear of. Take
  *   care not to pass on an EAGAIN of a socket by mistake.
- * - the status shows the last failure as apr_strerror() words it: return one
- *   that says something (APR_ECONNREFUSED, APR_ECONNRESET, APR_EACCES, EROFS,
- *   EPROTO). What only the backend can name is counted by count_kind(). A
- *   backend that is full is APR_ENOSPC, not a failure.
+ * - the status page shows the last failure as apr_strerror() words it: return
+ *   one that says something (APR_ECONNREFUSED, APR_ECONNRESET, APR_EACCES,
+ *   EROFS, EPROTO), and add by explain() what it cannot say. What only the
+ *   backend can name is counted by count_kind(). A backend that is full is
+ *   APR_ENOSPC, not a failure.
  * - whatever comes from a peer is checked before it is believed: shape and
  *   length of an answer, before memory is taken for it. What is no answer at
  *   all is trouble (and the end of the connection), an entry that cannot be
@@ -314,7 +315,9 @@ typedef enum cachemw_type_e {
     CACHEMW_FILE,        /**< a file that is only read and may be shared by
                            stores (certificate, key, CA); relative ones are
                            below the cache directory; value.string is
-                           absolute */
+                           absolute. One that is missing, or that the parent
+                           cannot read, is refused; children may not be able
+                           to: read it in open or post_config */
     CACHEMW_SECRET,      /**< like STRING, but never shown anywhere */
     CACHEMW_SECRET_FILE, /**< path of a file, read once in the parent; its
                            text without trailing newline is value.string,
@@ -464,6 +467,22 @@ struct cachemw_services_t {
      */
     void (*count_kind)(const cachemw_services_t *services, const char *kind,
                        apr_uint64_t n);
+
+    /**
+     * Say why the call that this thread is in will return `rv`: what no status
+     * can tell, such as which server it was and what it objects to. The text
+     * stands in the log line about the failure, which is limited in rate, and
+     * for a CACHEMW_REMOTE provider on the status page, as the last error.
+     * Only the latest one counts, and only when the slot returns `rv` and that
+     * is trouble: who tries again need not take it back. A failure without is
+     * taken for one of the same cause as the last one with the same status.
+     * @param format of a text for an administrator, cut at 319 bytes: never a
+     *        peer's own words, secrets or whole keys. Failures of one format
+     *        share their limit of log lines
+     */
+    void (*explain)(const cachemw_services_t *services, apr_status_t rv,
+                    const char *format, ...)
+        __attribute__((format(printf, 3, 4)));
 };
 
 /** @} */
@@ -508,7 +527,7 @@ struct cachemw_provider_t {
 
     /**
      * Make a store of the values given. Parent, also under `httpd -t`:
-     * touches nothing outside its memory.
+     * changes nothing outside its memory.
      * @param values one per row of options, same order; lives as long as pconf
      * @param pconf where the store lives
      * @param store set to the new store

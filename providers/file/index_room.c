@@ -8,6 +8,9 @@
 /** An entry used this often in the small queue has proven itself. */
 #define EVICT_PROVEN 2
 
+/** The small queue gives room unless the main one has so many times as much. */
+#define EVICT_MAIN_SHARE 9
+
 /** Files that cannot be unlinked, before it is left at that. */
 #define EVICT_FAILURES 3
 
@@ -162,9 +165,11 @@ int mw_index_make_room(mw_index_t *index, apr_time_t now, apr_uint32_t victims)
     apr_uint32_t idle = 0;
 
     while (!room_is_made(index)) {
-        apr_uint64_t small = MW_INDEX_BLOCKS(mw_index_sum(index, 0));
-        apr_uint64_t main = MW_INDEX_BLOCKS(mw_index_sum(index, 1));
-        int queue = small * 9 >= main ? MW_INDEX_SMALL : MW_INDEX_MAIN;
+        apr_uint64_t small =
+            MW_INDEX_BLOCKS(mw_index_sum(index, MW_INDEX_SMALL));
+        apr_uint64_t main = MW_INDEX_BLOCKS(mw_index_sum(index, MW_INDEX_MAIN));
+        int queue =
+            small * EVICT_MAIN_SHARE >= main ? MW_INDEX_SMALL : MW_INDEX_MAIN;
         apr_uint64_t least =
             (queue == MW_INDEX_SMALL ? small : main) / index->geometry.shards;
         apr_uint32_t shard;

@@ -130,14 +130,16 @@ static void sweep_due(mw_index_t *index, const cachemw_call_t *call, int *more)
     MW_INDEX_STORE(&index->header->swept, at);
 }
 
-static void sweep_caps(mw_index_t *index, const cachemw_call_t *call)
+static void sweep_caps(mw_index_t *index, const cachemw_call_t *call, int *more)
 {
+    const apr_uint64_t before = mw_index_used(index);
     int is_done = 0;
     int i;
 
     for (i = 0; !is_done && sweep_has_time(index, call) && i < 64; i++) {
         is_done = mw_index_make_room(index, call->now, SWEEP_FILES);
     }
+    *more |= !is_done && mw_index_used(index) < before;
 }
 
 static void scan_close(mw_index_t *index)
@@ -319,7 +321,7 @@ apr_status_t mw_index_sweep(mw_index_t *index, const cachemw_call_t *call,
     *more = 0;
     sweep_locks(index);
     mw_slots_bury(&slots);
-    sweep_caps(index, call);
+    sweep_caps(index, call, more);
     sweep_due(index, call, more);
     sweep_scan(index, call, more);
     return APR_SUCCESS;

@@ -72,7 +72,11 @@ static apr_status_t tree_change(int dir, const change_t *change, int depth)
     struct dirent *item;
 
     if (!list) {
-        return errno;
+        rv = errno;
+        if (copy >= 0) {
+            close(copy);
+        }
+        return rv;
     }
     while (rv == APR_SUCCESS && (item = readdir(list))) {
         int fd;

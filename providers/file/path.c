@@ -15,8 +15,17 @@
 #include "path.h"
 
 #define DIR_FLAGS (O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)
+#define TEMP_SIZE (sizeof(MW_PATH_TEMP) + MW_INDEX_TEMP_NAME)
 
 static const char hex[] = "0123456789abcdef";
+
+/** The digits of a byte. @return behind them */
+static char *hex_put(char *to, unsigned char byte)
+{
+    *to++ = hex[byte >> 4];
+    *to++ = hex[byte & 15];
+    return to;
+}
 
 void mw_path_make(mw_path_t *path, int levels, const mw_digest_t *digest)
 {
@@ -24,14 +33,12 @@ void mw_path_make(mw_path_t *path, int levels, const mw_digest_t *digest)
     int i;
 
     for (i = 0; i < levels; i++) {
-        *to++ = hex[digest->bytes[i] >> 4];
-        *to++ = hex[digest->bytes[i] & 15];
+        to = hex_put(to, digest->bytes[i]);
         *to++ = '/';
     }
     path->name = (int)(to - path->text);
     for (i = 0; i < (int)sizeof(digest->bytes); i++) {
-        *to++ = hex[digest->bytes[i] >> 4];
-        *to++ = hex[digest->bytes[i] & 15];
+        to = hex_put(to, digest->bytes[i]);
     }
     *to = '\0';
 }
@@ -200,6 +207,12 @@ int mw_path_enter(int root, const mw_path_t *path, int make)
     return dir;
 }
 
+/** Where a temporary file is, from v1 on. */
+static void temp_path(char path[TEMP_SIZE], const char *name)
+{
+    snprintf(path, TEMP_SIZE, "%s/%s", MW_PATH_TEMP, name);
+}
+
 /**
  * Of a rename over a file ext4 has the new one written to the disk at once,
  * which may wait. So the two change places where that can be had.
@@ -218,10 +231,10 @@ static apr_status_t entry_replace(int root, const char *from, int dir,
 apr_status_t mw_path_publish(int root, const char *temp, int dir,
                              const mw_path_t *path, int replace)
 {
-    char from[sizeof(MW_PATH_TEMP) + MW_INDEX_TEMP_NAME];
+    char from[TEMP_SIZE];
     const char *to = path->text + path->name;
 
-    snprintf(from, sizeof(from), "%s/%s", MW_PATH_TEMP, temp);
+    temp_path(from, temp);
     if (replace) {
         return entry_replace(root, from, dir, to);
     }
@@ -265,11 +278,11 @@ apr_status_t mw_path_unlink(int root, const mw_path_t *path)
 
 int mw_path_temp(int root, const char *name)
 {
-    char path[sizeof(MW_PATH_TEMP) + MW_INDEX_TEMP_NAME];
+    char path[TEMP_SIZE];
     const int flags = O_WRONLY | O_CREAT | O_EXCL;
     int fd;
 
-    snprintf(path, sizeof(path), "%s/%s", MW_PATH_TEMP, name);
+    temp_path(path, name);
     fd = beneath_open(root, path, flags);
     if (fd < 0 && (errno == ENOENT || errno == ENOTDIR || errno == ELOOP)
         && dir_make(root, MW_PATH_TEMP) == APR_SUCCESS) {
@@ -280,9 +293,9 @@ int mw_path_temp(int root, const char *name)
 
 apr_status_t mw_path_unlink_temp(int root, const char *name)
 {
-    char path[sizeof(MW_PATH_TEMP) + MW_INDEX_TEMP_NAME];
+    char path[TEMP_SIZE];
 
-    snprintf(path, sizeof(path), "%s/%s", MW_PATH_TEMP, name);
+    temp_path(path, name);
     return unlinkat(root, path, 0) == 0 || errno == ENOENT ? APR_SUCCESS
                                                            : errno;
 }

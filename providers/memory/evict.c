@@ -10,6 +10,9 @@
 /** An entry used this often in the small queue has proven itself. */
 #define EVICT_PROVEN 2
 
+/** Entries that one call of mw_evict_entries() evicts. */
+#define EVICT_AT_ONCE 1024
+
 /** What one call of mw_evict_*() did; counted when no lock is held. */
 typedef struct toll_t {
     apr_uint64_t evicted;
@@ -121,8 +124,9 @@ static int evict_is_done(const mw_mem_t *mem, apr_uint64_t units,
                       <= MW_MEM_LOAD(&mem->header->max_entries));
 }
 
+/** @param most entries that go */
 static int evict_until(mw_mem_t *mem, apr_time_t now, apr_uint64_t units,
-                       apr_int64_t below)
+                       apr_int64_t below, apr_uint64_t most)
 {
     apr_uint32_t patience = 4 * mem->geometry.shards;
     apr_uint32_t idle = 0;
@@ -130,7 +134,7 @@ static int evict_until(mw_mem_t *mem, apr_time_t now, apr_uint64_t units,
     int done;
 
     while (!(done = evict_is_done(mem, units, below)) && idle < 2 * patience
-           && !mw_blocks_are_stuck(mem)) {
+           && toll.evicted + toll.expired < most && !mw_blocks_are_stuck(mem)) {
         mw_mem_tally_t sum;
         apr_uint64_t least;
         int queue;
@@ -165,10 +169,10 @@ static int evict_until(mw_mem_t *mem, apr_time_t now, apr_uint64_t units,
 
 int mw_evict_units(mw_mem_t *mem, apr_time_t now, apr_uint64_t units)
 {
-    return evict_until(mem, now, units, -1);
+    return evict_until(mem, now, units, -1, APR_UINT64_MAX);
 }
 
 int mw_evict_entries(mw_mem_t *mem, apr_time_t now, apr_uint32_t below)
 {
-    return evict_until(mem, now, 0, below);
+    return evict_until(mem, now, 0, below, EVICT_AT_ONCE);
 }

@@ -26,7 +26,8 @@ int mw_evict_units(mw_mem_t *mem, apr_time_t now, apr_uint64_t units);
 
 /**
  * Get below max_entries by so many entries. Takes and releases locks.
- * @return 0: it cannot be done now
+ * @return 0: it cannot be done now, or not at once: the cap was lowered, and
+ *         there are many more
  */
 int mw_evict_entries(mw_mem_t *mem, apr_time_t now, apr_uint32_t below);
 

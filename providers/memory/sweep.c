@@ -136,6 +136,17 @@ static int sweep_has_time(const mw_mem_t *mem, const cachemw_call_t *call)
     return mem->services->remaining(mem->services, call) != 0;
 }
 
+/** The cap was lowered, perhaps by many. */
+static void sweep_entries(mw_mem_t *mem, const cachemw_call_t *call)
+{
+    apr_uint64_t before;
+
+    do {
+        before = mw_shard_entries(mem);
+    } while (!mw_evict_entries(mem, call->now, 0)
+             && mw_shard_entries(mem) < before && sweep_has_time(mem, call));
+}
+
 apr_status_t mw_mem_sweep(void *store, const cachemw_call_t *call, int *more)
 {
     mw_mem_t *mem = store;
@@ -148,7 +159,7 @@ apr_status_t mw_mem_sweep(void *store, const cachemw_call_t *call, int *more)
             return APR_SUCCESS;
         }
     }
-    mw_evict_entries(mem, call->now, 0);
+    sweep_entries(mem, call);
     *more = 1;
     while (*more && sweep_has_time(mem, call)) {
         *more = sweep_step(mem, &sweep, mem->geometry.buckets).left;

@@ -210,6 +210,21 @@ static void map_adopt(mw_redis_t *store, const mw_redis_slotmap_t *map)
     others_drop(self, count);
 }
 
+static void map_complain(const mw_redis_t *store,
+                         const mw_redis_endpoint_t *who, apr_status_t rv,
+                         const mw_redis_reply_t *reply)
+{
+    const mw_redis_error_e kind = mw_redis_error_of(reply);
+    char host[MW_REDIS_ENDPOINT_MAX];
+
+    store->services->explain(
+        store->services, rv,
+        "%s does not tell who serves which slots (%s): is it a node of a "
+        "cluster?",
+        mw_redis_endpoint_text(who, host),
+        kind == MW_REDIS_ERROR_NONE ? "nonsense" : mw_redis_error_name(kind));
+}
+
 static apr_status_t map_ask(mw_redis_t *store, mw_redis_pool_t *source,
                             apr_int64_t deadline)
 {
@@ -233,14 +248,7 @@ static apr_status_t map_ask(mw_redis_t *store, mw_redis_pool_t *source,
             map_adopt(store, map);
         }
         else {
-            store->services->log(
-                store->services, CACHEMW_LOG_WARNING, rv,
-                "%s does not tell who serves which slots (%s): is it a node of "
-                "a cluster?",
-                mw_redis_endpoint_text(from, pool),
-                mw_redis_error_of(replies[0]) == MW_REDIS_ERROR_NONE
-                    ? "nonsense"
-                    : "an error");
+            map_complain(store, from, rv, replies[0]);
         }
     }
     apr_pool_destroy(pool);
@@ -281,7 +289,7 @@ static mw_redis_pool_t *source_take(mw_redis_t *store, unsigned int n)
 static apr_status_t sources_ask(mw_redis_t *store, apr_int64_t deadline)
 {
     cluster_t *self = store->servers_self;
-    apr_status_t rv = APR_ECONNREFUSED;
+    apr_status_t rv = APR_TIMEUP;
     mw_redis_pool_t *source;
     apr_int64_t now;
     unsigned int n;
@@ -312,8 +320,14 @@ static apr_status_t map_refresh(mw_redis_t *store, mw_redis_pool_t *first,
     cluster_t *self = store->servers_self;
     apr_status_t rv = mw_redis_turn_begin(&self->turn, store, pause, deadline);
 
+    if (APR_STATUS_IS_EAGAIN(rv)) {
+        return map_told(self);
+    }
     if (rv != APR_SUCCESS) {
-        return APR_STATUS_IS_EAGAIN(rv) ? map_told(self) : rv;
+        store->services->explain(store->services, rv,
+                                 "no node of the cluster has said in time who "
+                                 "serves which slots");
+        return rv;
     }
     if (!first || map_ask(store, first, deadline) != APR_SUCCESS) {
         rv = sources_ask(store, deadline);
@@ -325,8 +339,8 @@ static apr_status_t map_refresh(mw_redis_t *store, mw_redis_pool_t *first,
 
 /* --- finding -------------------------------------------------------------- */
 
-/* @return APR_EAGAIN: nobody serves this slot, or its node is down;
- *         APR_ECONNREFUSED: there is no map */
+/* @return APR_EAGAIN: nobody serves this slot, its node is down, or there is no
+ *         map; whoever asked for one has told why */
 static apr_status_t owner_take(mw_redis_t *store, int slot,
                                mw_redis_pool_t **pool)
 {
@@ -337,7 +351,7 @@ static apr_status_t owner_take(mw_redis_t *store, int slot,
 
     pthread_mutex_lock(&self->mutex);
     node = self->owners[slot] ? &self->nodes[self->owners[slot] - 1] : NULL;
-    rv = self->count || !self->is_open ? APR_EAGAIN : APR_ECONNREFUSED;
+    rv = APR_EAGAIN;
     if (node && node_admits(node, now)) {
         *pool = mw_redis_pool_ref(node->pool);
         rv = APR_SUCCESS;

@@ -55,15 +55,23 @@ static apr_status_t batch_send(mw_redis_conn_t *conn, mw_redis_batch_t *batch,
     return rv;
 }
 
-/* What OpenSSL has to say tells more than a status. */
 static void conn_explain(const mw_redis_conn_t *conn, apr_status_t rv)
 {
     const cachemw_services_t *services = conn->store->services;
+    const char *what =
+        conn->reader ? "in the middle of a call" : "it cannot be connected to";
+    char host[MW_REDIS_ENDPOINT_MAX];
 
+    mw_redis_endpoint_text(conn->endpoint, host);
     if (conn->stream.what) {
-        services->log(services, CACHEMW_LOG_WARNING, rv, "%s, port %d: %s",
-                      conn->endpoint->host, conn->endpoint->port,
-                      conn->stream.what);
+        mw_redis_count(conn->store, "TLS");
+        services->explain(services, rv, "%s: %s", host, conn->stream.what);
+    }
+    else if (rv == EPROTO) {
+        services->explain(services, rv, "%s: its answer is no Redis'", host);
+    }
+    else {
+        services->explain(services, rv, "%s, %s", host, what);
     }
 }
 
@@ -162,25 +170,60 @@ static void greeting_compose(const mw_redis_greeting_t *greeting,
     }
 }
 
-static apr_status_t greeting_check(const mw_redis_t *store,
+/* @param i which of its commands was answered by an error */
+static apr_status_t greeting_refused(const mw_redis_conn_t *conn,
+                                     const mw_redis_greeting_t *greeting, int i,
+                                     mw_redis_error_e kind)
+{
+    const cachemw_services_t *services = conn->store->services;
+    const apr_status_t rv = mw_redis_error_status(kind);
+    const char *name = mw_redis_error_name(kind);
+    char host[MW_REDIS_ENDPOINT_MAX];
+
+    mw_redis_count(conn->store, name);
+    mw_redis_endpoint_text(conn->endpoint, host);
+    if (greeting->password && i == 0) {
+        services->explain(services, rv, "%s: it refuses user and password (%s)",
+                          host, name);
+    }
+    else if (greeting->db && i == (greeting->password != NULL)) {
+        services->explain(services, rv,
+                          "%s: it refuses SELECT %d (%s): is there a database "
+                          "of this number?",
+                          host, greeting->db, name);
+    }
+    else {
+        services->explain(services, rv, "%s: it refuses %s (%s)", host,
+                          greeting->command, name);
+    }
+    return rv;
+}
+
+static apr_status_t greeting_check(const mw_redis_conn_t *conn,
                                    const mw_redis_greeting_t *greeting,
                                    mw_redis_reply_t *const *replies, int count)
 {
+    const cachemw_services_t *services = conn->store->services;
+    char host[MW_REDIS_ENDPOINT_MAX];
+    apr_status_t rv = APR_SUCCESS;
     mw_redis_error_e kind;
     int i;
 
     for (i = 0; i < count; i++) {
         kind = mw_redis_error_of(replies[i]);
         if (kind != MW_REDIS_ERROR_NONE) {
-            mw_redis_count(store, mw_redis_error_name(kind));
-            store->services->log(store->services, CACHEMW_LOG_WARNING,
-                                 mw_redis_error_status(kind),
-                                 "the server refuses a new connection (%s)",
-                                 mw_redis_error_name(kind));
-            return mw_redis_error_status(kind);
+            return greeting_refused(conn, greeting, i, kind);
         }
     }
-    return greeting->check ? greeting->check(replies[count - 1]) : APR_SUCCESS;
+    if (greeting->check) {
+        rv = greeting->check(replies[count - 1]);
+    }
+    if (rv != APR_SUCCESS) {
+        services->explain(
+            services, rv, "%s: its answer to %s is not the right one",
+            mw_redis_endpoint_text(conn->endpoint, host), greeting->command);
+    }
+    return rv;
 }
 
 static apr_status_t conn_greet(mw_redis_conn_t *conn,
@@ -203,7 +246,7 @@ static apr_status_t conn_greet(mw_redis_conn_t *conn,
     greeting_compose(greeting, &batch);
     rv = mw_redis_conn_batch(conn, &batch, deadline, &replies);
     if (rv == APR_SUCCESS) {
-        rv = greeting_check(conn->store, greeting, replies, batch.commands);
+        rv = greeting_check(conn, greeting, replies, batch.commands);
     }
     apr_pool_destroy(pool);
     return rv;
@@ -229,11 +272,15 @@ static apr_status_t conn_open(mw_redis_conn_t *conn, const mw_redis_t *store,
         rv = mw_redis_stream_open(&conn->stream, store, &address,
                                   endpoint->host, deadline);
     }
-    if (rv == APR_SUCCESS) {
-        conn->reader = mw_redis_reader_make(&conn->making);
-        rv = conn->reader ? conn_greet(conn, greeting, deadline) : APR_ENOMEM;
+    if (rv == APR_EAGAIN) {
+        return rv;
     }
-    return rv;
+    if (rv != APR_SUCCESS) {
+        conn_explain(conn, rv);
+        return rv;
+    }
+    conn->reader = mw_redis_reader_make(&conn->making);
+    return conn->reader ? conn_greet(conn, greeting, deadline) : APR_ENOMEM;
 }
 
 apr_status_t mw_redis_conn_open(const mw_redis_t *store,
@@ -257,13 +304,11 @@ apr_status_t mw_redis_conn_open(const mw_redis_t *store,
     conn->used = now;
     rv = conn_open(conn, store, endpoint, greeting, deadline);
     if (rv == APR_SUCCESS) {
-        mw_redis_count(store, "connected");
         *result = conn;
         return APR_SUCCESS;
     }
     if (rv != APR_EAGAIN) {
         mw_redis_count(store, "not-connected");
-        conn_explain(conn, rv);
     }
     mw_redis_conn_close(conn);
     return rv;

@@ -147,17 +147,12 @@ static apr_status_t string_read(input_t *in, int index, apr_size_t len,
     return rv == APR_SUCCESS && *line ? EPROTO : rv;
 }
 
-static apr_status_t element_read(input_t *in, int index,
+/* What follows a line. */
+static apr_status_t element_read(input_t *in, int index, const char *line,
                                  mw_redis_reply_t *reply)
 {
-    apr_int64_t len;
-    char *line;
-    apr_status_t rv = line_read(in, &line);
+    apr_int64_t len = line_number(line);
 
-    if (rv != APR_SUCCESS) {
-        return rv;
-    }
-    len = line_number(line);
     if (!strcmp(line, "$-1")) {
         reply->type = REDIS_REPLY_NIL;
         return APR_SUCCESS;
@@ -172,6 +167,7 @@ static apr_status_t array_read(input_t *in, apr_int64_t count,
 {
     mw_redis_reply_t *elements;
     apr_status_t rv = APR_SUCCESS;
+    char *line;
     int i;
 
     if (count < 0 || count > FIELDS_MAX) {
@@ -185,7 +181,10 @@ static apr_status_t array_read(input_t *in, apr_int64_t count,
         in->batch->pool, (apr_size_t)count * sizeof(reply->elements[0]) + 1);
     for (i = 0; rv == APR_SUCCESS && i < count; i++) {
         reply->elements[i] = &elements[i];
-        rv = element_read(in, i, &elements[i]);
+        rv = line_read(in, &line);
+        if (rv == APR_SUCCESS) {
+            rv = element_read(in, i, line, &elements[i]);
+        }
     }
     return rv;
 }
@@ -202,7 +201,7 @@ static apr_status_t reply_read(input_t *in, mw_redis_reply_t *reply)
         return array_read(in, line_number(line), reply);
     }
     if (*line != '-' && *line != '+') {
-        return EPROTO;
+        return element_read(in, 0, line, reply);
     }
     reply->type = *line == '-' ? REDIS_REPLY_ERROR : REDIS_REPLY_STATUS;
     reply->data = apr_pstrdup(in->batch->pool, line + 1);

@@ -5,8 +5,8 @@
  * @brief The replies that bring bodies, read to where they stay.
  *
  * What hiredis reads is copied twice on its way, through a buffer as large as
- * the reply: too much for bodies. So replies to HMGET are read here: an array
- * of strings and nils, an error, or a status before these.
+ * the reply: too much for bodies. So replies to GET, GETRANGE and HMGET are read
+ * here: a string, a nil, an array of these, an error, or a status before.
  */
 #ifndef MW_REDIS_FIELDS_H
 #define MW_REDIS_FIELDS_H

@@ -43,12 +43,6 @@ typedef struct scan_t {
 /* What is done with scan->names. */
 typedef apr_status_t scan_fn(scan_t *scan, void *baton);
 
-static apr_status_t nonsense(const mw_redis_t *store)
-{
-    mw_redis_count(store, "nonsense");
-    return EPROTO;
-}
-
 /* The reply to SCAN: the next cursor, names. */
 static apr_status_t scan_check(const scan_t *scan,
                                const mw_redis_reply_t *reply)
@@ -60,12 +54,12 @@ static apr_status_t scan_check(const scan_t *scan,
         || reply->elements[0]->type != REDIS_REPLY_STRING
         || reply->elements[0]->len == 0 || reply->elements[0]->len > 20
         || reply->elements[1]->type != REDIS_REPLY_ARRAY) {
-        return nonsense(scan->store);
+        return mw_redis_nonsense(scan->store);
     }
     names = reply->elements[1];
     for (i = 0; i < names->len; i++) {
         if (names->elements[i]->type != REDIS_REPLY_STRING) {
-            return nonsense(scan->store);
+            return mw_redis_nonsense(scan->store);
         }
     }
     return APR_SUCCESS;
@@ -223,11 +217,12 @@ static void clear_add(mw_redis_batch_t *batch, const mw_redis_reply_t *name,
     const mw_redis_bytes_t key = { .data = name->data, .len = name->len };
 
     if (is_first) {
-        mw_redis_script_add_text(batch, MW_REDIS_RETIRE, &key, 0);
+        mw_redis_script_add_text(batch, MW_REDIS_REMOVE, &key, 1);
     }
     else {
-        mw_redis_script_add(batch, MW_REDIS_RETIRE, &key, 0);
+        mw_redis_script_add(batch, MW_REDIS_REMOVE, &key, 1);
     }
+    mw_redis_batch_word(batch, "");
 }
 
 static apr_status_t clear_work(scan_t *scan, void *baton)
@@ -272,7 +267,7 @@ static apr_status_t listing_tell(scan_t *scan, const listing_t *listing,
     cachemw_key_t key;
     apr_status_t rv;
 
-    if (header->type != REDIS_REPLY_STRING
+    if (header->type != REDIS_REPLY_STRING || !header->len
         || mw_redis_header_read(scan->store, NULL, header->data, header->len,
                                 &key, &entry)
                != APR_SUCCESS
@@ -284,21 +279,57 @@ static apr_status_t listing_tell(scan_t *scan, const listing_t *listing,
     return rv;
 }
 
+static void header_add(mw_redis_batch_t *batch, const mw_redis_reply_t *name,
+                       apr_size_t len)
+{
+    const mw_redis_bytes_t key = { .data = name->data, .len = name->len };
+
+    mw_redis_header_ask(batch, &key, len);
+}
+
 static void listing_add(mw_redis_batch_t *batch, const mw_redis_reply_t *name,
                         int is_first)
 {
     (void)is_first;
-    mw_redis_batch_open(batch, 3);
-    mw_redis_batch_word(batch, "HGET");
-    mw_redis_batch_arg(batch, name->data, name->len);
-    mw_redis_batch_word(batch, "h");
+    header_add(batch, name, MW_REDIS_HEADER_GUESS);
+}
+
+static void listing_add_all(mw_redis_batch_t *batch,
+                            const mw_redis_reply_t *name, int is_first)
+{
+    (void)is_first;
+    header_add(batch, name, MW_REDIS_HEADER_MAX);
+}
+
+/* A header, of which the beginning is there. */
+static apr_status_t listing_step(scan_t *scan, const listing_t *listing,
+                                 mw_redis_reply_t *name,
+                                 const mw_redis_reply_t *header,
+                                 apr_pool_t *pool)
+{
+    const names_t names = { listing_add_all, LISTING_REPLY_MAX, &name, 1,
+                            pool };
+    mw_redis_reply_t **replies;
+    apr_status_t rv;
+
+    if (header->type == REDIS_REPLY_STRING
+        && header->len == MW_REDIS_HEADER_GUESS
+        && mw_redis_header_len(scan->store, header->data, header->len)
+               > header->len) {
+        rv = names_run(scan, &names, &replies);
+        if (rv != APR_SUCCESS) {
+            return rv;
+        }
+        header = replies[0];
+    }
+    return listing_tell(scan, listing, header);
 }
 
 static apr_status_t listing_fetch(scan_t *scan, const listing_t *listing,
                                   mw_redis_reply_t *const *them, int count)
 {
-    names_t names = { listing_add, LISTING_REPLY_MAX, them, (apr_size_t)count,
-                      NULL };
+    names_t names = { listing_add, MW_REDIS_HEADER_GUESS + 1024, them,
+                      (apr_size_t)count, NULL };
     apr_status_t rv = apr_pool_create(&names.pool, scan->memory);
     mw_redis_reply_t **replies;
     int i;
@@ -308,7 +339,7 @@ static apr_status_t listing_fetch(scan_t *scan, const listing_t *listing,
     }
     rv = names_run(scan, &names, &replies);
     for (i = 0; rv == APR_SUCCESS && i < count; i++) {
-        rv = listing_tell(scan, listing, replies[i]);
+        rv = listing_step(scan, listing, them[i], replies[i], names.pool);
     }
     apr_pool_destroy(names.pool);
     return rv;

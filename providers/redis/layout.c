@@ -13,8 +13,8 @@
 #define HEADER_SECOND "MWRH"
 #define PIECE_MAGIC "MWRP"
 
-/* Flags of a header. The first is known to the scripts, too: it has more pieces
- * than a get hands out. */
+/* Flags of a header. The first is known to the scripts, too: the body is in a
+ * hash. */
 #define HEADER_LONG 0x01u
 #define HEADER_SEALED 0x02u
 
@@ -64,13 +64,13 @@ void mw_redis_name(const mw_redis_t *store, const cachemw_key_t *key,
     *to = '}';
 }
 
-void mw_redis_name_gone(const mw_redis_bytes_t *name, const cachemw_id_t *id,
-                        apr_pool_t *pool, mw_redis_bytes_t *gone)
+void mw_redis_name_body(const mw_redis_bytes_t *name, const cachemw_id_t *id,
+                        apr_pool_t *pool, mw_redis_bytes_t *body)
 {
     char *to = apr_palloc(pool, name->len + 1 + sizeof(id->bytes));
 
-    gone->data = to;
-    gone->len = name->len + 1 + sizeof(id->bytes);
+    body->data = to;
+    body->len = name->len + 1 + sizeof(id->bytes);
     memcpy(to, name->data, name->len);
     to[name->len] = ':';
     memcpy(to + name->len + 1, id->bytes, sizeof(id->bytes));
@@ -103,14 +103,53 @@ apr_uint64_t mw_redis_pieces(apr_off_t body_len)
     return ((apr_uint64_t)body_len + MW_REDIS_PIECE - 1) / MW_REDIS_PIECE;
 }
 
+int mw_redis_header_is_long(const char *data, apr_size_t len, cachemw_id_t *id)
+{
+    const unsigned char *p = (const unsigned char *)data;
+
+    if (len < MW_REDIS_HEADER_ID_END || memcmp(p, HEADER_MAGIC, 4) != 0) {
+        return 0;
+    }
+    memcpy(id->bytes, p + HEADER_ID, sizeof(id->bytes));
+    return (mw_wire_get32(p + HEADER_FLAGS) & HEADER_LONG) != 0;
+}
+
 apr_size_t mw_redis_header_kept(const mw_redis_t *store)
 {
     return HEADER_FIRST + mw_redis_mark_len(store->seal);
 }
 
+void mw_redis_header_ask(mw_redis_batch_t *batch, const mw_redis_bytes_t *name,
+                         apr_size_t len)
+{
+    mw_redis_batch_open(batch, 4);
+    mw_redis_batch_word(batch, "GETRANGE");
+    mw_redis_batch_arg(batch, name->data, name->len);
+    mw_redis_batch_word(batch, "0");
+    mw_redis_batch_number(batch, (apr_int64_t)len - 1);
+}
+
+apr_size_t mw_redis_header_len(const mw_redis_t *store, const char *data,
+                               apr_size_t len)
+{
+    apr_size_t kept = mw_redis_header_kept(store);
+    const unsigned char *p = (const unsigned char *)data + kept;
+    apr_size_t key_len, head_len;
+
+    if (len < kept + SECOND_FIXED) {
+        return 0;
+    }
+    key_len = mw_wire_get32(p + SECOND_KEY_LEN);
+    head_len = mw_wire_get32(p + SECOND_HEAD_LEN);
+    return key_len <= CACHEMW_KEY_MAX && head_len <= CACHEMW_HEAD_MAX
+               ? kept + SECOND_FIXED + key_len + head_len
+                     + mw_redis_mark_len(store->seal)
+               : 0;
+}
+
 static apr_uint32_t header_flags(const mw_redis_t *store, apr_off_t body_len)
 {
-    return (mw_redis_pieces(body_len) > MW_REDIS_AT_ONCE ? HEADER_LONG : 0)
+    return (body_len > MW_REDIS_SHORT ? HEADER_LONG : 0)
            | (store->seal ? HEADER_SEALED : 0);
 }
 
@@ -167,14 +206,37 @@ static apr_status_t damaged(const mw_redis_t *store)
     return APR_EINCOMPLETE;
 }
 
-/* A wrong mark: who can make none that is right is not helped to a warning in
- * our log, either. */
+/* A wrong mark: with a secret, no accident. */
 static apr_status_t mark_refused(const mw_redis_t *store)
 {
+    const cachemw_services_t *services = store->services;
+
     if (!store->seal) {
         return damaged(store);
     }
     mw_redis_count(store, "forged");
+    services->log(services, CACHEMW_LOG_WARNING, APR_SUCCESS,
+                  "an entry is not what a server with our secret_file stored: "
+                  "not served (forged)");
+    return APR_NOTFOUND;
+}
+
+static apr_status_t seal_refused(const mw_redis_t *store)
+{
+    const cachemw_services_t *services = store->services;
+
+    if (store->seal) {
+        mw_redis_count(store, "unsigned");
+        services->log(services, CACHEMW_LOG_WARNING, APR_SUCCESS,
+                      "an entry without signature, from a server without "
+                      "secret_file: not served (unsigned)");
+    }
+    else {
+        mw_redis_count(store, "signed");
+        services->log(services, CACHEMW_LOG_WARNING, APR_SUCCESS,
+                      "an entry with a signature, from a server that has a "
+                      "secret_file: not served (signed)");
+    }
     return APR_NOTFOUND;
 }
 
@@ -204,8 +266,7 @@ static apr_status_t header_check(const mw_redis_t *store,
     }
     flags = mw_wire_get32(p + HEADER_FLAGS);
     if (!(flags & HEADER_SEALED) != !store->seal) {
-        mw_redis_count(store, store->seal ? "unsigned" : "signed");
-        return APR_NOTFOUND;
+        return seal_refused(store);
     }
     if (len < kept + SECOND_FIXED + mw_redis_mark_len(store->seal)) {
         return damaged(store);
@@ -222,13 +283,6 @@ static apr_status_t second_check(const mw_redis_t *store,
     apr_size_t second = len - mw_redis_mark_len(store->seal);
     mw_redis_mark_t mark;
 
-    if (mw_wire_get32(p + SECOND_KEY_LEN) > CACHEMW_KEY_MAX
-        || mw_wire_get32(p + SECOND_HEAD_LEN) > CACHEMW_HEAD_MAX
-        || (apr_size_t)mw_wire_get32(p + SECOND_KEY_LEN)
-                   + mw_wire_get32(p + SECOND_HEAD_LEN) + SECOND_FIXED
-               != second) {
-        return damaged(store);
-    }
     second_begin(store, id, &mark);
     mw_redis_mark_add(&mark, p, second);
     return mark_check(store, &mark, p + second);
@@ -241,16 +295,20 @@ apr_status_t mw_redis_header_read(const mw_redis_t *store,
 {
     const unsigned char *p = (const unsigned char *)data;
     apr_size_t kept = mw_redis_header_kept(store);
+    apr_size_t all = mw_redis_header_len(store, data, len);
     cachemw_key_t its;
     apr_status_t rv = header_check(store, p, len);
 
+    if (rv == APR_SUCCESS && (!all || all > len)) {
+        rv = damaged(store);
+    }
     if (rv != APR_SUCCESS) {
         return rv;
     }
     memcpy(entry->id.bytes, p + HEADER_ID, sizeof(entry->id.bytes));
     entry->body_len = (apr_off_t)mw_wire_get64(p + HEADER_BODY_LEN);
     p += kept;
-    rv = second_check(store, &entry->id, p, len - kept);
+    rv = second_check(store, &entry->id, p, all - kept);
     if (rv != APR_SUCCESS) {
         return rv;
     }
@@ -298,7 +356,7 @@ apr_status_t mw_redis_piece_end(const cachemw_id_t *id, mw_redis_mark_t *mark,
 apr_status_t mw_redis_piece_check(const mw_redis_t *store,
                                   const cachemw_id_t *id, apr_uint64_t number,
                                   apr_size_t data_len,
-                                  const mw_redis_reply_t *piece)
+                                  const mw_redis_bytes_t *piece)
 {
     apr_size_t end_len = mw_redis_piece_end_len(store);
     mw_redis_mark_t mark;

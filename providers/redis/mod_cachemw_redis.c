@@ -2,6 +2,7 @@
 
 /* The provider "redis": options, life, tables. */
 
+#include <errno.h>
 #include <string.h>
 
 #include "httpd.h"
@@ -139,6 +140,14 @@ void mw_redis_count(const mw_redis_t *store, const char *kind)
     store->services->count_kind(store->services, kind, 1);
 }
 
+apr_status_t mw_redis_nonsense(const mw_redis_t *store)
+{
+    mw_redis_count(store, "nonsense");
+    store->services->explain(store->services, EPROTO,
+                             "an answer that makes no sense");
+    return EPROTO;
+}
+
 /* --- opening -------------------------------------------------------------- */
 
 static const mw_redis_servers_ops_t *const servers_of[] = {
@@ -227,6 +236,9 @@ static apr_status_t redis_open(const cachemw_services_t *services,
     if (!*error) {
         *error = ssl_read(&store->settings, values, pconf);
     }
+    if (!*error && store->settings.url.is_tls) {
+        *error = mw_redis_tls_make(store, pconf);
+    }
     if (!*error && store->settings.secret) {
         store->seal = mw_redis_seal_make(store->settings.secret, pconf);
         *error = store->seal ? NULL
@@ -251,19 +263,8 @@ static void redis_close(void *self)
 static apr_status_t redis_post_config(void *self, apr_pool_t *pconf,
                                       apr_uid_t uid, apr_gid_t gid)
 {
-    mw_redis_t *store = self;
-    const cachemw_services_t *services = store->services;
-    const char *error = NULL;
-    apr_status_t rv = mw_redis_names_make(store);
-
-    (void)uid, (void)gid;
-    if (rv == APR_SUCCESS && store->settings.url.is_tls) {
-        rv = mw_redis_tls_prepare(store, pconf, &error);
-        if (error) {
-            services->log(services, CACHEMW_LOG_ERR, rv, "%s", error);
-        }
-    }
-    return rv;
+    (void)pconf, (void)uid, (void)gid;
+    return mw_redis_names_make(self);
 }
 
 static apr_status_t redis_child_init(void *self, apr_pool_t *pchild)

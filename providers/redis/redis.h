@@ -70,8 +70,8 @@ struct mw_redis_t {
      *  MW_REDIS_PLACE_WORDS that are read and written one by one; sentinel.c
      *  knows how. NULL: no Sentinel. */
     apr_uint64_t *place;
-    mw_redis_seal_t *seal; /**< NULL: no secret */
-    mw_redis_tls_t *tls;   /**< NULL: plain; made in post_config() */
+    mw_redis_seal_t *seal;                 /**< NULL: no secret */
+    mw_redis_tls_t *tls;                   /**< NULL: plain */
     const mw_redis_servers_ops_t *servers; /**< by the URL's scheme */
     void *servers_self; /**< theirs: made by their child_init() */
 };
@@ -88,5 +88,9 @@ apr_int64_t mw_redis_deadline(const mw_redis_t *store,
  * @param kind up to 23 letters, digits, - and _; of a small fixed set
  */
 void mw_redis_count(const mw_redis_t *store, const char *kind);
+
+/** What a server has answered is no answer: counted and explained.
+ *  @return EPROTO */
+apr_status_t mw_redis_nonsense(const mw_redis_t *store);
 
 #endif

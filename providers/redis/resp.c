@@ -323,17 +323,19 @@ typedef struct error_kind_t {
 } error_kind_t;
 
 static const error_kind_t error_kinds[] = {
-    [MW_REDIS_ERROR_OTHER] = { "other", APR_EGENERAL },
+    [MW_REDIS_ERROR_OTHER] = { "other", EREMOTEIO },
     [MW_REDIS_ERROR_ASK] = { "ASK", EBUSY },
     [MW_REDIS_ERROR_BUSY] = { "BUSY", EBUSY },
     [MW_REDIS_ERROR_CLUSTERDOWN] = { "CLUSTERDOWN", EBUSY },
-    [MW_REDIS_ERROR_EXECABORT] = { "EXECABORT", APR_EGENERAL },
+    [MW_REDIS_ERROR_DENIED] = { "DENIED", EACCES },
+    [MW_REDIS_ERROR_EXECABORT] = { "EXECABORT", EREMOTEIO },
     [MW_REDIS_ERROR_LOADING] = { "LOADING", EBUSY },
     [MW_REDIS_ERROR_MASTERDOWN] = { "MASTERDOWN", EBUSY },
+    [MW_REDIS_ERROR_MAXCLIENTS] = { "MAXCLIENTS", EBUSY },
     [MW_REDIS_ERROR_MOVED] = { "MOVED", EBUSY },
     [MW_REDIS_ERROR_NOAUTH] = { "NOAUTH", EACCES },
     [MW_REDIS_ERROR_NOPERM] = { "NOPERM", EACCES },
-    [MW_REDIS_ERROR_NOSCRIPT] = { "NOSCRIPT", APR_EGENERAL },
+    [MW_REDIS_ERROR_NOSCRIPT] = { "NOSCRIPT", EREMOTEIO },
     [MW_REDIS_ERROR_OOM] = { "OOM", APR_ENOSPC },
     [MW_REDIS_ERROR_READONLY] = { "READONLY", EROFS },
     [MW_REDIS_ERROR_TRYAGAIN] = { "TRYAGAIN", EBUSY },
@@ -360,6 +362,7 @@ static mw_redis_error_e error_find(const char *text)
 mw_redis_error_e mw_redis_error_of(const mw_redis_reply_t *reply)
 {
     static const char script[] = "ERR Error running script";
+    static const char clients[] = "ERR max number of clients";
     mw_redis_error_e kind;
     const char *inner;
 
@@ -372,6 +375,9 @@ mw_redis_error_e mw_redis_error_of(const mw_redis_reply_t *reply)
         && !strncmp(reply->data, script, strlen(script))) {
         inner = strstr(reply->data, ": -");
         kind = inner ? error_find(inner + 3) : kind;
+    }
+    if (!strncmp(reply->data, clients, strlen(clients))) {
+        kind = MW_REDIS_ERROR_MAXCLIENTS;
     }
     return kind;
 }

@@ -46,8 +46,8 @@ typedef struct mw_redis_batch_t {
     apr_status_t failed; /**< what more or again returned */
     int is_asking;       /**< see mw_redis_batch_ask() */
     /**
-     * For a batch whose last command is a HMGET: where to put a long string,
-     * the one with this index, without a detour. NULL from it: no memory.
+     * For a batch whose last command is a GET, GETRANGE or HMGET: where to put
+     * a long string, the one with this index, without a detour. NULL from it: no memory.
      * Called with -1 when a try begins: what was put anywhere is worth nothing.
      */
     char *(*place)(void *baton, int index, apr_size_t len);
@@ -109,9 +109,11 @@ typedef enum mw_redis_error_e {
     MW_REDIS_ERROR_ASK,
     MW_REDIS_ERROR_BUSY,
     MW_REDIS_ERROR_CLUSTERDOWN,
+    MW_REDIS_ERROR_DENIED,
     MW_REDIS_ERROR_EXECABORT,
     MW_REDIS_ERROR_LOADING,
     MW_REDIS_ERROR_MASTERDOWN,
+    MW_REDIS_ERROR_MAXCLIENTS,
     MW_REDIS_ERROR_MOVED,
     MW_REDIS_ERROR_NOAUTH,
     MW_REDIS_ERROR_NOPERM,

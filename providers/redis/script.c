@@ -8,42 +8,47 @@
 
 #include "script.h"
 
-/* Offsets in a header count from 1 here: flags 5, id 9 to 24. While a slot
- * moves from one node of a cluster to another neither can rename: then the rest
- * is lost to who reads it, but gone it is. */
-#define RETIRE                                                    \
-    "local function retire(k, h)\n"                               \
-    "if type(h) == 'string' and #h >= 24 and h:byte(5) % 2 == 1 " \
-    "then\n"                                                      \
-    "local g = k .. ':' .. h:sub(9, 24)\n"                        \
-    "if not redis.pcall('RENAME', k, g).err then\n"               \
-    "redis.call('PEXPIRE', g, 60000)\n"                           \
-    "return 1\n"                                                  \
-    "end\n"                                                       \
-    "end\n"                                                       \
-    "redis.call('UNLINK', k)\n"                                   \
-    "return 1\n"                                                  \
+/* Offsets in a header count from 1 here: flags 5, id 9 to 24. While a slot moves
+ * from one node of a cluster to another a body may be on the other one: pcall. */
+#define BODY_EXPIRE                                                 \
+    "local function body_expire(h, ttl)\n"                          \
+    "if h:byte(5) % 2 == 1 then\n"                                  \
+    "redis.pcall('PEXPIRE', KEYS[1] .. ':' .. h:sub(9, 24), ttl)\n" \
+    "end\n"                                                         \
     "end\n"
 
-/* pcall: the name may have something that is no hash. */
-#define HEADER "local h = redis.pcall('HGET', KEYS[1], 'h')\n"
+/* pcall: the name may have something that is no string. */
+#define HEADER "local h = redis.pcall('GETRANGE', KEYS[1], 0, "
 
+/* Heads of 304s often have the length of those before them: then nothing but
+ * they is written. */
 static const char *const script_texts[] = {
-    [MW_REDIS_RETIRE] = RETIRE HEADER "return retire(KEYS[1], h)\n",
     [MW_REDIS_REMOVE] =
-        RETIRE HEADER "if ARGV[1] ~= '' and type(h) == 'string' "
-                      "and h:sub(9, 24) ~= ARGV[1] then return 0 end\n"
-                      "return retire(KEYS[1], h)\n",
-    [MW_REDIS_AMEND] =
-        HEADER "local n = tonumber(ARGV[2])\n"
-               "if type(h) ~= 'string' or h:sub(9, 24) ~= ARGV[1] "
-               "or #h < n + 8 "
-               "or struct.unpack('<i8', h, n + 1) <= tonumber(ARGV[5]) then "
-               "return 0 end\n"
-               "redis.call('HSET', KEYS[1], 'h', h:sub(1, n) .. ARGV[3])\n"
-               "redis.call('PEXPIRE', KEYS[1], "
-               "tonumber(ARGV[4]) + h:byte(5) % 2 * 60000)\n"
-               "return 1\n",
+        BODY_EXPIRE HEADER "23)\n"
+                           "if type(h) == 'string' and #h == 24 then\n"
+                           "if ARGV[1] ~= '' and h:sub(9, 24) ~= ARGV[1] then "
+                           "return 0 end\n"
+                           "body_expire(h, 60000)\n"
+                           "end\n"
+                           "redis.call('UNLINK', KEYS[1])\n"
+                           "return 1\n",
+    [MW_REDIS_AMEND] = BODY_EXPIRE
+    "local n = tonumber(ARGV[2])\n" HEADER "n + 15)\n"
+    "if type(h) ~= 'string' or #h < n + 16 or h:sub(9, 24) ~= ARGV[1] "
+    "or struct.unpack('<i8', h, n + 1) <= tonumber(ARGV[5]) then "
+    "return 0 end\n"
+    "local key_len, head_len = struct.unpack('<I4I4', h, n + 9)\n"
+    "local old = key_len + head_len + n - 16\n"
+    "if old == #ARGV[3] then\n"
+    "redis.call('SETRANGE', KEYS[1], n, ARGV[3])\n"
+    "else\n"
+    "local all = redis.call('GET', KEYS[1])\n"
+    "redis.call('SET', KEYS[1], all:sub(1, n) .. ARGV[3] "
+    ".. all:sub(n + old + 1))\n"
+    "end\n"
+    "redis.call('PEXPIRE', KEYS[1], ARGV[4])\n"
+    "body_expire(h, tonumber(ARGV[4]) + 60000)\n"
+    "return 1\n",
 };
 
 enum { SCRIPTS = sizeof(script_texts) / sizeof(script_texts[0]) };
@@ -90,9 +95,4 @@ void mw_redis_script_add_text(mw_redis_batch_t *batch, mw_redis_script_e script,
                               const mw_redis_bytes_t *name, int count)
 {
     script_add(batch, "EVAL", script_texts[script], name, count);
-}
-
-void mw_redis_script_load(mw_redis_batch_t *batch, mw_redis_script_e script)
-{
-    mw_redis_batch_words(batch, "SCRIPT", "LOAD", script_texts[script], NULL);
 }

@@ -12,10 +12,8 @@
 #include "layout.h"
 
 typedef enum mw_redis_script_e {
-    /** Put what is there out of the way: see layout.h. No arguments. 1 */
-    MW_REDIS_RETIRE,
-    /** The same, if it has the id in the first argument, or that is empty.
-     *  1: done, or nothing was there; 0: it is another one */
+    /** Remove what is there, if it has the id in the first argument, or that
+     *  is empty. 1: done, or nothing was there; 0: it is another one */
     MW_REDIS_REMOVE,
     /** Id, how much of the header to keep, the rest of a header, ms to live,
      *  the time now in µs. 1: done; 0: it is another one or gone */
@@ -30,8 +28,5 @@ void mw_redis_script_add(mw_redis_batch_t *batch, mw_redis_script_e script,
 /** The same with the text of the script, for a server that does not know it. */
 void mw_redis_script_add_text(mw_redis_batch_t *batch, mw_redis_script_e script,
                               const mw_redis_bytes_t *name, int count);
-
-/** Append a command that makes the script known. */
-void mw_redis_script_load(mw_redis_batch_t *batch, mw_redis_script_e script);
 
 #endif

@@ -4,6 +4,7 @@
  * another one, moves all children. */
 
 #include <arpa/inet.h>
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -57,14 +58,14 @@ static apr_uint64_t place_sum(const place_t *place)
     return sum;
 }
 
-/* @return APR_EGENERAL: not an address */
+/* @return EDESTADDRREQ: not an address */
 static apr_status_t place_make(const char *host, int port, place_t *place)
 {
     const int is_v6 = strchr(host, ':') != NULL;
 
     memset(place, 0, sizeof(*place));
     if (inet_pton(is_v6 ? AF_INET6 : AF_INET, host, place->words) != 1) {
-        return APR_EGENERAL;
+        return EDESTADDRREQ;
     }
     place->words[2] = (apr_uint64_t)port << 1 | (apr_uint64_t)is_v6;
     place->words[3] = place_sum(place);
@@ -127,23 +128,23 @@ static apr_status_t answer_read(const mw_redis_reply_t *reply, place_t *place)
     const mw_redis_reply_t *host, *port;
 
     if (reply->type != REDIS_REPLY_ARRAY || reply->len != 2) {
-        return APR_EGENERAL;
+        return EDESTADDRREQ;
     }
     host = reply->elements[0];
     port = reply->elements[1];
     if (host->type != REDIS_REPLY_STRING || port->type != REDIS_REPLY_STRING
         || !port_read(port)) {
-        return APR_EGENERAL;
+        return EDESTADDRREQ;
     }
     return place_make(host->data, port_read(port), place);
 }
 
-static void answer_complain(const mw_redis_t *store, int i,
-                            const mw_redis_reply_t *reply, apr_pool_t *pool)
+static void answer_complain(const mw_redis_t *store, int i, apr_status_t rv,
+                            const mw_redis_reply_t *reply)
 {
     const mw_redis_url_t *url = &store->settings.url;
-    const char *who = mw_redis_endpoint_text(&url->endpoints[i], pool);
     const char *why = "answers something else than an address";
+    char host[MW_REDIS_ENDPOINT_MAX];
 
     if (reply->type == REDIS_REPLY_NIL) {
         why = "knows no master of this name";
@@ -155,9 +156,9 @@ static void answer_complain(const mw_redis_t *store, int i,
         why = "names it by something else than an address: set \"sentinel "
               "announce-hostnames no\" there";
     }
-    store->services->log(store->services, CACHEMW_LOG_WARNING, APR_EGENERAL,
-                         "master \"%s\": the sentinel at %s %s", url->master,
-                         who, why);
+    store->services->explain(
+        store->services, rv, "master \"%s\": the sentinel at %s %s",
+        url->master, mw_redis_endpoint_text(&url->endpoints[i], host), why);
 }
 
 static apr_status_t watcher_ask(mw_redis_t *store, int i, apr_int64_t deadline,
@@ -179,7 +180,7 @@ static apr_status_t watcher_ask(mw_redis_t *store, int i, apr_int64_t deadline,
     if (rv == APR_SUCCESS) {
         rv = answer_read(replies[0], place);
         if (rv != APR_SUCCESS) {
-            answer_complain(store, i, replies[0], pool);
+            answer_complain(store, i, rv, replies[0]);
         }
     }
     apr_pool_destroy(pool);
@@ -194,7 +195,7 @@ static apr_status_t watchers_ask(mw_redis_t *store, apr_int64_t deadline,
     sentinel_t *self = store->servers_self;
     const unsigned int count = (unsigned int)self->watcher_count;
     const unsigned int first = __atomic_load_n(&self->first, __ATOMIC_RELAXED);
-    apr_status_t rv = APR_EGENERAL;
+    apr_status_t rv = APR_EAGAIN;
     apr_int64_t now;
     unsigned int i;
 
@@ -223,8 +224,15 @@ static apr_status_t master_learn(mw_redis_t *store, apr_int64_t deadline)
     apr_status_t rv =
         mw_redis_turn_begin(&self->turn, store, ASK_PAUSE, deadline);
 
+    if (APR_STATUS_IS_EAGAIN(rv)) {
+        return APR_SUCCESS;
+    }
     if (rv != APR_SUCCESS) {
-        return APR_STATUS_IS_EAGAIN(rv) ? APR_SUCCESS : rv;
+        store->services->explain(store->services, rv,
+                                 "master \"%s\": no sentinel has said in time "
+                                 "where it is",
+                                 store->settings.url.master);
+        return rv;
     }
     rv = watchers_ask(store, deadline, &place);
     if (rv == APR_SUCCESS) {
@@ -247,7 +255,7 @@ static apr_status_t role_check(const mw_redis_reply_t *reply)
     const mw_redis_reply_t *role;
 
     if (reply->type != REDIS_REPLY_ARRAY || reply->len == 0) {
-        return APR_EGENERAL;
+        return EPROTO;
     }
     role = reply->elements[0];
     return role->type == REDIS_REPLY_STRING && role->len == 6
@@ -298,7 +306,7 @@ static apr_status_t sentinel_find(mw_redis_t *store, int slot,
     if (!place_load(store, &place)) {
         rv = master_learn(store, deadline);
         if (rv == APR_SUCCESS && !place_load(store, &place)) {
-            rv = APR_ECONNREFUSED;
+            rv = APR_EAGAIN; /* whoever asked has told why */
         }
     }
     else if (__atomic_load_n(&self->is_doubtful, __ATOMIC_RELAXED)) {

@@ -54,6 +54,29 @@ mw_redis_error_e mw_redis_replies_error(mw_redis_reply_t *const *replies,
     return replies_error(replies, (apr_size_t)count, 0, error);
 }
 
+/* An error reply is counted, and told as what it means. That it is full is no
+ * failure, and would be told by nobody else. */
+static apr_status_t error_tell(const mw_redis_t *store,
+                               const mw_redis_reason_t *reason)
+{
+    const cachemw_services_t *services = store->services;
+    const apr_status_t rv = mw_redis_error_status(reason->error);
+    const char *name = mw_redis_error_name(reason->error);
+    char host[MW_REDIS_ENDPOINT_MAX];
+
+    mw_redis_count(store, name);
+    mw_redis_endpoint_text(mw_redis_pool_endpoint(reason->pool), host);
+    if (rv == APR_ENOSPC) {
+        services->log(services, CACHEMW_LOG_WARNING, APR_SUCCESS,
+                      "%s is full and drops nothing: responses are not stored "
+                      "(%s)",
+                      host, name);
+        return rv;
+    }
+    services->explain(services, rv, "%s answers by an error (%s)", host, name);
+    return rv;
+}
+
 /* Once, on one server. The reason is set when that was wrong. */
 static apr_status_t run_once(mw_redis_t *store, mw_redis_pool_t *pool,
                              mw_redis_batch_t *batch, apr_int64_t deadline,
@@ -68,11 +91,8 @@ static apr_status_t run_once(mw_redis_t *store, mw_redis_pool_t *pool,
     }
     reason->error =
         mw_redis_replies_error(*replies, batch->commands, &reason->reply);
-    if (reason->error == MW_REDIS_ERROR_NONE) {
-        return APR_SUCCESS;
-    }
-    mw_redis_count(store, mw_redis_error_name(reason->error));
-    return mw_redis_error_status(reason->error);
+    return reason->error == MW_REDIS_ERROR_NONE ? APR_SUCCESS
+                                                : error_tell(store, reason);
 }
 
 /* Whether another server may be the right one. */

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
+#include <errno.h>
 #include <string.h>
 
 #include "apr_strings.h"
@@ -10,6 +11,9 @@
 
 /* Of all replies to anything here. */
 #define REPLY_MAX 65536
+
+/* How long a body without an entry lives. */
+#define GRACE_MS ((apr_int64_t)apr_time_as_msec(CACHEMW_GRACE))
 
 /* Pieces of a body that are in memory at once. */
 #define SET_PIECES 4
@@ -22,8 +26,7 @@
 #define SET_JITTER_PART 20
 #define SET_JITTER_MAX apr_time_from_sec(60)
 
-/* Milliseconds that the hash of an entry lives, without the grace of a long
- * body; 0 or less: it has expired. */
+/* Milliseconds that an entry lives; 0 or less: it has expired. */
 static apr_int64_t ttl_of(const cachemw_call_t *call,
                           const cachemw_entry_t *entry)
 {
@@ -45,30 +48,20 @@ typedef struct set_t {
     mw_redis_t *store;
     const cachemw_entry_t *entry;
     mw_redis_bytes_t name;
-    apr_int64_t ttl;
-    apr_uint64_t pieces; /* of the body */
-    apr_uint64_t next;   /* to be sent */
-    apr_size_t used;     /* of the body's first bucket */
-    apr_bucket *sent;    /* buckets before this one are referred to by iov;
-                            NULL: none */
-    int is_over;         /* the end was appended */
     mw_redis_bytes_t header;
-    apr_bucket_brigade *kept; /* the body once more, for another try; NULL */
+    apr_int64_t ttl;
+    apr_int64_t deadline;
+    apr_pool_t *pool;
+    apr_size_t used;  /* of the body's first bucket */
+    apr_bucket *sent; /* buckets before this one are referred to by iov;
+                         NULL: none */
+    /* of a long body */
+    mw_redis_bytes_t body; /* name of its hash */
+    apr_uint64_t pieces;
+    apr_uint64_t next;        /* to be sent */
+    int is_over;              /* the end was appended */
+    apr_bucket_brigade *kept; /* once more, for another try; NULL */
 } set_t;
-
-static void set_end(set_t *set, mw_redis_batch_t *batch)
-{
-    mw_redis_batch_open(batch, 3);
-    mw_redis_batch_word(batch, "PEXPIRE");
-    mw_redis_batch_arg(batch, set->name.data, set->name.len);
-    mw_redis_batch_number(
-        batch, set->ttl
-                   + (set->pieces > MW_REDIS_AT_ONCE
-                          ? (apr_int64_t)apr_time_as_msec(CACHEMW_GRACE)
-                          : 0));
-    mw_redis_batch_words(batch, "EXEC", NULL);
-    set->is_over = 1;
-}
 
 /* `len` bytes of the body, from where the last ones ended. */
 static apr_status_t data_add(set_t *set, mw_redis_batch_t *batch,
@@ -105,39 +98,62 @@ static apr_status_t data_add(set_t *set, mw_redis_batch_t *batch,
     return APR_SUCCESS;
 }
 
-static apr_status_t piece_add(set_t *set, mw_redis_batch_t *batch)
+/* `len` bytes of the body, and what is behind them. */
+static apr_status_t piece_add(set_t *set, mw_redis_batch_t *batch,
+                              apr_uint64_t number, apr_size_t len)
 {
-    const mw_redis_t *store = set->store;
-    const cachemw_entry_t *entry = set->entry;
-    apr_off_t left = entry->body_len - (apr_off_t)(set->next * MW_REDIS_PIECE);
-    apr_size_t len = left < MW_REDIS_PIECE ? (apr_size_t)left : MW_REDIS_PIECE;
-    apr_size_t end_len = mw_redis_piece_end_len(store);
     char end[MW_REDIS_PIECE_END_MAX];
     mw_redis_mark_t mark;
     apr_status_t rv, ended;
 
-    mw_redis_batch_number(batch, (apr_int64_t)set->next);
-    mw_redis_batch_length(batch, len + end_len);
-    mw_redis_piece_begin(store, &entry->id, set->next, &mark);
+    mw_redis_piece_begin(set->store, &set->entry->id, number, &mark);
     rv = data_add(set, batch, &mark, len);
-    ended = mw_redis_piece_end(&entry->id, &mark, end);
-    mw_redis_batch_bytes(batch, end, end_len);
-    mw_redis_batch_end(batch);
-    set->next++;
+    ended = mw_redis_piece_end(&set->entry->id, &mark, end);
+    mw_redis_batch_bytes(batch, end, mw_redis_piece_end_len(set->store));
     return rv == APR_SUCCESS ? ended : rv;
 }
 
-static apr_status_t pieces_add(set_t *set, mw_redis_batch_t *batch)
+static void expire_add(mw_redis_batch_t *batch, const mw_redis_bytes_t *name,
+                       apr_int64_t ttl)
+{
+    mw_redis_batch_open(batch, 3);
+    mw_redis_batch_word(batch, "PEXPIRE");
+    mw_redis_batch_arg(batch, name->data, name->len);
+    mw_redis_batch_number(batch, ttl);
+}
+
+/* --- long bodies ---------------------------------------------------------- */
+
+/* The next piece. */
+static apr_status_t field_add(set_t *set, mw_redis_batch_t *batch)
+{
+    apr_off_t left =
+        set->entry->body_len - (apr_off_t)(set->next * MW_REDIS_PIECE);
+    apr_size_t len = left < MW_REDIS_PIECE ? (apr_size_t)left : MW_REDIS_PIECE;
+    apr_status_t rv;
+
+    mw_redis_batch_number(batch, (apr_int64_t)set->next);
+    mw_redis_batch_length(batch, len + mw_redis_piece_end_len(set->store));
+    rv = piece_add(set, batch, set->next, len);
+    mw_redis_batch_end(batch);
+    set->next++;
+    return rv;
+}
+
+/* Until its entry is there, too, it has a short time to live. */
+static apr_status_t fields_add(set_t *set, mw_redis_batch_t *batch)
 {
     apr_status_t rv = APR_SUCCESS;
     int i;
 
     for (i = 0; rv == APR_SUCCESS && i < SET_PIECES && set->next < set->pieces;
          i++) {
-        rv = piece_add(set, batch);
+        rv = field_add(set, batch);
     }
     if (rv == APR_SUCCESS && set->next == set->pieces && !set->is_over) {
-        set_end(set, batch);
+        expire_add(batch, &set->body, GRACE_MS);
+        mw_redis_batch_words(batch, "EXEC", NULL);
+        set->is_over = 1;
     }
     return rv;
 }
@@ -151,7 +167,7 @@ static apr_status_t set_more(mw_redis_batch_t *batch, void *baton)
     while (set->sent && APR_BRIGADE_FIRST(set->entry->body) != set->sent) {
         apr_bucket_delete(APR_BRIGADE_FIRST(set->entry->body));
     }
-    return set->is_over ? APR_SUCCESS : pieces_add(set, batch);
+    return set->is_over ? APR_SUCCESS : fields_add(set, batch);
 }
 
 static apr_status_t brigade_copy(apr_bucket_brigade *from,
@@ -172,16 +188,13 @@ static apr_status_t brigade_copy(apr_bucket_brigade *from,
 }
 
 /* From the beginning. */
-static apr_status_t set_begin(set_t *set, mw_redis_batch_t *batch)
+static apr_status_t body_begin(set_t *set, mw_redis_batch_t *batch)
 {
     mw_redis_batch_words(batch, "MULTI", NULL);
-    mw_redis_script_add(batch, MW_REDIS_RETIRE, &set->name, 0);
-    mw_redis_batch_open(batch, (int)(4 + 2 * set->pieces));
+    mw_redis_batch_open(batch, (int)(2 + 2 * set->pieces));
     mw_redis_batch_word(batch, "HSET");
-    mw_redis_batch_arg(batch, set->name.data, set->name.len);
-    mw_redis_batch_word(batch, "h");
-    mw_redis_batch_arg(batch, set->header.data, set->header.len);
-    return pieces_add(set, batch);
+    mw_redis_batch_arg(batch, set->body.data, set->body.len);
+    return fields_add(set, batch);
 }
 
 /* What was read of the body is let go as it is sent: it comes from the copy. */
@@ -195,7 +208,7 @@ static apr_status_t set_again(mw_redis_batch_t *batch, void *baton)
     set->sent = NULL;
     set->next = set->used = 0;
     set->is_over = 0;
-    return rv == APR_SUCCESS ? set_begin(set, batch) : rv;
+    return rv == APR_SUCCESS ? body_begin(set, batch) : rv;
 }
 
 /* A copy of a bucket refers to the same bytes or file: it needs no memory. One
@@ -212,39 +225,142 @@ static void set_keep(set_t *set, mw_redis_batch_t *batch)
     }
 }
 
-static apr_status_t set_prepare(set_t *set, const cachemw_key_t *key,
-                                mw_redis_batch_t *batch)
+/* EXEC is the fourth command. Its answer: HSET's, PEXPIRE's. */
+static apr_status_t body_set(set_t *set)
 {
-    apr_status_t rv = mw_redis_header_make(set->store, key, set->entry,
-                                           batch->pool, &set->header);
+    const mw_redis_reply_t *all;
+    mw_redis_reply_t **replies;
+    mw_redis_batch_t batch;
+    apr_status_t rv;
 
-    if (rv == APR_SUCCESS && set->pieces > SET_PIECES) {
-        set_keep(set, batch);
+    mw_redis_batch_init(&batch, REPLY_MAX, set->pool);
+    if (set->pieces > SET_PIECES) {
+        set_keep(set, &batch);
     }
-    return rv == APR_SUCCESS ? set_begin(set, batch) : rv;
+    rv = body_begin(set, &batch);
+    if (rv == APR_SUCCESS) {
+        rv = mw_redis_run(set->store, set->body.data, set->body.len, &batch,
+                          set->deadline, &replies);
+    }
+    if (rv != APR_SUCCESS) {
+        return rv;
+    }
+    all = replies[3];
+    return all->type == REDIS_REPLY_ARRAY && all->len == 2
+                   && all->elements[0]->type == REDIS_REPLY_INTEGER
+                   && all->elements[1]->type == REDIS_REPLY_INTEGER
+                   && all->elements[1]->integer == 1
+               ? APR_SUCCESS
+               : mw_redis_nonsense(set->store);
 }
 
-/* EXEC is the fifth command. Its answer: the script's, HSET's, PEXPIRE's. */
-static apr_status_t set_check(set_t *set, const cachemw_call_t *call,
-                              mw_redis_reply_t *const *replies,
-                              apr_int64_t deadline)
+/* That of another entry, perhaps. That it fails does no harm: a body that has
+ * too little time is lost early, one that has too much is there for nothing. */
+static void body_expire(const set_t *set, const cachemw_id_t *id,
+                        apr_int64_t ttl)
 {
-    const mw_redis_reply_t *all = replies[4];
     mw_redis_reply_t **ignored;
     mw_redis_batch_t batch;
+    mw_redis_bytes_t body;
 
-    if (all->type != REDIS_REPLY_ARRAY || all->len != 3
-        || all->elements[1]->type != REDIS_REPLY_INTEGER
-        || all->elements[2]->type != REDIS_REPLY_INTEGER
-        || all->elements[2]->integer != 1) {
-        mw_redis_count(set->store, "nonsense");
-        return EPROTO;
+    mw_redis_name_body(&set->name, id, set->pool, &body);
+    mw_redis_batch_init(&batch, REPLY_MAX, set->pool);
+    expire_add(&batch, &body, ttl);
+    mw_redis_run(set->store, body.data, body.len, &batch, set->deadline,
+                 &ignored);
+}
+
+/* --- entries -------------------------------------------------------------- */
+
+/* SET with the header, and the body if that is short. */
+static apr_status_t string_add(set_t *set, mw_redis_batch_t *batch)
+{
+    apr_size_t len = set->pieces ? 0 : (apr_size_t)set->entry->body_len;
+    apr_size_t end = len ? mw_redis_piece_end_len(set->store) : 0;
+    apr_status_t rv = APR_SUCCESS;
+
+    mw_redis_batch_open(batch, 5);
+    mw_redis_batch_word(batch, "SET");
+    mw_redis_batch_arg(batch, set->name.data, set->name.len);
+    mw_redis_batch_length(batch, set->header.len + len + end);
+    mw_redis_batch_bytes(batch, set->header.data, set->header.len);
+    if (len) {
+        rv = piece_add(set, batch, 0, len);
     }
-    if (mw_redis_error_of(all->elements[0]) == MW_REDIS_ERROR_NOSCRIPT) {
-        mw_redis_batch_init(&batch, REPLY_MAX, call->pool);
-        mw_redis_script_load(&batch, MW_REDIS_RETIRE);
-        mw_redis_run(set->store, set->name.data, set->name.len, &batch,
-                     deadline, &ignored);
+    mw_redis_batch_end(batch);
+    mw_redis_batch_word(batch, "PX");
+    mw_redis_batch_number(batch, set->ttl);
+    return rv;
+}
+
+/* The answers to GETRANGE and SET.
+ * @param before the beginning of the entry that there was */
+static apr_status_t string_check(const set_t *set,
+                                 mw_redis_reply_t *const *replies, int is_whole,
+                                 const mw_redis_reply_t **before)
+{
+    if (is_whole) {
+        if (replies[3]->type != REDIS_REPLY_ARRAY || replies[3]->len != 2) {
+            return mw_redis_nonsense(set->store);
+        }
+        replies = replies[3]->elements;
+    }
+    *before = replies[0];
+    return mw_redis_reply_is(replies[1], "OK") ? APR_SUCCESS
+                                               : mw_redis_nonsense(set->store);
+}
+
+/* What is there is asked for, since the body of a long entry goes after it. If
+ * somebody else's comes between the two commands, that body is not found here,
+ * and stays as long as its entry would have. They are a transaction where slots
+ * move from one server to another, so that both are done by one. */
+static apr_status_t string_set(set_t *set, const mw_redis_reply_t **before)
+{
+    int is_whole = set->store->servers->is_many;
+    mw_redis_reply_t **replies;
+    mw_redis_batch_t batch;
+    apr_status_t rv;
+
+    mw_redis_batch_init(&batch, REPLY_MAX, set->pool);
+    if (is_whole) {
+        mw_redis_batch_words(&batch, "MULTI", NULL);
+    }
+    mw_redis_header_ask(&batch, &set->name, MW_REDIS_HEADER_ID_END);
+    rv = string_add(set, &batch);
+    if (is_whole) {
+        mw_redis_batch_words(&batch, "EXEC", NULL);
+    }
+    if (rv == APR_SUCCESS) {
+        rv = mw_redis_run(set->store, set->name.data, set->name.len, &batch,
+                          set->deadline, &replies);
+    }
+    return rv == APR_SUCCESS ? string_check(set, replies, is_whole, before)
+                             : rv;
+}
+
+static apr_status_t entry_set(set_t *set)
+{
+    const cachemw_id_t *id = &set->entry->id;
+    const mw_redis_reply_t *before = NULL;
+    apr_status_t rv = APR_SUCCESS;
+    cachemw_id_t its;
+
+    if (set->pieces) {
+        rv = body_set(set);
+    }
+    if (rv == APR_SUCCESS) {
+        rv = string_set(set, &before);
+    }
+    if (rv != APR_SUCCESS) {
+        return rv;
+    }
+    if (set->pieces) {
+        body_expire(set, id, set->ttl + GRACE_MS);
+    }
+    if (before->type == REDIS_REPLY_STRING
+        && mw_redis_header_is_long(before->data, before->len, &its)
+        && memcmp(&its, id, sizeof(its)) != 0) {
+        body_expire(set, &its, GRACE_MS);
     }
     return APR_SUCCESS;
 }
@@ -253,27 +369,23 @@ apr_status_t mw_redis_set(void *self, const cachemw_call_t *call,
                           const cachemw_key_t *key,
                           const cachemw_entry_t *entry)
 {
-    set_t set = { .store = self, .entry = entry, .ttl = ttl_of(call, entry) };
-    apr_int64_t deadline = mw_redis_deadline(self, call);
-    mw_redis_reply_t **replies;
-    mw_redis_batch_t batch;
+    set_t set = { .store = self,
+                  .entry = entry,
+                  .ttl = ttl_of(call, entry),
+                  .deadline = mw_redis_deadline(self, call),
+                  .pool = call->pool };
     apr_status_t rv;
 
     if (set.ttl <= 0) {
         return mw_redis_remove(self, call, key, NULL);
     }
     mw_redis_name(self, key, call->pool, &set.name);
-    set.pieces = mw_redis_pieces(entry->body_len);
-    mw_redis_batch_init(&batch, REPLY_MAX, call->pool);
-    rv = set_prepare(&set, key, &batch);
-    if (rv == APR_SUCCESS) {
-        rv = mw_redis_run(self, set.name.data, set.name.len, &batch, deadline,
-                          &replies);
+    if (entry->body_len > MW_REDIS_SHORT) {
+        set.pieces = mw_redis_pieces(entry->body_len);
+        mw_redis_name_body(&set.name, &entry->id, call->pool, &set.body);
     }
-    if (set.kept) {
-        apr_brigade_destroy(set.kept);
-    }
-    return rv == APR_SUCCESS ? set_check(&set, call, replies, deadline) : rv;
+    rv = mw_redis_header_make(self, key, entry, call->pool, &set.header);
+    return rv == APR_SUCCESS ? entry_set(&set) : rv;
 }
 
 /* --- amending and removing ------------------------------------------------ */
@@ -321,8 +433,7 @@ static apr_status_t change_run(mw_redis_t *store, const cachemw_call_t *call,
         return rv;
     }
     if (replies[0]->type != REDIS_REPLY_INTEGER) {
-        mw_redis_count(store, "nonsense");
-        return EPROTO;
+        return mw_redis_nonsense(store);
     }
     return replies[0]->integer ? APR_SUCCESS : APR_NOTFOUND;
 }

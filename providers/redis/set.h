@@ -10,8 +10,8 @@
 #include "redis.h"
 
 /**
- * One MULTI in one write, for bodies up to some pieces; longer ones follow in
- * further writes, and nothing is published before the last of these.
+ * One write, for bodies up to some pieces; longer ones follow in further writes,
+ * and nothing is published before the last of these.
  */
 apr_status_t mw_redis_set(void *self, const cachemw_call_t *call,
                           const cachemw_key_t *key,

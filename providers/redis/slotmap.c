@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
 #include <arpa/inet.h>
+#include <errno.h>
 #include <string.h>
 
 #include "apr_strings.h"
@@ -114,11 +115,11 @@ static apr_status_t node_read(const mw_redis_reply_t *node,
     apr_status_t rv;
 
     if (!port || port->integer < 1 || port->integer > PORT_MAX) {
-        return APR_EGENERAL;
+        return EPROTO;
     }
     to->port = (int)port->integer;
     if (!host && !element(node, 0, REDIS_REPLY_NIL)) {
-        return APR_EGENERAL;
+        return EPROTO;
     }
     rv = host_set(host ? host->data : NULL, host ? host->len : 0, from,
                   &to->host, pool);
@@ -156,7 +157,7 @@ static apr_status_t range_read(const mw_redis_reply_t *range,
 
     if (!low || !high || !master || low->integer < 0
         || low->integer > high->integer || high->integer >= MW_REDIS_SLOTS) {
-        return APR_EGENERAL;
+        return EPROTO;
     }
     rv = node_read(master, from, &node, pool);
     if (rv != APR_SUCCESS) {
@@ -165,14 +166,14 @@ static apr_status_t range_read(const mw_redis_reply_t *range,
     i = node_find(map, &node);
     if (i < 0) {
         if (map->count == MW_REDIS_NODES_MAX) {
-            return APR_EGENERAL;
+            return EPROTO;
         }
         i = map->count++;
         map->nodes[i] = node;
     }
     for (slot = low->integer; slot <= high->integer; slot++) {
         if (map->owners[slot]) {
-            return APR_EGENERAL;
+            return EPROTO;
         }
         map->owners[slot] = (apr_uint16_t)(i + 1);
     }
@@ -188,15 +189,18 @@ apr_status_t mw_redis_slotmap_parse(const mw_redis_reply_t *reply,
     apr_size_t i;
 
     memset(map, 0, sizeof(*map));
+    if (reply->type == REDIS_REPLY_ERROR) {
+        return EOPNOTSUPP;
+    }
     if (reply->type != REDIS_REPLY_ARRAY || reply->len > MW_REDIS_SLOTS) {
-        return APR_EGENERAL;
+        return EPROTO;
     }
     map->nodes = apr_palloc(pool, MW_REDIS_NODES_MAX * sizeof(*map->nodes));
     for (i = 0; i < reply->len && rv == APR_SUCCESS; i++) {
         range = element(reply, i, REDIS_REPLY_ARRAY);
-        rv = range ? range_read(range, from, map, pool) : APR_EGENERAL;
+        rv = range ? range_read(range, from, map, pool) : EPROTO;
     }
-    return map->count ? rv : APR_EGENERAL;
+    return map->count ? rv : EPROTO;
 }
 
 /* Decimal digits up to `end`, which follows them. @return -1: not such */
@@ -228,7 +232,7 @@ apr_status_t mw_redis_redirect_parse(const mw_redis_reply_t *error,
 
     if (error->type != REDIS_REPLY_ERROR || error->len > REDIRECT_MAX
         || memchr(text, '\0', error->len)) {
-        return APR_EGENERAL;
+        return EPROTO;
     }
     if (strncmp(text, "MOVED ", 6) == 0) {
         text += 6;
@@ -237,16 +241,16 @@ apr_status_t mw_redis_redirect_parse(const mw_redis_reply_t *error,
         text += 4;
     }
     else {
-        return APR_EGENERAL;
+        return EPROTO;
     }
     *slot = number_read(&text, ' ', MW_REDIS_SLOTS - 1);
     colon = strrchr(text, ':');
     if (*slot < 0 || !colon) {
-        return APR_EGENERAL;
+        return EPROTO;
     }
     text++;
     rv = host_set(text, colon - text, from, &to->host, pool);
     text = colon + 1;
     to->port = number_read(&text, '\0', PORT_MAX);
-    return to->port > 0 ? rv : APR_EGENERAL;
+    return to->port > 0 ? rv : EPROTO;
 }

@@ -42,7 +42,7 @@ int mw_redis_endpoint_same(const mw_redis_endpoint_t *one,
  * Read a reply to CLUSTER SLOTS.
  * @param from who replied: a node without an address is on its machine
  * @param map filled; its texts are in pool, or from's
- * @return APR_EGENERAL: it is none, or names no master
+ * @return EOPNOTSUPP: an error; EPROTO: it is none, or names no master
  */
 apr_status_t mw_redis_slotmap_parse(const mw_redis_reply_t *reply,
                                     const mw_redis_endpoint_t *from,
@@ -53,7 +53,7 @@ apr_status_t mw_redis_slotmap_parse(const mw_redis_reply_t *reply,
  * @param from who replied: without a host, it is on its machine
  * @param slot set also with APR_NOTFOUND
  * @param to in pool, or from's
- * @return APR_EGENERAL: it is none; APR_NOTFOUND: the host is no address
+ * @return EPROTO: it is none; APR_NOTFOUND: the host is no address
  */
 apr_status_t mw_redis_redirect_parse(const mw_redis_reply_t *error,
                                      const mw_redis_endpoint_t *from, int *slot,

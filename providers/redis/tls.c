@@ -10,7 +10,6 @@
 #include <openssl/ssl.h>
 #include <openssl/x509v3.h>
 
-#include "apr_file_io.h"
 #include "apr_strings.h"
 
 #include "tls.h"
@@ -94,28 +93,10 @@ static int no_passphrase(char *buffer, int size, int is_writing, void *baton)
     return -1;
 }
 
-/* What the system says about a file tells more than OpenSSL does. */
-static const char *file_check(const char *option, const char *path,
-                              apr_pool_t *pool)
-{
-    char text[120];
-    apr_file_t *file;
-    apr_status_t rv =
-        apr_file_open(&file, path, APR_FOPEN_READ, APR_FPROT_OS_DEFAULT, pool);
-
-    if (rv != APR_SUCCESS) {
-        return apr_psprintf(pool, "%s=%s: %s", option, path,
-                            apr_strerror(rv, text, sizeof(text)));
-    }
-    apr_file_close(file);
-    return NULL;
-}
-
 static const char *ca_load(const mw_redis_settings_t *settings, SSL_CTX *ctx,
                            apr_pool_t *pool)
 {
     const char *path = settings->ssl_ca_certs;
-    const char *error;
 
     if (!path) {
         return SSL_CTX_set_default_verify_paths(ctx)
@@ -123,29 +104,25 @@ static const char *ca_load(const mw_redis_settings_t *settings, SSL_CTX *ctx,
                    : "the system's certificates of authorities cannot be read: "
                      "give ssl_ca_certs";
     }
-    error = file_check("ssl_ca_certs", path, pool);
-    if (!error && !SSL_CTX_load_verify_locations(ctx, path, NULL)) {
-        error = apr_psprintf(pool,
-                             "ssl_ca_certs=%s: certificates in PEM format are "
-                             "expected: %s",
-                             path, error_text());
-    }
-    return error;
+    return SSL_CTX_load_verify_locations(ctx, path, NULL)
+               ? NULL
+               : apr_psprintf(pool,
+                              "ssl_ca_certs=%s: certificates in PEM format are "
+                              "expected: %s",
+                              path, error_text());
 }
 
 static const char *cert_load(const mw_redis_settings_t *settings, SSL_CTX *ctx,
                              apr_pool_t *pool)
 {
     const char *path = settings->ssl_certfile;
-    const char *error = file_check("ssl_certfile", path, pool);
 
-    if (!error && SSL_CTX_use_certificate_chain_file(ctx, path) != 1) {
-        error = apr_psprintf(pool,
-                             "ssl_certfile=%s: a certificate in PEM format is "
-                             "expected: %s",
-                             path, error_text());
-    }
-    return error;
+    return SSL_CTX_use_certificate_chain_file(ctx, path) == 1
+               ? NULL
+               : apr_psprintf(pool,
+                              "ssl_certfile=%s: a certificate in PEM format is "
+                              "expected: %s",
+                              path, error_text());
 }
 
 static const char *key_load(const mw_redis_settings_t *settings, SSL_CTX *ctx,
@@ -154,17 +131,15 @@ static const char *key_load(const mw_redis_settings_t *settings, SSL_CTX *ctx,
     const char *path =
         settings->ssl_keyfile ? settings->ssl_keyfile : settings->ssl_certfile;
     const char *option = settings->ssl_keyfile ? "ssl_keyfile" : "ssl_certfile";
-    const char *error = file_check(option, path, pool);
 
-    if (!error
-        && (SSL_CTX_use_PrivateKey_file(ctx, path, SSL_FILETYPE_PEM) != 1
-            || SSL_CTX_check_private_key(ctx) != 1)) {
-        error = apr_psprintf(pool,
-                             "%s=%s: the key of ssl_certfile is expected, in "
-                             "PEM format and without a passphrase: %s",
-                             option, path, error_text());
+    if (SSL_CTX_use_PrivateKey_file(ctx, path, SSL_FILETYPE_PEM) == 1
+        && SSL_CTX_check_private_key(ctx) == 1) {
+        return NULL;
     }
-    return error;
+    return apr_psprintf(pool,
+                        "%s=%s: the key of ssl_certfile is expected, in PEM "
+                        "format and without a passphrase: %s",
+                        option, path, error_text());
 }
 
 static const char *files_load(const mw_redis_settings_t *settings, SSL_CTX *ctx,
@@ -210,29 +185,26 @@ static SSL_CTX *ctx_make(const mw_redis_settings_t *settings)
     return ctx;
 }
 
-apr_status_t mw_redis_tls_prepare(mw_redis_t *store, apr_pool_t *pool,
-                                  const char **error)
+const char *mw_redis_tls_make(mw_redis_t *store, apr_pool_t *pool)
 {
     mw_redis_tls_t *tls = apr_pcalloc(pool, sizeof(*tls));
+    const char *error;
 
     ERR_clear_error();
     tls->ctx = ctx_make(&store->settings);
     tls->link = BIO_meth_new(BIO_TYPE_SOURCE_SINK, "cachemw");
     apr_pool_cleanup_register(pool, tls, tls_free, apr_pool_cleanup_null);
-    if (!tls->ctx || !tls->link || !BIO_meth_set_write(tls->link, link_write)
-        || !BIO_meth_set_read(tls->link, link_read)
-        || !BIO_meth_set_ctrl(tls->link, link_ctrl)) {
-        *error = apr_psprintf(pool, "OpenSSL: %s", error_text());
-        ERR_clear_error();
-        return APR_ENOMEM;
+    if (tls->ctx && tls->link && BIO_meth_set_write(tls->link, link_write)
+        && BIO_meth_set_read(tls->link, link_read)
+        && BIO_meth_set_ctrl(tls->link, link_ctrl)) {
+        error = files_load(&store->settings, tls->ctx, pool);
     }
-    *error = files_load(&store->settings, tls->ctx, pool);
+    else {
+        error = apr_psprintf(pool, "OpenSSL: %s", error_text());
+    }
     ERR_clear_error();
-    if (*error) {
-        return APR_EINVAL;
-    }
     store->tls = tls;
-    return APR_SUCCESS;
+    return error;
 }
 
 /* After a failure the peer is told nothing any more. */
@@ -254,10 +226,13 @@ static apr_status_t stream_refused(mw_redis_stream_t *stream)
                      X509_verify_cert_error_string(verdict));
     }
     else {
-        apr_snprintf(stream->reason, sizeof(stream->reason), "TLS: %s",
-                     error_text());
+        const int is_other =
+            ERR_GET_REASON(ERR_peek_error()) == SSL_R_WRONG_VERSION_NUMBER;
+
+        apr_snprintf(stream->reason, sizeof(stream->reason), "TLS: %s%s",
+                     error_text(), is_other ? ": is it a port for TLS?" : "");
     }
-    return stream_failed(stream, APR_EGENERAL);
+    return stream_failed(stream, ECONNABORTED);
 }
 
 static int is_end(void)

@@ -12,11 +12,10 @@
 extern const mw_redis_stream_ops_t mw_redis_stream_tls;
 
 /**
- * post_config(), perhaps as root: read certificates and key into what all
- * connections share, store->tls. Freed with `pool`.
- * @param error what is wrong with which option, for the log
+ * open(), perhaps as root: read certificates and key into what all connections
+ * share, store->tls. Freed with `pool`.
+ * @return NULL, or what is wrong with which option and what is accepted
  */
-apr_status_t mw_redis_tls_prepare(mw_redis_t *store, apr_pool_t *pool,
-                                  const char **error);
+const char *mw_redis_tls_make(mw_redis_t *store, apr_pool_t *pool);
 
 #endif

@@ -278,16 +278,20 @@ const char *mw_redis_url_parse(const char *text, mw_redis_url_t *url,
                          : NULL;
         }
     }
-    return "url= begins with redis://, rediss://, unix://, redis+sentinel:// "
-           "or redis+cluster://";
+    return "url= begins with redis://, rediss://, unix://, "
+           "redis+sentinel://, rediss+sentinel://, redis+cluster:// or "
+           "rediss+cluster://";
 }
 
 const char *mw_redis_endpoint_text(const mw_redis_endpoint_t *endpoint,
-                                   apr_pool_t *pool)
+                                   char text[MW_REDIS_ENDPOINT_MAX])
 {
+    const int is_v6 = strchr(endpoint->host, ':') != NULL;
+
     if (!endpoint->port) {
-        return endpoint->host;
+        return apr_cpystrn(text, endpoint->host, MW_REDIS_ENDPOINT_MAX), text;
     }
-    return apr_psprintf(pool, strchr(endpoint->host, ':') ? "[%s]:%d" : "%s:%d",
-                        endpoint->host, endpoint->port);
+    apr_snprintf(text, MW_REDIS_ENDPOINT_MAX, is_v6 ? "[%s]:%d" : "%s:%d",
+                 endpoint->host, endpoint->port);
+    return text;
 }

@@ -57,8 +57,11 @@ typedef struct mw_redis_url_t {
 const char *mw_redis_url_parse(const char *text, mw_redis_url_t *url,
                                apr_pool_t *pool);
 
-/** "host:port", "[v6]:port" or the path, for messages. */
+/** Bytes for a host, a port and what is between them, with the NUL. */
+#define MW_REDIS_ENDPOINT_MAX (MW_REDIS_HOST_MAX + 10)
+
+/** "host:port", "[v6]:port" or the path, for messages. @return text */
 const char *mw_redis_endpoint_text(const mw_redis_endpoint_t *endpoint,
-                                   apr_pool_t *pool);
+                                   char text[MW_REDIS_ENDPOINT_MAX]);
 
 #endif

@@ -8,6 +8,7 @@
 #include "pool.h"
 #include "room.h"
 #include "statements.h"
+#include "transact.h"
 
 /* Entries of one step of a sweep, and bodies. */
 #define SWEEP_ENTRIES 32
@@ -20,7 +21,8 @@
 
 /* --- keys ----------------------------------------------------------------- */
 
-enum { LIST_MAX = 64 }; /* the LIMIT of MW_SQL_LIST */
+/* Entries that are listed at once. */
+#define LIST_MAX 64
 
 typedef struct listed_t {
     cachemw_key_t key;
@@ -44,10 +46,7 @@ static void list_note(sqlite3_stmt *statement, listed_t *to, apr_pool_t *pool)
     memset(to, 0, sizeof(*to));
     to->key.len = (apr_size_t)sqlite3_column_bytes(statement, LIST_KEY);
     to->key.data = key ? apr_pmemdup(pool, key, to->key.len) : "";
-    if (sqlite3_column_bytes(statement, LIST_ID) == (int)sizeof(to->entry.id)) {
-        memcpy(&to->entry.id, sqlite3_column_blob(statement, LIST_ID),
-               sizeof(to->entry.id));
-    }
+    mw_sql_column_id(statement, LIST_ID, &to->entry.id);
     to->entry.expires = sqlite3_column_int64(statement, LIST_EXPIRES);
     to->entry.body_len = sqlite3_column_int64(statement, LIST_BODY_LEN);
 }
@@ -61,6 +60,7 @@ static int list_work(mw_sql_t *store, mw_sql_conn_t *conn,
 
     sqlite3_bind_int64(statement, 1, list->last);
     sqlite3_bind_int64(statement, 2, call->now);
+    sqlite3_bind_int(statement, 3, LIST_MAX);
     list->n = 0;
     while ((rc = mw_sql_fetch(conn, statement)) == SQLITE_ROW
            && list->n < LIST_MAX) {

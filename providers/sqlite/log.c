@@ -27,21 +27,6 @@ static int log_copy(mw_sql_conn_t *conn, int mode, int *is_copied)
     return rc;
 }
 
-static int log_note(void *baton, sqlite3 *db, const char *name, int pages)
-{
-    mw_sql_conn_t *conn = baton;
-
-    (void)db;
-    (void)name;
-    conn->log_pages = pages;
-    return SQLITE_OK;
-}
-
-void mw_sql_log_watch(mw_sql_conn_t *conn)
-{
-    sqlite3_wal_hook(conn->db, log_note, conn);
-}
-
 /* At first others may go on meanwhile. */
 void mw_sql_log_shorten(mw_sql_conn_t *conn)
 {

@@ -28,9 +28,6 @@
  *  nothing is stored. */
 #define MW_SQL_LOG_MOST (32 * MW_SQL_LOG)
 
-/** Note the length of the log at each commit of a connection. */
-void mw_sql_log_watch(mw_sql_conn_t *conn);
-
 /**
  * After a commit, when nobody waits for it any more: copy the log if it is
  * MW_SQL_LOG_FAR. Waits for the disk, and for others until conn->until.

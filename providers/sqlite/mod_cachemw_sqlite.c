@@ -91,6 +91,21 @@ static const char *table_name_check(const char *name, apr_pool_t *pool)
                         name, TABLE_NAME_MAX);
 }
 
+/* What else is wrong with it may be right when a child tries. */
+static const char *path_check(const char *path, apr_pool_t *pool)
+{
+    apr_finfo_t info;
+
+    if (apr_stat(&info, path, APR_FINFO_TYPE, pool) == APR_SUCCESS
+        && info.filetype == APR_DIR) {
+        return apr_psprintf(pool,
+                            "db_path=%s: this is a directory; a file is "
+                            "expected, such as %s/cache.db",
+                            path, path[1] ? path : "");
+    }
+    return NULL;
+}
+
 static apr_status_t sqlite_open(const cachemw_services_t *services,
                                 const cachemw_value_t *values,
                                 apr_pool_t *pconf, void **result,
@@ -99,6 +114,9 @@ static apr_status_t sqlite_open(const cachemw_services_t *services,
     mw_sql_t *store = apr_pcalloc(pconf, sizeof(*store));
 
     *error = table_name_check(values[OPTION_TABLE_NAME].string, pconf);
+    if (!*error) {
+        *error = path_check(values[OPTION_DB_PATH].string, pconf);
+    }
     if (!*error && !sqlite3_threadsafe()) {
         *error = "this SQLite was built without threads";
     }

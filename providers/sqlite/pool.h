@@ -2,7 +2,7 @@
 
 /**
  * @file pool.h
- * @brief The connections of a child, and transactions that write.
+ * @brief The connections of a child.
  */
 #ifndef MW_SQLITE_POOL_H
 #define MW_SQLITE_POOL_H
@@ -14,6 +14,30 @@
  * cannot be had now is tried again when it is needed, like further ones.
  */
 void mw_sql_pool_begin(mw_sql_t *store, apr_pool_t *pchild);
+
+/**
+ * A connection for this thread alone, to the file that the path names.
+ * @param until monotonic µs: wait so long for it, and with it for locks
+ * @param is_writer what he stores or removes must not get lost: the path is
+ *        looked at now. Readers look once a second
+ * @param conn to be given back by mw_sql_pool_give()
+ * @return APR_TIMEUP; APR_NOTFOUND: the child is ending; trouble, which is
+ *         logged
+ */
+apr_status_t mw_sql_pool_take(mw_sql_t *store, apr_int64_t until, int is_writer,
+                              mw_sql_conn_t **conn);
+
+/** Give it back: it is closed when it is bad, and the database set aside when
+ *  that is damaged. */
+void mw_sql_pool_give(mw_sql_t *store, mw_sql_conn_t *conn);
+
+/**
+ * With the pool's mutex held: wait for one of its conditions.
+ * @param until monotonic µs
+ * @return 0: it is over
+ */
+int mw_sql_pool_wait(mw_sql_pool_t *pool, pthread_cond_t *cond,
+                     apr_int64_t until);
 
 /** How long a call may wait: busy_timeout, or what is left to it. µs. */
 apr_interval_time_t mw_sql_patience(const mw_sql_t *store,
@@ -39,17 +63,5 @@ typedef int mw_sql_work_fn(mw_sql_t *store, mw_sql_conn_t *conn,
 apr_status_t mw_sql_consult(mw_sql_t *store, const cachemw_call_t *call,
                             apr_interval_time_t wait, mw_sql_work_fn *work,
                             void *baton);
-
-/**
- * Write, in one transaction, perhaps that of another thread which was about to
- * commit: `work` is then done by that one, while this one waits. When the
- * database is full, the oldest entries go and it is tried again.
- * @param wait µs for a connection and for locks
- * @return APR_TIMEUP: others were writing all the time; APR_ENOSPC: there is
- *         not so much room, or the disk is full; trouble
- */
-apr_status_t mw_sql_transact(mw_sql_t *store, const cachemw_call_t *call,
-                             apr_interval_time_t wait, mw_sql_work_fn *work,
-                             void *baton);
 
 #endif

@@ -1,7 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
-#include <string.h>
-
 #include "apr_strings.h"
 
 #include "core/crc32c.h"
@@ -77,12 +75,10 @@ static apr_status_t get_row(sqlite3_stmt *statement, const cachemw_call_t *call,
     }
     entry->body_len = sqlite3_column_int64(statement, GET_BODY_LEN);
     entry->head_len = (apr_size_t)sqlite3_column_bytes(statement, GET_HEAD);
-    if (sqlite3_column_bytes(statement, GET_ID) != (int)sizeof(entry->id)
-        || entry->body_len < 0 || entry->head_len > CACHEMW_HEAD_MAX) {
+    if (!mw_sql_column_id(statement, GET_ID, &entry->id) || entry->body_len < 0
+        || entry->head_len > CACHEMW_HEAD_MAX) {
         return APR_EINCOMPLETE;
     }
-    memcpy(&entry->id, sqlite3_column_blob(statement, GET_ID),
-           sizeof(entry->id));
     head = sqlite3_column_blob(statement, GET_HEAD);
     entry->head = head ? apr_pmemdup(call->pool, head, entry->head_len) : "";
     return entry->body ? get_body(statement, entry) : APR_SUCCESS;
@@ -98,13 +94,11 @@ static int get_work(mw_sql_t *store, mw_sql_conn_t *conn,
                     const cachemw_call_t *call, void *baton)
 {
     get_t *get = baton;
-    const cachemw_key_t *key = get->key;
     sqlite3_stmt *statement = mw_sql_statement(
         store, conn, get->entry->body ? MW_SQL_GET : MW_SQL_GET_HEAD);
     int rc;
 
-    sqlite3_bind_int64(statement, 1, mw_sql_hash(conn, key));
-    sqlite3_bind_blob64(statement, 2, key->data, key->len, SQLITE_STATIC);
+    mw_sql_bind_key(conn, statement, get->key);
     rc = mw_sql_fetch(conn, statement);
     if (rc == SQLITE_ROW) {
         get->rv = get_row(statement, call, get->entry);
@@ -159,7 +153,7 @@ static int read_work(mw_sql_t *store, mw_sql_conn_t *conn,
     int rc;
 
     (void)call;
-    sqlite3_bind_blob(statement, 1, read->id, sizeof(*read->id), SQLITE_STATIC);
+    mw_sql_bind_id(statement, 1, read->id);
     sqlite3_bind_int64(statement, 2, read->offset / MW_SQL_CHUNK);
     rc = mw_sql_fetch(conn, statement);
     if (rc == SQLITE_ROW) {

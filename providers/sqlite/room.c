@@ -2,8 +2,6 @@
 
 #include <string.h>
 
-#include "apr_siphash.h"
-
 #include "room.h"
 #include "statements.h"
 
@@ -17,11 +15,6 @@
 /* The part of the space that bodies may keep whose entries made room. */
 #define ROOM_LOOSE 10
 
-apr_int64_t mw_sql_hash(const mw_sql_conn_t *conn, const cachemw_key_t *key)
-{
-    return (apr_int64_t)apr_siphash24(key->data, key->len, conn->seed);
-}
-
 /* number, id, body_len, and of MW_SQL_FIND more, in this order; resets the
  * statement. */
 static int row_fetch(mw_sql_conn_t *conn, sqlite3_stmt *statement,
@@ -32,10 +25,7 @@ static int row_fetch(mw_sql_conn_t *conn, sqlite3_stmt *statement,
     memset(row, 0, sizeof(*row));
     if (rc == SQLITE_ROW) {
         row->number = sqlite3_column_int64(statement, 0);
-        if (sqlite3_column_bytes(statement, 1) == (int)sizeof(row->id)) {
-            memcpy(&row->id, sqlite3_column_blob(statement, 1),
-                   sizeof(row->id));
-        }
+        mw_sql_column_id(statement, 1, &row->id);
         row->body_len = sqlite3_column_int64(statement, 2);
         if (sqlite3_column_count(statement) > 3) {
             row->expires = sqlite3_column_int64(statement, 3);
@@ -52,8 +42,7 @@ int mw_sql_find(const mw_sql_t *store, mw_sql_conn_t *conn,
     sqlite3_stmt *statement = mw_sql_statement(store, conn, MW_SQL_FIND);
     int rc;
 
-    sqlite3_bind_int64(statement, 1, mw_sql_hash(conn, key));
-    sqlite3_bind_blob64(statement, 2, key->data, key->len, SQLITE_STATIC);
+    mw_sql_bind_key(conn, statement, key);
     rc = row_fetch(conn, statement, row);
     return rc == SQLITE_OK && row->is_other ? SQLITE_NOTFOUND : rc;
 }
@@ -66,8 +55,7 @@ int mw_sql_drop(const mw_sql_t *store, mw_sql_conn_t *conn,
 
     if (row->body_len > MW_SQL_CHUNK) {
         statement = mw_sql_statement(store, conn, MW_SQL_BODY_LOOSEN);
-        sqlite3_bind_blob(statement, 1, &row->id, sizeof(row->id),
-                          SQLITE_STATIC);
+        mw_sql_bind_id(statement, 1, &row->id);
         sqlite3_bind_int64(statement, 2, call->now + CACHEMW_GRACE);
         rc = mw_sql_run(conn, statement);
     }
@@ -110,9 +98,7 @@ static int loose_find(const mw_sql_t *store, mw_sql_conn_t *conn,
     sqlite3_stmt *statement = mw_sql_statement(store, conn, MW_SQL_LOOSE);
     int rc = mw_sql_fetch(conn, statement);
 
-    if (rc == SQLITE_ROW
-        && sqlite3_column_bytes(statement, 0) == (int)sizeof(*id)) {
-        memcpy(id, sqlite3_column_blob(statement, 0), sizeof(*id));
+    if (rc == SQLITE_ROW && mw_sql_column_id(statement, 0, id)) {
         *until = sqlite3_column_int64(statement, 1);
         rc = SQLITE_OK;
     }
@@ -128,7 +114,7 @@ int mw_sql_drop_body(const mw_sql_t *store, mw_sql_conn_t *conn,
 {
     sqlite3_stmt *statement = mw_sql_statement(store, conn, MW_SQL_BODY_DELETE);
 
-    sqlite3_bind_blob(statement, 1, id, sizeof(*id), SQLITE_STATIC);
+    mw_sql_bind_id(statement, 1, id);
     return mw_sql_run(conn, statement);
 }
 

@@ -18,9 +18,6 @@ typedef struct mw_sql_row_t {
     int is_other;       /**< the same: another key with the same hash */
 } mw_sql_row_t;
 
-/** The hash of a key under which an entry is found. */
-apr_int64_t mw_sql_hash(const mw_sql_conn_t *conn, const cachemw_key_t *key);
-
 /**
  * Find an entry, expired or not.
  * @return SQLITE_NOTFOUND: none, but row->is_other tells of one to be replaced

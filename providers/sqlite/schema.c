@@ -63,6 +63,18 @@ static int schema_journal(const mw_sql_t *store, mw_sql_conn_t *conn)
     return rc;
 }
 
+/* At each commit of the connection: how long the log is. */
+static int schema_note_log(void *baton, sqlite3 *db, const char *name,
+                           int pages)
+{
+    mw_sql_conn_t *conn = baton;
+
+    (void)db;
+    (void)name;
+    conn->log_pages = pages;
+    return SQLITE_OK;
+}
+
 /* What a connection has to be told each time; schema_synchronous(), too. */
 static int schema_settings(const mw_sql_t *store, mw_sql_conn_t *conn)
 {
@@ -75,7 +87,7 @@ static int schema_settings(const mw_sql_t *store, mw_sql_conn_t *conn)
     if (rc != SQLITE_OK) {
         return rc;
     }
-    mw_sql_log_watch(conn);
+    sqlite3_wal_hook(conn->db, schema_note_log, conn);
     sqlite3_snprintf(sizeof(text), text,
                      "PRAGMA temp_store = MEMORY;"
                      "PRAGMA mmap_size = 0;"

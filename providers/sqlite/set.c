@@ -7,10 +7,10 @@
 
 #include "core/crc32c.h"
 
-#include "pool.h"
 #include "room.h"
 #include "set.h"
 #include "statements.h"
+#include "transact.h"
 
 #define SET_BUFFER_MIN 8192
 #define SET_BUFFER_MAX ((apr_size_t)MW_SQL_COLLECT * MW_SQL_CHUNK)
@@ -69,8 +69,7 @@ static int body_note(const mw_sql_t *store, mw_sql_conn_t *conn,
         store, conn, set->written ? MW_SQL_BODY_GROW : MW_SQL_BODY_BEGIN);
     int rc;
 
-    sqlite3_bind_blob(statement, 1, &set->entry.id, sizeof(set->entry.id),
-                      SQLITE_STATIC);
+    mw_sql_bind_id(statement, 1, &set->entry.id);
     sqlite3_bind_int64(statement, 2, (sqlite3_int64)set->length);
     sqlite3_bind_int64(statement, 3, call->now + MW_SQL_UNFINISHED);
     rc = mw_sql_run(conn, statement);
@@ -91,8 +90,7 @@ static int chunk_insert(const mw_sql_t *store, mw_sql_conn_t *conn,
     if (length > MW_SQL_CHUNK) {
         length = MW_SQL_CHUNK;
     }
-    sqlite3_bind_blob(statement, 1, &set->entry.id, sizeof(set->entry.id),
-                      SQLITE_STATIC);
+    mw_sql_bind_id(statement, 1, &set->entry.id);
     sqlite3_bind_int64(statement, 2,
                        (set->written + (apr_off_t)at) / MW_SQL_CHUNK);
     sqlite3_bind_int64(statement, 3, mw_crc32c(0, set->buffer + at, length));
@@ -217,8 +215,7 @@ static int body_own(const mw_sql_t *store, mw_sql_conn_t *conn,
     }
     if (rc == SQLITE_OK) {
         statement = mw_sql_statement(store, conn, MW_SQL_BODY_OWN);
-        sqlite3_bind_blob(statement, 1, &set->entry.id, sizeof(set->entry.id),
-                          SQLITE_STATIC);
+        mw_sql_bind_id(statement, 1, &set->entry.id);
         rc = mw_sql_run(conn, statement);
     }
     if (rc == SQLITE_OK && sqlite3_changes(conn->db) != 1) {
@@ -234,10 +231,8 @@ static int entry_insert(const mw_sql_t *store, mw_sql_conn_t *conn,
     apr_off_t body_len = set_body_len(set);
     int is_inline = body_len <= MW_SQL_CHUNK;
 
-    sqlite3_bind_int64(s, 1, mw_sql_hash(conn, &set->key));
-    sqlite3_bind_blob64(s, 2, set->key.data, set->key.len, SQLITE_STATIC);
-    sqlite3_bind_blob(s, 3, &set->entry.id, sizeof(set->entry.id),
-                      SQLITE_STATIC);
+    mw_sql_bind_key(conn, s, &set->key);
+    mw_sql_bind_id(s, 3, &set->entry.id);
     sqlite3_bind_int64(s, 4, set->entry.expires);
     sqlite3_bind_blob64(s, 5, set->entry.head ? set->entry.head : "",
                         set->entry.head_len, SQLITE_STATIC);

@@ -113,14 +113,14 @@ typedef struct mw_sql_count_t {
 
 /** A child's connections. */
 typedef struct mw_sql_pool_t {
-    pthread_mutex_t mutex;  /**< covers what follows; never held over a call */
-    pthread_cond_t given;   /**< a connection was given back */
-    pthread_cond_t written; /**< a writer has finished */
-    struct mw_sql_job_t *jobs; /**< of those who wait for him, the first one
+    pthread_mutex_t mutex; /**< covers what follows; never held over a call */
+    pthread_condattr_t monotonic; /**< of what is waited for until a time */
+    pthread_cond_t given;         /**< a connection was given back */
+    struct mw_sql_job_t *jobs;    /**< of those who wait to write, the first one
                                     first */
-    mw_sql_conn_t *idle;       /**< the last used one first */
-    int connections;           /**< idle and in use */
-    int is_writing;            /**< one thread of a child writes at a time */
+    mw_sql_conn_t *idle;          /**< the last used one first */
+    int connections;              /**< idle and in use */
+    int is_writing;               /**< one thread of a child writes at a time */
     int is_open;          /**< between child_init and the end of the child */
     mw_sql_file_t file;   /**< that the path names, when last looked at */
     apr_int64_t looked;   /**< monotonic µs, when that was */
@@ -138,8 +138,7 @@ typedef struct mw_sql_t {
     const char *path;
     const char *table;
     const char *synchronous;
-    const char *schema;                   /**< statements that make the tables,
-                                               with the seed missing */
+    const char *schema; /**< statements that make the tables */
     const char *texts[MW_SQL_STATEMENTS]; /**< with the name of the table */
     apr_int64_t max_entries;
     apr_int64_t max_bytes;

@@ -2,6 +2,7 @@
 
 #include <string.h>
 
+#include "apr_siphash.h"
 #include "apr_strings.h"
 
 #include "statements.h"
@@ -94,7 +95,7 @@ static const char *const texts[MW_SQL_STATEMENTS] = {
     [MW_SQL_LAST] = "SELECT max(number) FROM \"$\"",
     [MW_SQL_LIST] = "SELECT number, key, id, expires, body_len FROM \"$\" "
                     "WHERE number > ?1 AND expires > ?2 "
-                    "ORDER BY number LIMIT 64",
+                    "ORDER BY number LIMIT ?3",
     [MW_SQL_BODY_BEGIN] = "INSERT INTO \"$_bodies\" (id, size, until) "
                           "VALUES (?1, ?2, ?3)",
     [MW_SQL_BODY_GROW] = "UPDATE \"$_bodies\" SET size = size + ?2, "
@@ -187,6 +188,32 @@ sqlite3_stmt *mw_sql_statement(const mw_sql_t *store, mw_sql_conn_t *conn,
         return NULL;
     }
     return *statement;
+}
+
+void mw_sql_bind_id(sqlite3_stmt *statement, int n, const cachemw_id_t *id)
+{
+    sqlite3_bind_blob(statement, n, id, sizeof(*id), SQLITE_STATIC);
+}
+
+static apr_int64_t key_hash(const mw_sql_conn_t *conn, const cachemw_key_t *key)
+{
+    return (apr_int64_t)apr_siphash24(key->data, key->len, conn->seed);
+}
+
+void mw_sql_bind_key(const mw_sql_conn_t *conn, sqlite3_stmt *statement,
+                     const cachemw_key_t *key)
+{
+    sqlite3_bind_int64(statement, 1, key_hash(conn, key));
+    sqlite3_bind_blob64(statement, 2, key->data, key->len, SQLITE_STATIC);
+}
+
+int mw_sql_column_id(sqlite3_stmt *statement, int column, cachemw_id_t *id)
+{
+    if (sqlite3_column_bytes(statement, column) != (int)sizeof(*id)) {
+        return 0;
+    }
+    memcpy(id, sqlite3_column_blob(statement, column), sizeof(*id));
+    return 1;
 }
 
 /* Why there is no statement. */

@@ -55,8 +55,19 @@ void mw_sql_texts_make(mw_sql_t *store, apr_pool_t *pool);
 sqlite3_stmt *mw_sql_statement(const mw_sql_t *store, mw_sql_conn_t *conn,
                                mw_sql_statement_e which);
 
+/** Bind an id, which stays the caller's, to parameter `n`. */
+void mw_sql_bind_id(sqlite3_stmt *statement, int n, const cachemw_id_t *id);
+
+/** Bind a key, which stays the caller's, and its hash: to ?2 and ?1. */
+void mw_sql_bind_key(const mw_sql_conn_t *conn, sqlite3_stmt *statement,
+                     const cachemw_key_t *key);
+
+/** The id in a column of a row. @return 0: it is none, and `id` is as it was */
+int mw_sql_column_id(sqlite3_stmt *statement, int column, cachemw_id_t *id);
+
 /**
- * The first row of a statement, which the caller resets.
+ * The next row of a statement, which the caller resets.
+ * @param statement NULL: returns the error of the connection
  * @return SQLITE_ROW; SQLITE_NOTFOUND: there is none; trouble
  */
 int mw_sql_fetch(mw_sql_conn_t *conn, sqlite3_stmt *statement);

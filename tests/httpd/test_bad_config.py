@@ -231,10 +231,11 @@ TABLE = [
      ["'max_object_size'", "'0'", "too small"]),
     ("largest object larger than the store takes",
      "CachemwStore hot memory size=1M max_object_size=512M <-",
-     ["CachemwStore hot", "max_object_size", "at most"]),
+     ["CachemwStore hot", "max_object_size=512M: at most 256K is accepted"]),
     ("smallest object larger than the largest",
      "CachemwStore hot memory min_object_size=2M max_object_size=1M <-",
-     ["CachemwStore hot", "min_object_size", "max_object_size"]),
+     ["CachemwStore hot",
+      "min_object_size=2M: at most max_object_size, 1M, is accepted"]),
     ("timeout of a local store", "CachemwStore hot memory timeout=1s <-",
      ["CachemwStore hot", "timeout", "other machines"]),
     ("mistake in a provider in place",
@@ -298,6 +299,21 @@ def test_a_database_in_another_stores_directory_is_named(first, second):
     assert rc != 0
     assert (f"CachemwStore other: {second.split()[1]} {lies} "
             f"{first.split()[1]} of CachemwStore pages") in said
+
+
+@pytest.mark.sqlite
+def test_a_directory_as_a_database_is_named():
+    server = Httpd(f"ServerName x\nListen 127.0.0.1:@PORT@\n{ENABLE}\n"
+                   "CachemwProvider sqlite db_path=@DIR@\n",
+                   extra=["cachemw", "cachemw_sqlite"])
+    try:
+        rc, said = server.configtest()
+        place = server.dir
+    finally:
+        server.remove()
+    assert rc != 0
+    assert (f"CachemwProvider sqlite: db_path={place}: this is a directory; a "
+            f"file is expected, such as {place}/cache.db") in said
 
 
 def test_the_table_is_large_enough():

@@ -6,6 +6,7 @@ import os
 import re
 import select
 import socket
+import struct
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from conftest import SITE
-from harness.origin import Gate
+from harness.origin import Gate, cacheable
 from harness.redis import Redis, RedisError
 from harness.server import configtest, wait_for
 from harness.tcpproxy import TcpProxy
@@ -91,6 +92,23 @@ def stored(server, origin, page, size=5000, **more):
     return body
 
 
+def lives(redis, key):
+    return redis.ask("PTTL", key) / 1000
+
+
+def lines(server):
+    return [x for x in server.log().splitlines() if "cachemw[pages]" in x]
+
+
+def assert_told(server, cause):
+    """CAUSE, and nothing that leads astray: in the log and as the last
+    error"""
+    told = lines(server)
+    assert any(cause in x for x in told), told
+    assert cause in figures(server)["LastError"]
+    assert not any("Internal error" in x for x in told), told
+
+
 # ---- several web servers ----------------------------------------------------
 
 @pytest.mark.mpm
@@ -107,24 +125,30 @@ def test_servers_share_what_one_has_stored(make, redis, origin, path, size):
 def test_purge_on_one_server_is_one_for_all(make, redis, origin, path):
     one, other = make(redis.url), make(redis.url)
     page = path()
-    body = stored(one, origin, page)
+    stored(one, origin, page)
     origin.page(page, b"new")
     assert other.ask("POST", page, body=b"", host="shared.test:80").status == 200
-    assert_hit(other, page, b"new") if get(other, page).cache == "HIT" \
-        else None
     assert get(one, page).body == b"new"
-    assert body != b"new"
+    assert_hit(other, page, b"new")
 
 
-def test_a_304_does_not_send_the_body_again(make, redis, origin, path):
+@pytest.mark.parametrize("size", [0, 5000, 100000, 200000])
+@pytest.mark.parametrize("more", ["a", "another", ""])
+def test_a_304_does_not_send_the_body_again(make, redis, origin, path, size,
+                                            more):
+    """be the new head as long as the old one or not"""
     one, other = make(redis.url), make(redis.url)
-    page = path()
-    body = store(one, origin, page, 200000, age=1, etag='"1"')
-    time.sleep(2.1)     # HTTP counts seconds
+    page, body = path(), noise(size, size)
+    origin.on(page, cacheable(
+        body, 0, etag='"1"', headers=[("X-One", "b")],
+        headers_304=[("Cache-Control", "max-age=9"), ("X-One", more)]))
+    assert get(one, page).body == body
     written = int(redis.info("stats")["total_net_input_bytes"])
     assert get(other, page).cache == "REVALIDATE"
     assert int(redis.info("stats")["total_net_input_bytes"]) - written < 50000
     assert_hit(one, page, body)
+    assert get(one, page).get("X-One") == more
+    assert all(lives(redis, key) > 9 for key in redis.keys())
 
 
 def test_namespaces_are_apart(make, redis, origin, path):
@@ -199,11 +223,25 @@ def test_round_trips(make, redis, origin, path):
                 if n != before.get(k, 0)}
 
     page = path()
-    miss = used(lambda: store(server, origin, page, 20000))
-    assert miss.pop("hmget") == 1 + 0
-    assert sum(miss[k] for k in ("multi", "exec", "pexpire", "evalsha")) == 4
-    hit = used(lambda: get(server, page))
-    assert hit == {"hmget": 1}
+    assert used(lambda: stored(server, origin, page, 20000)) \
+        == {"get": 2, "getrange": 1, "set": 1}
+    assert used(lambda: assert_hit(server, page, noise(20000, 20000))) \
+        == {"get": 1}
+
+
+def test_body_of_a_long_entry_outlives_it_for_a_minute(make, redis, origin,
+                                                       path):
+    server = make(redis.url)
+    page = path()
+    stored(server, origin, page, 300000)
+    old = Parts(redis)
+    assert lives(redis, old.body) > lives(redis, old.key) > 600
+    origin.page(page, b"other")
+    assert server.ask("POST", page, body=b"", host="shared.test:80").status == 200
+    assert get(server, page).body == b"other"
+    assert_hit(server, page, b"other")
+    assert redis.ask("HEXISTS", old.body, "4") == 1
+    assert 30 < lives(redis, old.body) <= 60
 
 
 def test_connections_are_kept(make, redis, origin, path):
@@ -320,6 +358,9 @@ def test_redis_is_full(make, start_redis, origin, path):
     assert int(found["SetErrors"]) == 0 and found["State"] == "on", found
     hits = sum(get(server, page).cache == "HIT" for page in bodies)
     assert 0 < hits < 40
+    told = [x for x in lines(server) if "responses are not stored (OOM)" in x]
+    assert 1 <= len(told) <= 3, told
+    assert redis.hostport in told[0]
 
 
 def refuse_writing(redis, master):
@@ -337,41 +378,84 @@ def test_redis_is_read_only(make, start_redis, origin, path):
         body = store(server, origin, page)
         assert_miss(server, page, body)
     assert int(figures(server)["Failures-READONLY"]) > 0
+    assert_told(server, f"{redis.hostport} answers by an error (READONLY)")
 
 
-def test_redis_wants_a_password(make, start_redis, origin, path):
-    redis = start_redis(password="x")
-    server = make(f"redis://{redis.hostport}")
+READER = "user reader on >pw ~* +get +getrange +hmget +ping"
+
+
+@pytest.mark.parametrize("given, url, kind, said", [
+    ({"password": "x"}, "redis://{}", "NOAUTH",
+     " answers by an error (NOAUTH)"),
+    ({"password": "x"}, "redis://:y@{}", "WRONGPASS",
+     ": it refuses user and password (WRONGPASS)"),
+    ({"options": READER}, "redis://reader:pw@{}", "NOPERM",
+     " answers by an error (NOPERM)"),
+    ({}, "redis://{}/99", "other", ": it refuses SELECT 99 (other)"),
+], ids=["no-password", "another-password", "may-not-write", "no-database"])
+def test_redis_refuses(make, start_redis, origin, path, given, url, kind,
+                       said):
+    redis = start_redis(**given)
+    server = make(url.format(redis.hostport))
     page = path()
     body = store(server, origin, page)
     assert_miss(server, page, body)
-    assert int(figures(server)["Failures-NOAUTH"]) > 0
+    assert int(figures(server)[f"Failures-{kind}"]) > 0
+    assert_told(server, redis.hostport + said)
 
 
-def test_redis_wants_another_password(make, start_redis, origin, path):
-    redis = start_redis(password="x")
-    server = make(f"redis://:y@{redis.hostport}")
+def test_redis_has_no_place_for_more_clients(make, start_redis, origin, path):
+    redis = start_redis("maxclients 1")
+    with redis.wire():
+        server = make(redis.url)
+        page = path()
+        body = store(server, origin, page)
+        assert_miss(server, page, body)
+    found = figures(server)
+    # its end may come first
+    assert int(found.get("Failures-MAXCLIENTS", 0)) > 0 \
+        or redis.hostport in found["LastError"], found
+
+
+def test_nothing_is_there(make, origin, path):
+    port = Redis().port
+    server = make(f"redis://127.0.0.1:{port}")
     page = path()
-    body = store(server, origin, page)
-    assert_miss(server, page, body)
-    assert int(figures(server)["Failures-WRONGPASS"]) > 0
+    assert_miss(server, page, store(server, origin, page))
+    assert_told(server, f"127.0.0.1:{port}, it cannot be connected to")
 
 
-def test_user_may_not_write(make, start_redis, origin, path):
-    redis = start_redis("user reader on >pw ~* +hmget +ping")
-    server = make(f"redis://reader:pw@{redis.hostport}")
-    page = path()
-    body = store(server, origin, page)
-    assert_miss(server, page, body)
-    assert int(figures(server)["Failures-NOPERM"]) > 0
+def test_something_else_is_there(make, origin, path):
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def answer():
+        while True:
+            try:
+                one, _ = listener.accept()
+                one.recv(1000)
+                one.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+                one.close()
+            except OSError:
+                return
+
+    thread = threading.Thread(target=answer, daemon=True)
+    thread.start()
+    port = listener.getsockname()[1]
+    try:
+        server = make(f"redis://127.0.0.1:{port}")
+        page = path()
+        assert_miss(server, page, store(server, origin, page))
+        assert_told(server, f"127.0.0.1:{port}: its answer is no Redis'")
+    finally:
+        listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+        thread.join(5)
 
 
-def test_database_that_is_not_there(make, redis, origin, path):
-    server = make(redis.url + "/99")
-    page = path()
-    body = store(server, origin, page)
-    assert_miss(server, page, body)
-    assert int(figures(server)["Failures-other"]) > 0
+def test_connections_are_no_failures(make, redis, origin, path):
+    server = make(redis.url)
+    stored(server, origin, path())
+    assert not [x for x in figures(server) if x.startswith("Failures-")]
 
 
 def test_redis_is_busy_with_a_script(make, start_redis, origin, path):
@@ -418,30 +502,66 @@ def test_redis_is_loading(make, start_redis, origin, path):
 # ---- what lies there may be anything ----------------------------------------
 
 def only_key(redis):
-    keys = [x for x in redis.keys() if x.startswith(b"cachemw:")]
+    keys = [x for x in redis.keys()
+            if x.startswith(b"cachemw:") and x.endswith(b"}")]
     assert len(keys) == 1
     return keys[0]
 
 
+class Parts:
+    """The header of an entry, and a piece of its body: behind it in its
+    string, or in the hash of a long one."""
+
+    def __init__(self, redis, mark=4):
+        self.redis, self.mark = redis, mark
+        self.key = only_key(redis)
+        bodies = [x for x in redis.keys() if x.startswith(self.key + b":")]
+        self.body = bodies[0] if bodies else None
+        value = redis.ask("GET", self.key)
+        lens = struct.unpack_from("<II", value, 32 + mark + 8)
+        self.header_len = 32 + mark + 16 + sum(lens) + mark
+
+    def get(self, part):
+        if part != "h" and self.body:
+            return self.redis.ask("HGET", self.body, part)
+        value = self.redis.ask("GET", self.key)
+        at = self.header_len
+        return value[:at] if part == "h" else value[at:]
+
+    def put(self, part, data):
+        if part != "h" and self.body:
+            self.redis.ask("HSET", self.body, part, data)
+        else:
+            whole = {"h": self.get("h"), "0": b"" if self.body
+                     else self.get("0"), part: data}
+            self.redis.ask("SET", self.key, whole["h"] + whole["0"],
+                           "KEEPTTL")
+
+
+def instead(*command):
+    def damage(parts):
+        for key in filter(None, (parts.key, parts.body)):
+            parts.redis.ask("DEL", key)
+            parts.redis.ask(command[0], key, *command[1:])
+    return damage
+
+
 DAMAGES = {
-    "no header": lambda r, k: r.ask("HDEL", k, "h"),
-    "no body": lambda r, k: r.ask("HDEL", k, "0"),
-    "empty header": lambda r, k: r.ask("HSET", k, "h", ""),
-    "short header": lambda r, k: r.ask("HSET", k, "h", "MWR1"),
-    "header cut off": lambda r, k: r.ask(
-        "HSET", k, "h", r.ask("HGET", k, "h")[:-1]),
-    "header with more": lambda r, k: r.ask(
-        "HSET", k, "h", r.ask("HGET", k, "h") + b"x"),
-    "another header": lambda r, k: r.ask("HSET", k, "h", bytes(200)),
-    "body cut off": lambda r, k: r.ask(
-        "HSET", k, "0", r.ask("HGET", k, "0")[:-1]),
-    "body with more": lambda r, k: r.ask(
-        "HSET", k, "0", b"x" + r.ask("HGET", k, "0")),
-    "empty body": lambda r, k: r.ask("HSET", k, "0", ""),
-    "other bytes": lambda r, k: r.ask(
-        "HSET", k, "0", flipped(r.ask("HGET", k, "0"), 100)),
-    "a string": lambda r, k: (r.ask("DEL", k), r.ask("SET", k, "x")),
-    "a list": lambda r, k: (r.ask("DEL", k), r.ask("LPUSH", k, "x")),
+    "no header": lambda e: e.redis.ask("DEL", e.key),
+    "no body": lambda e: e.redis.ask("HDEL", e.body, "0") if e.body
+    else e.put("0", b""),
+    "empty header": lambda e: e.redis.ask("SET", e.key, ""),
+    "short header": lambda e: e.redis.ask("SET", e.key, "MWR1"),
+    "half a header": lambda e: e.redis.ask("SET", e.key, e.get("h")[:50]),
+    "header cut off": lambda e: e.put("h", e.get("h")[:-1]),
+    "header with more": lambda e: e.put("h", e.get("h") + b"x"),
+    "another header": lambda e: e.put("h", bytes(200)),
+    "body cut off": lambda e: e.put("0", e.get("0")[:-1]),
+    "body with more": lambda e: e.put("0", b"x" + e.get("0")),
+    "empty body": lambda e: e.put("0", b""),
+    "other bytes": lambda e: e.put("0", flipped(e.get("0"), 100)),
+    "a string": instead("SET", "x"),
+    "a list": instead("LPUSH", "x"),
 }
 
 
@@ -455,7 +575,7 @@ def test_damaged_entries_are_misses(make, redis, origin, path, damage, size):
     server = make(redis.url)
     page = path()
     body = stored(server, origin, page, size)
-    DAMAGES[damage](redis, only_key(redis))
+    DAMAGES[damage](Parts(redis))
     assert_miss(server, page, body)
     assert_hit(server, page, body)
     assert figures(server)["State"] == "on"
@@ -465,13 +585,11 @@ def test_each_byte_of_an_entry_is_looked_at(make, redis, origin, path):
     server = make(redis.url)
     page = path()
     body = stored(server, origin, page, 50)
-    key = only_key(redis)
-    for field in ("h", "0"):
-        whole = redis.ask("HGET", key, field)
-        for at in range(0, len(whole), 3):
-            redis.ask("HSET", key, field, flipped(whole, at))
-            assert_miss(server, page, body)     # and is stored anew
-            whole = redis.ask("HGET", key, field)
+    whole = redis.ask("GET", only_key(redis))
+    for at in range(0, len(whole), 3):
+        redis.ask("SET", only_key(redis), flipped(whole, at), "KEEPTTL")
+        assert_miss(server, page, body)     # and is stored anew
+        whole = redis.ask("GET", only_key(redis))
 
 
 def test_entry_under_the_name_of_another_is_a_miss(make, redis, origin, path):
@@ -513,6 +631,8 @@ def test_others_entries_are_misses(make, redis, origin, path, secrets, theirs,
     body = stored(other, origin, page)
     assert_miss(ours, page, body)
     assert int(figures(ours)[f"Failures-{kind}"]) == 1
+    told = [x for x in lines(ours) if f"not served ({kind})" in x]
+    assert len(told) == 1, lines(ours)
     assert_hit(ours, page, body)
 
 
@@ -521,9 +641,9 @@ def test_signed_entries_are_changed(make, redis, origin, path, secrets, field):
     server = make(redis.url, f"secret_file={secrets}/one")
     page = path()
     body = stored(server, origin, page, 250000)
-    key = only_key(redis)
-    whole = redis.ask("HGET", key, field)
-    redis.ask("HSET", key, field, flipped(whole, len(whole) // 2))
+    parts = Parts(redis, 32)
+    whole = parts.get(field)
+    parts.put(field, flipped(whole, len(whole) // 2))
     if field == "3":
         # found out only after the first bytes were sent: nobody takes the
         # response for a whole one
@@ -693,7 +813,9 @@ def test_nothing_is_left_open_where_every_tenth_answer_fails(
 # ---- configuration ----------------------------------------------------------
 
 @pytest.mark.parametrize("words, said", [
-    ("url=http://localhost", "url= begins with redis://"),
+    ("url=http://localhost", "url= begins with redis://, rediss://, unix://, "
+     "redis+sentinel://, rediss+sentinel://, redis+cluster:// or "
+     "rediss+cluster://"),
     ("url=redis://a,b", "one host is expected"),
     ("url=redis://h:99999", "a port from 1 to 65535"),
     ("url=redis://h/x", "the number of a database"),
@@ -702,7 +824,7 @@ def test_nothing_is_left_open_where_every_tenth_answer_fails(
     ("url=redis+sentinel://h", "the name of the master"),
     ("url=redis+cluster://h/1", "no numbered databases"),
     ("url=redis://h key_prefix=a{b", "key_prefix=a{b"),
-    ("url=redis://h ssl_ca_certs=/x", "rediss://"),
+    ("url=redis://h ssl_cert_reqs=none", "rediss://"),
     ("url=redis://kate@h", "a user without a password"),
     ("max_connections=0", "a whole number from 1 to 10000"),
 ])

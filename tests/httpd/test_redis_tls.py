@@ -16,8 +16,9 @@ from conftest import SITE
 from harness import settings
 from harness.certificates import Authority
 from harness.redis import Cluster, Redis, Sentinels, tls_options
-from harness.server import wait_for
+from harness.server import configtest, wait_for
 from test_basic import noise
+from test_redis import assert_told
 
 MODULES = ["cachemw", "cachemw_redis"]
 
@@ -92,8 +93,7 @@ def assert_misses(server, origin, path, reason):
         res = server.get(page)
         assert (res.status, res.body, res.cache) == (200, body, "MISS")
         assert time.monotonic() - began < 2
-    assert reason in server.log(), "\n".join(
-        x for x in server.log().splitlines() if "cachemw:" in x)
+    assert_told(server, reason)
 
 
 # ---- what works -------------------------------------------------------------
@@ -346,29 +346,55 @@ def test_server_comes_again(make, redis, origin, path):
 
 # ---- files ------------------------------------------------------------------
 
+@pytest.fixture(scope="module")
+def files(authority):
+    """places that the rows below name"""
+    locked = authority.dir / "locked.key"
+    authority.openssl("pkey", "-in", authority.key("client"), "-aes128",
+                      "-passout", "pass:secret", "-out", locked)
+    return {"CA": authority.file, "CERT": authority.cert("client"),
+            "KEY": authority.key("client"), "LOCKED": locked,
+            "OTHER": authority.issue("other")[1]}
+
+
 @pytest.mark.errors
 @pytest.mark.parametrize("options, said", [
     ("ssl_ca_certs=/nonexistent/ca.crt",
-     "ssl_ca_certs=/nonexistent/ca.crt: No such file or directory"),
-    ("ssl_ca_certs=@KEY@", "certificates in PEM format are expected"),
+     "option 'ssl_ca_certs': '/nonexistent/ca.crt' ('/nonexistent/ca.crt') "
+     "cannot be read (No such file or directory); a readable file, absolute or "
+     "below the cache directory, is accepted"),
+    ("ssl_ca_certs=/tmp", "option 'ssl_ca_certs': '/tmp' ('/tmp') is not a "
+     "regular file; a readable file"),
+    ("ssl_ca_certs=@CA@ ssl_certfile=/nonexistent/x",
+     "option 'ssl_certfile': '/nonexistent/x'"),
+    ("ssl_ca_certs=@CA@ ssl_certfile=@CERT@ ssl_keyfile=/nonexistent/x",
+     "option 'ssl_keyfile': '/nonexistent/x'"),
+    ("password_file=/nonexistent/x",
+     "option 'password_file': '/nonexistent/x'"),
+    ("secret_file=/nonexistent/x", "option 'secret_file': '/nonexistent/x'"),
+    ("secret_file=/dev/null", "is not a regular file"),
+    ("ssl_ca_certs=@KEY@",
+     "ssl_ca_certs=@KEY@: certificates in PEM format are expected"),
     ("ssl_ca_certs=@CA@ ssl_certfile=@KEY@ ssl_keyfile=@KEY@",
-     "a certificate in PEM format is expected"),
+     "ssl_certfile=@KEY@: a certificate in PEM format is expected"),
     ("ssl_ca_certs=@CA@ ssl_certfile=@CERT@ ssl_keyfile=@CA@",
-     "the key of ssl_certfile is expected"),
-    ("ssl_ca_certs=@CA@ ssl_certfile=@CERT@", "ssl_certfile="),
-    ("ssl_ca_certs=@CA@ ssl_certfile=@CERT@ ssl_keyfile=@DIR@/other.key",
-     "the key of ssl_certfile is expected"),
-    ("ssl_ca_certs=@CA@ ssl_certfile=@CERT@ ssl_keyfile=@DIR@/locked.key",
-     "without a passphrase"),
+     "ssl_keyfile=@CA@: the key of ssl_certfile is expected"),
+    ("ssl_ca_certs=@CA@ ssl_certfile=@CERT@",
+     "ssl_certfile=@CERT@: the key of ssl_certfile is expected"),
+    ("ssl_ca_certs=@CA@ ssl_certfile=@CERT@ ssl_keyfile=@OTHER@",
+     "ssl_keyfile=@OTHER@: the key of ssl_certfile is expected"),
+    ("ssl_ca_certs=@CA@ ssl_certfile=@CERT@ ssl_keyfile=@LOCKED@",
+     "ssl_keyfile=@LOCKED@: the key of ssl_certfile is expected, in PEM format "
+     "and without a passphrase"),
 ])
-def test_files_that_cannot_be_used_are_named(make, redis, authority, origin,
-                                             path, options, said):
-    other = authority.issue("other")[1]
-    locked = authority.dir / "locked.key"
-    authority.openssl("pkey", "-in", authority.key("client"), "-aes128",
-                       "-passout", "pass:secret", "-out", locked)
-    options = options.replace("@DIR@/other.key", str(other)) \
-        .replace("@DIR@/locked.key", str(locked))
-    server = make(redis().url, options)
-    assert_misses(server, origin, path, said)
-    assert "ssl_" in server.log()
+def test_files_that_cannot_be_used_are_refused(files, options, said):
+    for name, path in files.items():
+        options = options.replace(f"@{name}@", str(path))
+        said = said.replace(f"@{name}@", str(path))
+    status, text = configtest(
+        SITE, names={"PROVIDER": f"CachemwStore x redis url=rediss://h {options}"
+                     "\nCachemwProvider x\nCacheEnable cachemw /\n",
+                     "QUICK": "on", "ORIGIN": 1, "FLAKY": 1}, extra=MODULES)
+    assert status != 0
+    assert said in text
+    assert "CachemwStore x: " in text

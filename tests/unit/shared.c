@@ -60,6 +60,21 @@ char *shared_temp(const char *name, apr_pool_t *pool)
     return apr_pstrcat(pool, dir, "/cachemw-", name, "-XXXXXX", NULL);
 }
 
+int shared_pool_setup(void **state)
+{
+    apr_pool_t *pool;
+
+    apr_pool_create(&pool, NULL);
+    *state = pool;
+    return 0;
+}
+
+int shared_pool_teardown(void **state)
+{
+    apr_pool_destroy(*state);
+    return 0;
+}
+
 int shared_state_setup(void **state)
 {
     *state = shared_make(mw_state_size());

@@ -31,6 +31,10 @@ void *shared_make(apr_size_t size);
 int shared_group_begin(void **state);
 int shared_group_end(void **state);
 
+/** cmocka set-up and tear-down: *state is a pool of the test's own. */
+int shared_pool_setup(void **state);
+int shared_pool_teardown(void **state);
+
 /** What mkdtemp() and apr_file_mktemp() make a name of; obeys TMPDIR. */
 char *shared_temp(const char *name, apr_pool_t *pool);
 

@@ -101,6 +101,15 @@ typedef struct fixture_t {
 int fixture_setup(void **state);
 int fixture_teardown(void **state);
 
+/** A test with a fixture of its own in *state, for its program's table. */
+#define TEST(name) \
+    cmocka_unit_test_setup_teardown(name, fixture_setup, fixture_teardown)
+
+/** @name Options of a store that is opened @{ */
+#define NONE ((const char *const *)NULL)
+#define OPTIONS(...) ((const char *const[]){ __VA_ARGS__, NULL })
+/** @} */
+
 /** Open only. `options` are name=value words, ended by NULL. */
 apr_status_t fixture_open(fixture_t *f, const cachemw_provider_t *table,
                           const char *const *options);

@@ -2,6 +2,7 @@
 
 #include <sched.h>
 #include <signal.h>
+#include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -400,6 +401,116 @@ static void test_breaker_survives_kills(void **state)
     }
 }
 
+/* How many changes are told when it opens and closes at `now`. */
+static unsigned int breaker_flap(mw_state_t *state, apr_int64_t now)
+{
+    const apr_int64_t later = now + 2 * MW_BREAKER_BACKOFF_MAX;
+    unsigned int told = 0;
+    int i;
+
+    for (i = 0; i < MW_BREAKER_FAILURES; i++) {
+        mw_breaker_failure(state, now, 0, APR_EGENERAL);
+    }
+    told += mw_breaker_news(state, now);
+    assert_int_equal(mw_breaker_allows(state, later), 1);
+    mw_breaker_success(state);
+    return told + mw_breaker_news(state, now);
+}
+
+static void test_breaker_news_are_changes(void **state)
+{
+    assert_false(mw_breaker_has_news(*state));
+    assert_int_equal(mw_breaker_news(*state, 0), 0);
+    breaker_open(*state, 100);
+    assert_true(mw_breaker_has_news(*state));
+    assert_int_equal(mw_breaker_news(*state, 100), 1);
+    assert_false(mw_breaker_has_news(*state));
+    assert_int_equal(mw_breaker_news(*state, 100), 0);
+    assert_int_equal(mw_breaker_allows(*state, 10 * SECOND), 1);
+    assert_int_equal(mw_breaker_failure(*state, 10 * SECOND, 0, APR_EGENERAL),
+                     0);
+    assert_false(mw_breaker_has_news(*state));
+}
+
+/* Nothing is lost: what was not told at once is counted with what is. */
+static void test_breaker_news_are_told_at_a_limited_rate(void **state)
+{
+    unsigned int i, told = 0, lines;
+
+    for (i = 0; i < 5; i++) {
+        assert_int_equal(breaker_flap(*state, 0), 2);
+    }
+    for (i = 0; i < 20; i++) {
+        assert_int_equal(breaker_flap(*state, SECOND), 0);
+    }
+    assert_true(mw_breaker_has_news(*state));
+    assert_int_equal(mw_breaker_news(*state, 10 * SECOND), 40);
+    /* two a second, for ten minutes */
+    for (i = 0, lines = 0; i < 600; i++) {
+        unsigned int news = breaker_flap(*state, (10 + i) * SECOND);
+
+        told += news;
+        lines += news > 0;
+    }
+    assert_in_range(lines, 58, 61);
+    told += mw_breaker_news(*state, 700 * SECOND);
+    assert_int_equal(told, 1200);
+    /* and after a quiet time all of them again */
+    for (i = 0; i < 5; i++) {
+        assert_int_equal(breaker_flap(*state, 900 * SECOND), 2);
+    }
+}
+
+static void test_reason_is_that_of_the_last_failure(void **state)
+{
+    char text[MW_REASON_MAX], filled[2 * MW_REASON_MAX];
+    apr_uint32_t kind;
+
+    assert_false(mw_reason_read(*state, 0, &kind, text));
+    mw_reason_note(*state, APR_EOF, 7, "a host ended it");
+    assert_true(mw_reason_read(*state, APR_EOF, &kind, text));
+    assert_string_equal(text, "a host ended it");
+    assert_int_equal(kind, 7);
+    assert_false(mw_reason_read(*state, APR_TIMEUP, &kind, text));
+    memset(filled, 'x', sizeof(filled));
+    filled[sizeof(filled) - 1] = '\0';
+    mw_reason_note(*state, APR_EOF, 8, filled);
+    assert_true(mw_reason_read(*state, APR_EOF, &kind, text));
+    assert_int_equal(strlen(text), MW_REASON_MAX - 1);
+    assert_int_equal(kind, 8);
+}
+
+/* What two wrote at once is either's words, or none. */
+static void test_reason_is_never_mixed(void **state)
+{
+    static const char *const texts[] = { "the one is a long text, of many words"
+                                         " that all of them must be the same",
+                                         "another one, just as long, so that"
+                                         " bytes of both would be seen there" };
+    char text[MW_REASON_MAX];
+    apr_uint32_t kind;
+    int i, status;
+    pid_t pid, ended;
+
+    pid = fork();
+    for (i = 0; pid == 0 && i < 200000; i++) {
+        mw_reason_note(*state, 1, 1, texts[i % 2]);
+    }
+    if (pid == 0) {
+        _exit(0);
+    }
+    i = 0;
+    do {
+        ended = waitpid(pid, &status, WNOHANG);
+        mw_reason_note(*state, 1, 1, texts[i++ % 2]);
+        if (mw_reason_read(*state, 1, &kind, text)) {
+            assert_true(!strcmp(text, texts[0]) || !strcmp(text, texts[1]));
+        }
+    } while (ended == 0);
+    assert_int_equal(status, 0);
+    assert_true(mw_reason_read(*state, 1, &kind, text));
+}
+
 #define SHARED(f)                                          \
     cmocka_unit_test_setup_teardown(f, shared_state_setup, \
                                     shared_state_teardown)
@@ -419,6 +530,10 @@ int main(void)
         SHARED(test_breaker_exactly_one_probe_among_processes),
         SHARED(test_breaker_exactly_one_opens_and_one_closes),
         SHARED(test_breaker_survives_kills),
+        SHARED(test_breaker_news_are_changes),
+        SHARED(test_breaker_news_are_told_at_a_limited_rate),
+        SHARED(test_reason_is_that_of_the_last_failure),
+        SHARED(test_reason_is_never_mixed),
     };
     int failed;
 

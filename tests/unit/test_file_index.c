@@ -106,57 +106,83 @@ static void test_a_sweep_ends_when_its_time_is_over(void **state)
     depot_end(w);
 }
 
-/** Random calls against what they ought to have come to. */
+/** What random calls ought to have come to. */
+typedef struct model_t {
+    depot_t *w;
+    apr_uint64_t *files; /**< as disk_t's */
+    apr_uint32_t seed;
+    apr_uint64_t evicted;
+} model_t;
+
+static apr_uint32_t model_random(model_t *model, apr_uint32_t below)
+{
+    return random_next(&model->seed) % below;
+}
+
+static void model_put(model_t *model, apr_uint32_t n)
+{
+    depot_t *w = model->w;
+    apr_uint64_t blocks = 1 + model_random(model, 5);
+    apr_time_t expires = w->now + (1 + model_random(model, 5000)) * SECOND;
+
+    assert_int_equal(depot_put(w, n, blocks, expires), APR_SUCCESS);
+    model->files[n] = w->disk->files[n];
+    assert_int_equal(model->files[n] & 0xffffffff, blocks);
+}
+
+/** What is not there any more went for one reason: room. */
+static void model_get(model_t *model, apr_uint32_t n)
+{
+    depot_t *w = model->w;
+    apr_time_t expires = apr_time_from_sec((apr_time_t)(model->files[n] >> 32));
+    int is_there = model->files[n] && expires > w->now;
+
+    if (depot_get(w, n) != is_there) {
+        assert_int_equal(is_there, 1);
+        assert_int_equal(disk_blocks(w, n), 0);
+        model->evicted++;
+        model->files[n] = 0;
+    }
+}
+
+/** A call of any kind, somebody who deletes a file, or time that passes. */
+static void model_step(model_t *model, apr_uint32_t n)
+{
+    apr_uint32_t what = model_random(model, 100);
+
+    if (what < 50) {
+        model_put(model, n);
+    }
+    else if (what < 80) {
+        model_get(model, n);
+    }
+    else if (what < 90) {
+        assert_int_equal(depot_remove(model->w, n), APR_SUCCESS);
+        model->files[n] = 0;
+    }
+    else if (what < 95) {
+        disk_put(model->w, n, 0, 0);
+        depot_get(model->w, n);
+        model->files[n] = 0;
+    }
+    else {
+        model->w->now += model_random(model, 60) * SECOND;
+    }
+}
+
 static void test_everything_agrees_after_every_call(void **state)
 {
     enum { FILES = 700, CALLS = 200000 };
     depot_t *w = depot_make(small, FILES);
-    apr_uint64_t *model = calloc(FILES, sizeof(*model));
-    apr_uint32_t seed = 1;
-    apr_uint64_t evicted = 0;
+    model_t model = { w, calloc(FILES, sizeof(*model.files)), 1, 0 };
     int i;
 
     (void)state;
     depot_sweep(w);
     for (i = 0; i < CALLS; i++) {
-        apr_uint32_t n = random_next(&seed) % FILES;
-        apr_uint32_t what = random_next(&seed) % 100;
+        apr_uint32_t n = model_random(&model, FILES);
 
-        if (what < 50) {
-            apr_uint64_t blocks = 1 + random_next(&seed) % 5;
-
-            assert_int_equal(
-                depot_put(w, n, blocks,
-                          w->now + (1 + random_next(&seed) % 5000) * SECOND),
-                APR_SUCCESS);
-            model[n] = w->disk->files[n];
-            assert_int_equal(model[n] & 0xffffffff, blocks);
-        }
-        else if (what < 80) {
-            int is_there =
-                model[n]
-                && apr_time_from_sec((apr_time_t)(model[n] >> 32)) > w->now;
-
-            if (depot_get(w, n) != is_there) {
-                /* The only reason is room. */
-                assert_int_equal(is_there, 1);
-                assert_int_equal(disk_blocks(w, n), 0);
-                evicted++;
-                model[n] = 0;
-            }
-        }
-        else if (what < 90) {
-            assert_int_equal(depot_remove(w, n), APR_SUCCESS);
-            model[n] = 0;
-        }
-        else if (what < 95) {
-            disk_put(w, n, 0, 0);
-            depot_get(w, n);
-            model[n] = 0;
-        }
-        else {
-            w->now += random_next(&seed) % 60 * SECOND;
-        }
+        model_step(&model, n);
         assert_true(disk_used(w) <= w->index->max_blocks);
         if (i % 1000 == 0) {
             depot_sweep(w);
@@ -164,9 +190,9 @@ static void test_everything_agrees_after_every_call(void **state)
             depot_assert_exact(w);
         }
     }
-    assert_true(evicted > 100);
-    assert_true(w->fake.counts[CACHEMW_COUNT_EVICTED] >= evicted);
-    free(model);
+    assert_true(model.evicted > 100);
+    assert_true(w->fake.counts[CACHEMW_COUNT_EVICTED] >= model.evicted);
+    free(model.files);
     depot_end(w);
 }
 
@@ -209,13 +235,12 @@ static void test_lower_caps_are_reached_by_the_sweep(void **state)
     for (i = 0; i < 50000; i++) {
         assert_int_equal(depot_put(w, i, 1, w->now + HOUR), 0);
     }
+    depot_sweep(w);
     depot_close(w);
     w->config.max_bytes = 160 << 20;
     depot_open(w, -1);
     assert_ptr_equal(w->fake.base, base);
-    for (i = 0; i < 100; i++) {
-        depot_sweep(w);
-    }
+    depot_sweep(w);
     assert_in_range(disk_used(w), 40000, 160 << 8);
     depot_assert_exact(w);
     depot_end(w);

@@ -230,21 +230,6 @@ static const mw_lazy_t functions = {
     .destroy = source_destroy,
 };
 
-static int pool_setup(void **state)
-{
-    apr_pool_t *pool;
-
-    apr_pool_create(&pool, NULL);
-    *state = pool;
-    return 0;
-}
-
-static int pool_teardown(void **state)
-{
-    apr_pool_destroy(*state);
-    return 0;
-}
-
 static source_t *source_make(apr_off_t length, answer_e answer,
                              apr_pool_t *pool)
 {
@@ -608,7 +593,8 @@ static void test_lazy_impossible_length(void **state)
     assert_int_equal(source->destroyed, 0);
 }
 
-#define POOLED(f) cmocka_unit_test_setup_teardown(f, pool_setup, pool_teardown)
+#define POOLED(f) \
+    cmocka_unit_test_setup_teardown(f, shared_pool_setup, shared_pool_teardown)
 
 int main(void)
 {

@@ -632,6 +632,28 @@ static void test_a_lower_cap_holds_after_a_restart(void **state)
     world_end(w);
 }
 
+/** Neither a visitor nor a step of the sweep evicts all of a million entries. */
+static void test_a_lower_cap_is_reached_in_steps(void **state)
+{
+    enum { MANY = 5000 };
+    setting_t fewer = { .size = 16 << 20, .max_entries = 50 };
+    world_t *w = world_make(medium);
+    int i;
+
+    (void)state;
+    for (i = 0; i < MANY; i++) {
+        world_put(w, apr_psprintf(w->pool, "/c/%d", i), 1, 100);
+    }
+    assert_int_equal(world_stats(w).entries, MANY);
+    world_open(w, fewer);
+    assert_int_equal(world_put(w, "/more", 1, 100), APR_ENOSPC);
+    assert_in_range(world_stats(w).entries, MANY / 2, MANY - 1);
+    world_sweep(w);
+    assert_in_range(world_stats(w).entries, 1, 50);
+    assert_int_equal(world_put(w, "/more", 1, 100), APR_SUCCESS);
+    world_end(w);
+}
+
 static void test_bad_options_are_explained(void **state)
 {
     world_t *w = world_make(small);
@@ -751,6 +773,7 @@ int main(void)
         cmocka_unit_test(test_another_size_means_another_segment),
         cmocka_unit_test(test_a_kept_segment_that_is_not_ours_starts_empty),
         cmocka_unit_test(test_a_lower_cap_holds_after_a_restart),
+        cmocka_unit_test(test_a_lower_cap_is_reached_in_steps),
         cmocka_unit_test(test_bad_options_are_explained),
         cmocka_unit_test(test_memory_is_touched_at_start_only_when_asked_for),
         cmocka_unit_test(test_any_size_has_a_plan),

@@ -8,8 +8,6 @@
 #include "store_fixture.h"
 
 #define SECONDS(n) apr_time_from_sec(n)
-#define NONE ((const char *const *)NULL)
-#define OPTIONS(...) ((const char *const[]){ __VA_ARGS__, NULL })
 #define PIECE ((apr_off_t)CACHEMW_PIECE_MAX)
 
 /* The stores of a test: memory wherever "fake" is not said. */
@@ -956,41 +954,41 @@ static void test_keys_of_all_tiers_are_told_once(void **state)
     assert_int_equal(keys_seen, 3);
 }
 
-#define TEST(name) \
+#define TIERS_TEST(name) \
     cmocka_unit_test_setup_teardown(name, test_setup, test_teardown)
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(test_life_is_a_part_of_what_is_left_behind),
-        TEST(test_life_never_ends_after_that_behind),
-        TEST(test_set_gives_each_tier_its_life),
-        TEST(test_far_hit_fills_the_near_tier_after_the_answer),
-        TEST(test_entry_without_body_is_filled_in),
-        TEST(test_hit_on_the_head_alone_fills_in_the_whole),
-        TEST(test_hit_in_the_third_tier_fills_both_before),
-        TEST(test_long_body_fills_in_while_it_is_read),
-        TEST(test_two_readers_of_a_long_body_fill_it_in_once),
-        TEST(test_reader_who_gives_up_leaves_nothing),
-        TEST(test_body_that_a_tier_does_not_take_is_not_tried),
-        TEST(test_fills_are_bounded),
-        TEST(test_head_that_is_not_sound_stays_out_of_memory),
-        TEST(test_what_was_removed_meanwhile_is_not_filled_in),
-        TEST(test_what_was_replaced_meanwhile_is_not_filled_in),
-        TEST(test_head_that_was_amended_meanwhile_is_not_filled_in),
-        TEST(test_change_at_any_moment_of_a_fill_wins),
-        TEST(test_fill_at_any_moment_of_a_removal_loses),
-        TEST(test_near_tier_that_fails_stops_nobody),
-        TEST(test_far_tier_that_fails_stops_nobody),
-        TEST(test_tier_may_fail_at_any_step_of_a_set),
-        TEST(test_all_tiers_failing_is_trouble_told_once),
-        TEST(test_tier_that_is_off_is_a_miss),
-        TEST(test_amending_leaves_no_other_entry_in_any_tier),
-        TEST(test_is_remote_when_a_tier_is),
-        TEST(test_breaker_of_a_tier_is_its_own),
-        TEST(test_tiers_elsewhere_share_the_time),
-        TEST(test_mistakes_are_named),
-        TEST(test_keys_of_all_tiers_are_told_once),
+        TIERS_TEST(test_life_is_a_part_of_what_is_left_behind),
+        TIERS_TEST(test_life_never_ends_after_that_behind),
+        TIERS_TEST(test_set_gives_each_tier_its_life),
+        TIERS_TEST(test_far_hit_fills_the_near_tier_after_the_answer),
+        TIERS_TEST(test_entry_without_body_is_filled_in),
+        TIERS_TEST(test_hit_on_the_head_alone_fills_in_the_whole),
+        TIERS_TEST(test_hit_in_the_third_tier_fills_both_before),
+        TIERS_TEST(test_long_body_fills_in_while_it_is_read),
+        TIERS_TEST(test_two_readers_of_a_long_body_fill_it_in_once),
+        TIERS_TEST(test_reader_who_gives_up_leaves_nothing),
+        TIERS_TEST(test_body_that_a_tier_does_not_take_is_not_tried),
+        TIERS_TEST(test_fills_are_bounded),
+        TIERS_TEST(test_head_that_is_not_sound_stays_out_of_memory),
+        TIERS_TEST(test_what_was_removed_meanwhile_is_not_filled_in),
+        TIERS_TEST(test_what_was_replaced_meanwhile_is_not_filled_in),
+        TIERS_TEST(test_head_that_was_amended_meanwhile_is_not_filled_in),
+        TIERS_TEST(test_change_at_any_moment_of_a_fill_wins),
+        TIERS_TEST(test_fill_at_any_moment_of_a_removal_loses),
+        TIERS_TEST(test_near_tier_that_fails_stops_nobody),
+        TIERS_TEST(test_far_tier_that_fails_stops_nobody),
+        TIERS_TEST(test_tier_may_fail_at_any_step_of_a_set),
+        TIERS_TEST(test_all_tiers_failing_is_trouble_told_once),
+        TIERS_TEST(test_tier_that_is_off_is_a_miss),
+        TIERS_TEST(test_amending_leaves_no_other_entry_in_any_tier),
+        TIERS_TEST(test_is_remote_when_a_tier_is),
+        TIERS_TEST(test_breaker_of_a_tier_is_its_own),
+        TIERS_TEST(test_tiers_elsewhere_share_the_time),
+        TIERS_TEST(test_mistakes_are_named),
+        TIERS_TEST(test_keys_of_all_tiers_are_told_once),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,22 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <cmocka.h>
-
 #include "apr_general.h"
 #include "apr_strings.h"
 
 #include "core/options.h"
-
-#define COUNT(a) ((int)(sizeof(a) / sizeof((a)[0])))
+#include "tests/unit/shared.h"
 
 enum {
     SIZE,
@@ -78,21 +71,6 @@ static const cachemw_option_t table[] = {
     [NEAR] = { .name = "near", .type = CACHEMW_STORE },
     { .name = NULL }
 };
-
-static int pool_setup(void **state)
-{
-    apr_pool_t *pool;
-
-    apr_pool_create(&pool, NULL);
-    *state = pool;
-    return 0;
-}
-
-static int pool_teardown(void **state)
-{
-    apr_pool_destroy(*state);
-    return 0;
-}
 
 static const char *words_parse(mw_options_t *set, const char *const *words,
                                int n, apr_pool_t *pool)
@@ -225,11 +203,6 @@ static void test_options_paths(void **state)
     assert_string_equal(
         word_accept("cache_dir=a/../b", DIRECTORY, *state)->string,
         "/var/cache/store/b");
-    assert_string_equal(
-        word_accept("ca_file=/etc/ssl/ca.pem", CA_FILE, *state)->string,
-        "/etc/ssl/ca.pem");
-    assert_string_equal(word_accept("ca_file=ca.pem", CA_FILE, *state)->string,
-                        "/var/cache/store/ca.pem");
 }
 
 static void test_options_off_is_unset(void **state)
@@ -249,12 +222,28 @@ static void test_options_off_is_unset(void **state)
     "max_file_age, ratio, shared, mode, title, cache_dir, "  \
     "ca_file, auth_token, auth_token_file, near"
 
-static void test_options_mistakes(void **state)
+typedef struct mistake_t {
+    const char *word;
+    const char *message;
+} mistake_t;
+
+static void mistakes_are_told(const mistake_t *cases, int count,
+                              apr_pool_t *pool)
 {
-    static const struct {
-        const char *word;
-        const char *message;
-    } cases[] = {
+    mw_options_t set;
+    int i;
+
+    for (i = 0; i < count; i++) {
+        const char *message = words_parse(&set, &cases[i].word, 1, pool);
+
+        assert_non_null(message);
+        assert_string_equal(message, cases[i].message);
+    }
+}
+
+static void test_options_mistakes_in_sizes(void **state)
+{
+    static const mistake_t cases[] = {
         { "size=12Q", "option 'size': '12Q' is not a size; " SIZE_OK },
         { "size=", "option 'size': '' is not a size; " SIZE_OK },
         { "size=-1", "option 'size': '-1' is not a size; " SIZE_OK },
@@ -273,6 +262,14 @@ static void test_options_mistakes(void **state)
           "option 'size': '8589934592G' is too large; " SIZE_OK },
         { "size=99999999999999999999",
           "option 'size': '99999999999999999999' is too large; " SIZE_OK },
+    };
+
+    mistakes_are_told(cases, COUNT(cases), *state);
+}
+
+static void test_options_mistakes_in_whole_numbers(void **state)
+{
+    static const mistake_t cases[] = {
         { "max_entries=1K", "option 'max_entries': '1K' is not a whole number; "
                             "a whole number from -5 to 2000000 is accepted" },
         { "max_entries=-6", "option 'max_entries': '-6' is too small; "
@@ -285,6 +282,14 @@ static void test_options_mistakes(void **state)
           "a whole number from -5 to 2000000 is accepted" },
         { "max_size=x", "option 'max_entries': 'x' is not a whole number; "
                         "a whole number from -5 to 2000000 is accepted" },
+    };
+
+    mistakes_are_told(cases, COUNT(cases), *state);
+}
+
+static void test_options_mistakes_in_durations(void **state)
+{
+    static const mistake_t cases[] = {
         { "timeout=200", "option 'timeout': '200' is too large; " TIME_OK
                          " from 1ms to 60s is accepted; did you forget a "
                          "suffix (200ms)?" },
@@ -307,6 +312,14 @@ static void test_options_mistakes(void **state)
         { "max_file_age=1", "option 'max_file_age': '1' is too small; " TIME_OK
                             " of at least 1min, or off, is accepted; did you "
                             "forget a suffix (1min)?" },
+    };
+
+    mistakes_are_told(cases, COUNT(cases), *state);
+}
+
+static void test_options_mistakes_in_fractions(void **state)
+{
+    static const mistake_t cases[] = {
         { "ratio=1.01", "option 'ratio': '1.01' is too large; a decimal "
                         "fraction from 0 to 1 is accepted" },
         { "ratio=-0.1", "option 'ratio': '-0.1' is too small; a decimal "
@@ -321,6 +334,14 @@ static void test_options_mistakes(void **state)
                     "fraction from 0 to 1 is accepted" },
         { "ratio=.", "option 'ratio': '.' is not a decimal fraction; a decimal "
                      "fraction from 0 to 1 is accepted" },
+    };
+
+    mistakes_are_told(cases, COUNT(cases), *state);
+}
+
+static void test_options_mistakes_in_words_and_paths(void **state)
+{
+    static const mistake_t cases[] = {
         { "shared=yes", "option 'shared': 'yes' is neither on nor off; on or "
                         "off is accepted" },
         { "mode=slow", "option 'mode': 'slow' is not known; fast, safe or "
@@ -332,12 +353,20 @@ static void test_options_mistakes(void **state)
                             "below the cache directory, is accepted" },
         { "ca_file=../x",
           "option 'ca_file': '../x' leads out of the cache directory "
-          "'/var/cache/store'; a file, absolute or below the cache directory, "
-          "is accepted" },
+          "'/var/cache/store'; a readable file, absolute or below the cache "
+          "directory, is accepted" },
         { "near=", "option 'near': '' is empty; the name of a store is "
                    "accepted" },
         { "auth_token=",
           "option 'auth_token': is empty; any text is accepted" },
+    };
+
+    mistakes_are_told(cases, COUNT(cases), *state);
+}
+
+static void test_options_mistakes_in_names(void **state)
+{
+    static const mistake_t cases[] = {
         { "sise=1M", "option 'sise' is unknown; did you mean 'size'? " KNOWN },
         { "Timeout=1s",
           "option 'Timeout' is unknown; did you mean 'timeout'? " KNOWN },
@@ -346,15 +375,8 @@ static void test_options_mistakes(void **state)
         { "colour=blue", "option 'colour' is unknown; " KNOWN },
         { "siz=1M", "option 'siz' is unknown; did you mean 'size'? " KNOWN },
     };
-    mw_options_t set;
-    int i;
 
-    for (i = 0; i < COUNT(cases); i++) {
-        const char *message = words_parse(&set, &cases[i].word, 1, *state);
-
-        assert_non_null(message);
-        assert_string_equal(message, cases[i].message);
-    }
+    mistakes_are_told(cases, COUNT(cases), *state);
 }
 
 static void test_options_given_twice(void **state)
@@ -585,6 +607,34 @@ static void test_options_secret_file_mistakes(void **state)
     }
 }
 
+/* The words do not say what is in it: a provider reads it. */
+static void test_options_files(void **state)
+{
+    static const char *const refused[][2] = {
+        { "ca_file=none.pem", "none.pem') cannot be read (No such file" },
+        { "ca_file=.", "') is not a regular file; a readable file, absolute or "
+                       "below the cache directory, is accepted" },
+        { "ca_file=fifo", "') is not a regular file" },
+    };
+    const char *ours = apr_pstrcat(*state, directory, "/ca.pem", NULL);
+    const char *words[] = { "ca_file=ca.pem",
+                            apr_pstrcat(*state, "ca_file=", ours, NULL) };
+    mw_options_t set = { table, NULL };
+    const char *error;
+    int i;
+
+    file_make("ca.pem", "", 0, *state);
+    for (i = 0; i < COUNT(words); i++) {
+        assert_null(mw_options_parse(&set, 1, &words[i], 1, directory, *state));
+        assert_string_equal(set.values[CA_FILE].string, ours);
+    }
+    for (i = 0; i < COUNT(refused); i++) {
+        error = mw_options_parse(&set, 1, &refused[i][0], 1, directory, *state);
+        assert_non_null(error);
+        assert_non_null(strstr(error, refused[i][1]));
+    }
+}
+
 static void test_options_reference(void **state)
 {
     static const cachemw_option_t few[] = {
@@ -657,8 +707,8 @@ static int directory_make(void **state)
 
 static int directory_remove(void **state)
 {
-    static const char *const names[] = { "secret", "empty", "newline",
-                                         "nul",    "large", "fifo" };
+    static const char *const names[] = { "secret", "empty", "newline", "nul",
+                                         "large",  "fifo",  "ca.pem" };
     char path[sizeof(directory) + 16];
     int i;
 
@@ -670,7 +720,8 @@ static int directory_remove(void **state)
     return rmdir(directory);
 }
 
-#define POOLED(f) cmocka_unit_test_setup_teardown(f, pool_setup, pool_teardown)
+#define POOLED(f) \
+    cmocka_unit_test_setup_teardown(f, shared_pool_setup, shared_pool_teardown)
 
 int main(void)
 {
@@ -682,7 +733,12 @@ int main(void)
         POOLED(test_options_texts),
         POOLED(test_options_paths),
         POOLED(test_options_off_is_unset),
-        POOLED(test_options_mistakes),
+        POOLED(test_options_mistakes_in_sizes),
+        POOLED(test_options_mistakes_in_whole_numbers),
+        POOLED(test_options_mistakes_in_durations),
+        POOLED(test_options_mistakes_in_fractions),
+        POOLED(test_options_mistakes_in_words_and_paths),
+        POOLED(test_options_mistakes_in_names),
         POOLED(test_options_given_twice),
         POOLED(test_options_secrets_stay_secret),
         POOLED(test_options_plain_word_without_secrets),
@@ -691,6 +747,7 @@ int main(void)
         POOLED(test_options_table_mistakes),
         POOLED(test_options_secret_file),
         POOLED(test_options_secret_file_mistakes),
+        POOLED(test_options_files),
         POOLED(test_options_reference),
         POOLED(test_options_any_text),
     };

@@ -23,12 +23,13 @@ static const char *spell(const mw_redis_url_t *url, apr_pool_t *pool)
     static const char *const schemes[] = { "tcp", "unix", "sentinel",
                                            "cluster" };
     const char *text = schemes[url->scheme];
+    char host[MW_REDIS_ENDPOINT_MAX];
     int i;
 
     for (i = 0; i < url->endpoint_count; i++) {
         text =
             apr_pstrcat(pool, text, " ",
-                        mw_redis_endpoint_text(&url->endpoints[i], pool), NULL);
+                        mw_redis_endpoint_text(&url->endpoints[i], host), NULL);
     }
     return apr_psprintf(
         pool, "%s%s%s%s%s%s%s db%d%s", text, url->user ? " user=" : "",

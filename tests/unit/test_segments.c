@@ -18,21 +18,6 @@ typedef struct prefix_t {
     apr_uint32_t size;
 } prefix_t;
 
-static int pool_setup(void **state)
-{
-    apr_pool_t *pool;
-
-    apr_pool_create(&pool, NULL);
-    *state = pool;
-    return 0;
-}
-
-static int pool_teardown(void **state)
-{
-    apr_pool_destroy(*state);
-    return 0;
-}
-
 static mw_segments_t *list_begin(void **memory, apr_pool_t *pool)
 {
     mw_segments_t *list;
@@ -272,7 +257,8 @@ static void test_segments_impossible_sizes(void **state)
     mw_segments_end(list);
 }
 
-#define POOLED(f) cmocka_unit_test_setup_teardown(f, pool_setup, pool_teardown)
+#define POOLED(f) \
+    cmocka_unit_test_setup_teardown(f, shared_pool_setup, shared_pool_teardown)
 
 int main(void)
 {

@@ -30,21 +30,6 @@ static apr_status_t file_make(void *baton, apr_file_t **file, apr_pool_t *pool)
     return apr_file_mktemp(file, shared_temp("spool", pool), 0, pool);
 }
 
-static int pool_setup(void **state)
-{
-    apr_pool_t *pool;
-
-    apr_pool_create(&pool, NULL);
-    *state = pool;
-    return 0;
-}
-
-static int pool_teardown(void **state)
-{
-    apr_pool_destroy(*state);
-    return 0;
-}
-
 static apr_bucket_brigade *brigade_make(apr_pool_t *pool)
 {
     return apr_brigade_create(pool, apr_bucket_alloc_create(pool));
@@ -310,7 +295,8 @@ static void test_spool_of_five_gigabytes(void **state)
     assert_int_equal(done, length);
 }
 
-#define POOLED(f) cmocka_unit_test_setup_teardown(f, pool_setup, pool_teardown)
+#define POOLED(f) \
+    cmocka_unit_test_setup_teardown(f, shared_pool_setup, shared_pool_teardown)
 
 int main(void)
 {

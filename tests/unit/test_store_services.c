@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
 #include <fcntl.h>
+#include <pthread.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -10,9 +11,6 @@
 
 #include "core/random.h"
 #include "store_fixture.h"
-
-#define NONE ((const char *const *)NULL)
-#define OPTIONS(...) ((const char *const[]){ __VA_ARGS__, NULL })
 
 static const cachemw_services_t *services_of(fixture_t *f)
 {
@@ -97,6 +95,129 @@ static void test_services_count_kind(void **state)
     services->count_kind(services, "OOM", 3);
     mw_kinds_each(mw_store_state(((fixture_t *)*state)->store), kind_sum, &sum);
     assert_int_equal(sum, 5);
+}
+
+static apr_status_t explained; /* what the slot says that it returns */
+
+static void explain_during(fake_slot_e slot)
+{
+    (void)slot;
+    fake.services->explain(fake.services, explained, "host %d says no", 7);
+}
+
+static void start_failing(fixture_t *f)
+{
+    cachemw_provider_t table = fake_full;
+
+    table.flags = CACHEMW_REMOTE;
+    fixture_start(f, &table, NONE);
+    fake.during = explain_during;
+    fake.fail[FAKE_GET] = explained = APR_ECONNREFUSED;
+}
+
+static int has_reason(const fixture_t *f, const char *expected)
+{
+    char text[MW_REASON_MAX];
+    apr_uint32_t kind;
+
+    return mw_reason_read(mw_store_state(f->store), APR_ECONNREFUSED, &kind,
+                          text)
+           && !strcmp(text, expected);
+}
+
+static void test_services_explain_stands_behind_the_failure(void **state)
+{
+    fixture_t *f = *state;
+    apr_status_t rv;
+    int i;
+
+    start_failing(f);
+    for (i = 0; i < MW_BREAKER_FAILURES; i++) {
+        fixture_get(f, "k", &rv);
+        assert_int_equal(rv, APR_ECONNREFUSED);
+    }
+    assert_int_equal(fixture_logged(f, "get: failed: host 7 says no"), 1);
+    assert_int_equal(fixture_logged(f, "until a probe works: host 7 says no"),
+                     1);
+    assert_true(has_reason(f, "host 7 says no"));
+}
+
+/* Another cause is told at once, however many lines the first one has had. */
+static void test_services_explain_tells_each_cause(void **state)
+{
+    fixture_t *f = *state;
+    apr_status_t rv;
+
+    fixture_start(f, &fake_full, NONE);
+    fake.fail[FAKE_GET] = explained = APR_ECONNREFUSED;
+    fixture_get(f, "k", &rv);
+    fake.during = explain_during;
+    fixture_get(f, "k", &rv);
+    fixture_get(f, "k", &rv);
+    assert_int_equal(fixture_logged(f, "get: failed"), 2);
+    assert_int_equal(fixture_logged(f, "get: failed: host 7"), 1);
+}
+
+/* Others that wait for the same are told no more than that it was in vain. */
+static void test_services_explain_holds_for_what_follows(void **state)
+{
+    fixture_t *f = *state;
+    apr_status_t rv;
+
+    start_failing(f);
+    fixture_get(f, "k", &rv);
+    fake.during = NULL;
+    fixture_get(f, "k", &rv);
+    assert_int_equal(fixture_logged(f, "get: failed"), 1);
+    assert_true(has_reason(f, "host 7 says no"));
+    fake.fail[FAKE_GET] = APR_EOF;
+    fixture_get(f, "k", &rv);
+    assert_int_equal(fixture_logged(f, "host 7"), 1);
+}
+
+/* Neither the failure that a second attempt made good, nor another one's. */
+static void test_services_explain_counts_for_its_own_failure_only(void **state)
+{
+    fixture_t *f = *state;
+    apr_status_t rv;
+
+    start_failing(f);
+    fake.fail[FAKE_GET] = APR_SUCCESS;
+    fixture_get(f, "k", &rv);
+    assert_int_equal(f->nlines, 0);
+    fake.during = NULL;
+    fake.fail[FAKE_GET] = APR_ECONNREFUSED;
+    fixture_get(f, "k", &rv);
+    assert_int_equal(fixture_logged(f, "host 7"), 0);
+    fake.during = explain_during;
+    explained = APR_EOF;
+    fixture_get(f, "k", &rv);
+    fake.during = NULL;
+    fixture_get(f, "k", &rv);
+    assert_int_equal(fixture_logged(f, "host 7"), 0);
+    assert_int_equal(fixture_logged(f, "get: failed"), 1);
+}
+
+static void *explain_thread(void *baton)
+{
+    (void)baton;
+    explain_during(FAKE_GET);
+    return NULL;
+}
+
+static void test_services_explain_is_of_its_thread(void **state)
+{
+    fixture_t *f = *state;
+    pthread_t thread;
+    apr_status_t rv;
+
+    start_failing(f);
+    fake.during = NULL;
+    assert_int_equal(pthread_create(&thread, NULL, explain_thread, NULL), 0);
+    pthread_join(thread, NULL);
+    fixture_get(f, "k", &rv);
+    assert_int_equal(fixture_logged(f, "get: failed"), 1);
+    assert_int_equal(fixture_logged(f, "host 7"), 0);
 }
 
 /* Nobody can count before there is shared memory; nor may it crash. */
@@ -288,6 +409,25 @@ static void test_services_segment_is_one_provider_s(void **state)
                          APR_SUCCESS);
         assert_true(segment_is_new);
         next_generation(f);
+    }
+}
+
+/* Stores defined in place have names with that of their server in them. */
+static void test_services_segment_is_one_store_s(void **state)
+{
+    fixture_t *f = *state;
+    char name[600] = "";
+    int i;
+
+    memset(name, 'n', sizeof(name) - 2);
+    fake.during = during_segment;
+    for (i = 0; i < 2; i++) {
+        name[sizeof(name) - 2] = (char)('a' + i);
+        f->name = name;
+        fixture_open(f, &fake_full, NONE);
+        assert_int_equal(mw_store_post_config(f->store, f->pool, 0, 0),
+                         APR_SUCCESS);
+        assert_true(segment_is_new);
     }
 }
 
@@ -515,9 +655,6 @@ static void test_facade_has_deadline_and_breaker(void **state)
     assert_true(fake.seen.deadline > 0);
 }
 
-#define TEST(name) \
-    cmocka_unit_test_setup_teardown(name, fixture_setup, fixture_teardown)
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -528,6 +665,11 @@ int main(void)
         TEST(test_services_deadline_in),
         TEST(test_services_count_kind),
         TEST(test_services_count_kind_before_post_config),
+        TEST(test_services_explain_stands_behind_the_failure),
+        TEST(test_services_explain_tells_each_cause),
+        TEST(test_services_explain_holds_for_what_follows),
+        TEST(test_services_explain_counts_for_its_own_failure_only),
+        TEST(test_services_explain_is_of_its_thread),
         TEST(test_services_random_differs),
         TEST(test_random_differs_after_a_fork),
         TEST(test_random_draws_differ_once_seeded),
@@ -536,6 +678,7 @@ int main(void)
         TEST(test_services_temp_file_without_a_directory),
         TEST(test_services_segment_is_kept),
         TEST(test_services_segment_is_one_provider_s),
+        TEST(test_services_segment_is_one_store_s),
         TEST(test_services_segment_in_post_config_only),
         TEST(test_services_store_unknown_or_itself),
         TEST(test_facade_has_every_slot),

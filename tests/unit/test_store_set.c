@@ -4,8 +4,6 @@
 
 #include "store_fixture.h"
 
-#define NONE ((const char *const *)NULL)
-#define OPTIONS(...) ((const char *const[]){ __VA_ARGS__, NULL })
 #define LARGE 700000 /* beyond what a spool keeps in memory */
 
 /* The two ways: pieces go to the provider, or through a spool to its set. */
@@ -945,9 +943,6 @@ static void test_set_of_a_local_store_has_no_budget(void **state)
     assert_int_equal(fake.seen.deadline, 0);
     assert_int_equal(set_commit(&set), APR_SUCCESS);
 }
-
-#define TEST(name) \
-    cmocka_unit_test_setup_teardown(name, fixture_setup, fixture_teardown)
 
 int main(void)
 {

@@ -320,21 +320,21 @@ static void test_wrong_lines_are_told_and_ignored(void **state)
     }
 }
 
-#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+#define FAULTS(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(test_no_file_no_faults),
-        TEST(test_errors),
-        TEST(test_every_slot_can_fail),
-        TEST(test_after_and_count),
-        TEST(test_timeout_and_delay),
-        TEST(test_damaged),
-        TEST(test_truncated),
-        TEST(test_otherkey),
-        TEST(test_life_can_fail),
-        TEST(test_wrong_lines_are_told_and_ignored),
+        FAULTS(test_no_file_no_faults),
+        FAULTS(test_errors),
+        FAULTS(test_every_slot_can_fail),
+        FAULTS(test_after_and_count),
+        FAULTS(test_timeout_and_delay),
+        FAULTS(test_damaged),
+        FAULTS(test_truncated),
+        FAULTS(test_otherkey),
+        FAULTS(test_life_can_fail),
+        FAULTS(test_wrong_lines_are_told_and_ignored),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
