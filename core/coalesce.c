@@ -339,7 +339,7 @@ static int is_fresh(const mw_handle_t *handle, request_rec *r, apr_status_t rv)
 }
 
 /* @return non-zero: go on with what was found, or not
- * @param ended set when the mark was taken: when another one had it */
+ * @param ended set when nobody had the mark: when another one had it */
 static int turn_is_over(mw_handle_t *handle, request_rec *r,
                         mw_request_t *chain, apr_status_t rv,
                         apr_int64_t *ended)
@@ -352,14 +352,14 @@ static int turn_is_over(mw_handle_t *handle, request_rec *r,
     }
     if (request_may_lead(r, rv == APR_SUCCESS)
             ? turn_take(handle, r, chain, now, ended)
-            : mw_mark_holder(state, &handle->key, now) == 0) {
+            : mw_mark_holder(state, &handle->key, now, ended) == 0) {
         return 1;
     }
     return rv == APR_SUCCESS && mw_fresh_extend(handle, r);
 }
 
 /* Another one may have stored the page between the look-up that found none and
- * the mark's being taken. */
+ * the look at the mark. */
 static apr_status_t turn_look_again(mw_handle_t *handle, request_rec *r,
                                     apr_status_t rv, apr_int64_t ended)
 {

@@ -16,6 +16,13 @@
 apr_uint32_t mw_crc32c(apr_uint32_t crc, const void *data, apr_size_t length);
 
 /**
+ * The same without the widest registers, which not all processors have; for
+ * comparison by tests.
+ */
+apr_uint32_t mw_crc32c_narrow(apr_uint32_t crc, const void *data,
+                              apr_size_t length);
+
+/**
  * The same, by table on every machine; mw_crc32c() is this where the processor
  * has no instruction for it. For comparison by tests.
  */

@@ -174,10 +174,16 @@ void mw_mark_wait(mw_state_t *state, const cachemw_key_t *key, apr_int64_t now,
 }
 
 apr_uint64_t mw_mark_holder(const mw_state_t *state, const cachemw_key_t *key,
-                            apr_int64_t now)
+                            apr_int64_t now, apr_int64_t *ended)
 {
     const mw_mark_t *mark = mark_of(state, key);
     const apr_uint64_t claim = __atomic_load_n(&mark->claim, __ATOMIC_ACQUIRE);
 
-    return claim_holds(claim, now) ? owner_read(mark, claim) : 0;
+    if (claim_holds(claim, now)) {
+        return owner_read(mark, claim);
+    }
+    if (ended != NULL) {
+        *ended = claim_end(claim);
+    }
+    return 0;
 }

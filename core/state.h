@@ -232,9 +232,12 @@ apr_uint64_t mw_mark_token(pid_t pid);
  *  (any more). */
 void mw_mark_release(mw_state_t *state, const cachemw_key_t *key,
                      apr_uint64_t owner, apr_int64_t now);
-/** Token of who holds it (or MW_MARK_UNNAMED), 0 when free. */
+/**
+ * Token of who holds it (or MW_MARK_UNNAMED), 0 when free.
+ * @param ended NULL, or set when it is free: see mw_mark_take()
+ */
 apr_uint64_t mw_mark_holder(const mw_state_t *state, const cachemw_key_t *key,
-                            apr_int64_t now);
+                            apr_int64_t now, apr_int64_t *ended);
 /**
  * Sleep, without using the processor, until the mark is let go, has ended or it
  * is `until` (monotonic). At once when nobody holds it at `now`; may also

@@ -92,6 +92,30 @@ static int stores_has_name(const char *const *names, const char *name)
     return *names != NULL;
 }
 
+/* "; it is for version 2 …" where a provider is loaded, but of another contract. */
+static const char *stores_other_version(const char *name, apr_pool_t *pool)
+{
+    const apr_array_header_t *groups = ap_list_provider_groups(pool);
+    int i;
+
+    for (i = 0; i < groups->nelts; i++) {
+        const ap_list_provider_groups_t *group =
+            &APR_ARRAY_IDX(groups, i, ap_list_provider_groups_t);
+
+        if (!strcmp(group->provider_group, CACHEMW_PROVIDER_GROUP)
+            && ap_lookup_provider(CACHEMW_PROVIDER_GROUP, name,
+                                  group->provider_version)) {
+            return apr_psprintf(pool,
+                                "; its module is for version %s of "
+                                "mod_cachemw.h, this is version %s: compile it "
+                                "with this one's",
+                                group->provider_version,
+                                CACHEMW_PROVIDER_VERSION);
+        }
+    }
+    return "";
+}
+
 /* "; http is not part …" where one of ours is meant. */
 static const char *stores_why_unknown(const char *name, apr_pool_t *pool)
 {
@@ -104,7 +128,7 @@ static const char *stores_why_unknown(const char *name, apr_pool_t *pool)
                             "modules/mod_cachemw_%s.so",
                             name, name, name);
     }
-    return "";
+    return stores_other_version(name, pool);
 }
 
 static const char *stores_unknown_provider(const char *name, apr_pool_t *pool)

@@ -183,7 +183,11 @@
  * Within version 1 the tables (cachemw_provider_t, cachemw_services_t) and
  * cachemw_stats_t, which begin with their size, grow at their end. All other
  * structures stay as they are; new members of enumerations are added behind the
- * last. A provider with a flag that mod_cachemw does not know is refused.
+ * last. So a provider that was compiled against this header works with any
+ * later mod_cachemw of version 1. One that was compiled against a later header
+ * works with this one: what its table has beyond ours is not called, and before
+ * it uses what is new in ours it asks CACHEMW_HAS(). A provider with a flag
+ * that mod_cachemw does not know is refused.
  *
  * ## httpd symbols
  *
@@ -208,9 +212,16 @@
 extern "C" {
 #endif
 
-/** Group and version for ap_register_provider(). */
+/** Group and version for ap_register_provider(). A provider of another version
+ *  is refused. */
 #define CACHEMW_PROVIDER_GROUP "cachemw"
 #define CACHEMW_PROVIDER_VERSION "1"
+
+/** Whether what begins with its own size (a table, cachemw_stats_t) has this
+ *  member: for one that was added after a provider's first release. */
+#define CACHEMW_HAS(table, member)                                      \
+    ((table)->size >= (apr_size_t)((const char *)(&(table)->member + 1) \
+                                   - (const char *)(table)))
 
 /** Longest key in bytes. Keys of this length must work. */
 #define CACHEMW_KEY_MAX 16384
@@ -295,6 +306,11 @@ typedef struct cachemw_call_t {
      * mod_cachemw tells the buckets itself.
      */
     int sendfile;
+    /**
+     * mod_cachemw's own, NULL so far. Who calls another store on behalf of a
+     * call begins with a copy of that.
+     */
+    const void *context;
 } cachemw_call_t;
 
 /** @name Options @{ */
@@ -495,7 +511,8 @@ typedef struct cachemw_stats_t {
     apr_int64_t bytes;       /**< bytes used by keys, heads and bodies */
     apr_int64_t bytes_max;   /**< the cap on bytes */
     apr_int64_t entries_max; /**< the cap on entries */
-    /** Further figures, by name. Call it as often as wanted; may be NULL. */
+    /** Further figures, by name: "free_bytes" is shown as FreeBytes and as
+     *  Free bytes. Call it as often as wanted; may be NULL. */
     void (*extra)(void *baton, const char *name, apr_int64_t value);
     void *baton;
 } cachemw_stats_t;
@@ -533,6 +550,8 @@ struct cachemw_provider_t {
      * @param store set to the new store
      * @param error on failure set to what is wrong and what would be right,
      *        in pconf; shown to the administrator behind file, line and name
+     * @return anything but APR_SUCCESS: httpd does not start, and close is not
+     *         called
      */
     apr_status_t (*open)(const cachemw_services_t *services,
                          const cachemw_value_t *values, apr_pool_t *pconf,
@@ -546,14 +565,13 @@ struct cachemw_provider_t {
      * @param entry In: body is an empty brigade for the body, or NULL when the
      *        head alone is wanted. Out: all fields. expires is what set or
      *        set_head gave, or earlier, when the store forgets it earlier. head
-     *        lives in call->pool
-     *        (or longer) and is not changed by anybody. body holds the whole
-     *        body, or at least its first byte, with the rest by read(); a
-     *        body of length 0 has no buckets. Buckets stay valid until they
-     *        are destroyed, also when the entry is replaced or evicted and
-     *        when the call's pool is gone; they survive setaside. Only buckets
-     *        of APR's file type, which httpd sends by itself, may have their
-     *        file in call->pool: setaside moves it to another one.
+     *        lives in call->pool (or longer) and is not changed by anybody.
+     *        body holds the whole body, or at least its first byte, with the
+     *        rest by read(); a body of length 0 has no buckets. Buckets stay
+     *        valid until they are destroyed, also when the entry is replaced or
+     *        evicted and when the call's pool is gone; they survive setaside.
+     *        Only buckets of APR's file type, which httpd sends by itself, may
+     *        have their file in call->pool: setaside moves it to another one.
      * @return APR_SUCCESS, APR_NOTFOUND (none, or at or past expires at
      *         call->now), APR_EINCOMPLETE, trouble
      */
@@ -660,13 +678,15 @@ struct cachemw_provider_t {
     apr_status_t (*exists)(void *store, const cachemw_call_t *call,
                            const cachemw_key_t *key);
 
-    /** Remove every entry. */
+    /** Remove every entry. At the deadline what is gone is gone, and APR_TIMEUP
+     *  says that it is not all. */
     apr_status_t (*clear)(void *store, const cachemw_call_t *call);
 
     /**
      * Call `each` for the entries; weakly consistent: what is set or removed
      * meanwhile may be seen or not, everything else is seen once. Expired
-     * entries are left out.
+     * entries are left out. The memory that it takes does not grow with the
+     * bodies. At the deadline APR_TIMEUP says that these were not all.
      * @param pattern shell glob over the key's bytes (* ? [a-z] [!x] and
      *        backslash; * matches anything); a provider may use it to do
      *        less, core filters again. NULL: all

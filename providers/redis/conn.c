@@ -70,6 +70,15 @@ static void conn_explain(const mw_redis_conn_t *conn, apr_status_t rv)
     else if (rv == EPROTO) {
         services->explain(services, rv, "%s: its answer is no Redis'", host);
     }
+    else if (conn->store->tls && conn->reader && !conn->uses
+             && !APR_STATUS_IS_TIMEUP(rv)) {
+        /* a server refuses a client when that takes itself for connected, and
+         * what it says may be lost with the connection */
+        services->explain(services, rv,
+                          "%s: TLS: it ended the connection before its first "
+                          "answer: does it ask for a certificate?",
+                          host);
+    }
     else {
         services->explain(services, rv, "%s, %s", host, what);
     }

@@ -2,6 +2,7 @@
 """The provider redis on real servers: what one web server stores, the others
 serve; and whatever Redis answers, no visitor notices."""
 
+import contextlib
 import os
 import re
 import select
@@ -359,7 +360,7 @@ def test_redis_is_full(make, start_redis, origin, path):
     hits = sum(get(server, page).cache == "HIT" for page in bodies)
     assert 0 < hits < 40
     told = [x for x in lines(server) if "responses are not stored (OOM)" in x]
-    assert 1 <= len(told) <= 3, told
+    assert 1 <= len(told) < int(found["Failures-OOM"]), told
     assert redis.hostport in told[0]
 
 
@@ -432,11 +433,14 @@ def test_something_else_is_there(make, origin, path):
         while True:
             try:
                 one, _ = listener.accept()
-                one.recv(1000)
-                one.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
-                one.close()
             except OSError:
                 return
+            with contextlib.suppress(OSError), one:
+                one.recv(1000)
+                one.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+                one.shutdown(socket.SHUT_WR)
+                while one.recv(65536):      # or what it says is lost
+                    pass
 
     thread = threading.Thread(target=answer, daemon=True)
     thread.start()

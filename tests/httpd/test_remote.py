@@ -252,15 +252,20 @@ def test_server_starts_and_serves_without_its_backend(start, origin, path,
 # ---- bodies under way --------------------------------------------------------
 
 def slowly(server, page, meanwhile):
-    """GET that stops reading after the first bytes, until MEANWHILE is over."""
-    with server.connect(rcvbuf=8192) as conn:
-        conn.send("GET", page.target, [("Connection", "close")])
-        res = conn.head()
-        begin = time.monotonic()
-        meanwhile()
-        conn.body(res)
-        page.check(res, may_cut=True)
-        return res, time.monotonic() - begin
+    """A hit that stops reading after the first bytes, until MEANWHILE is over.
+    On a busy machine the look-up may take too long and be a miss."""
+    for _ in range(10):
+        with server.connect(rcvbuf=8192) as conn:
+            conn.send("GET", page.target, [("Connection", "close")])
+            res = conn.head()
+            if res.cache != "HIT":
+                continue
+            begin = time.monotonic()
+            meanwhile()
+            conn.body(res)
+            page.check(res, may_cut=True)
+            return res, time.monotonic() - begin
+    raise AssertionError(f"no hit: {figures(server)}")
 
 
 UNDER_WAY = [(n, t) for n, t in TABLE if "late" not in t]
@@ -284,7 +289,7 @@ def test_body_outlasts_a_moment_of_trouble(start, origin, path, name, trouble):
 
     res, seconds = slowly(server, page, gone)
     assert res.complete and res.cache == "HIT", server.log()[-3000:]
-    assert 0.3 < seconds < 10, "the trouble came too late, or stayed"
+    assert 0.3 < seconds < 30, "the trouble came too late, or stayed"
     assert figures(server)["CutBodies"] == "0"
 
 

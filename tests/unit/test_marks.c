@@ -36,7 +36,7 @@ static apr_uint64_t mark_holder(const mw_state_t *state, unsigned int number,
 {
     const cachemw_key_t key = key_make(number);
 
-    return mw_mark_holder(state, &key, now * TICK);
+    return mw_mark_holder(state, &key, now * TICK, NULL);
 }
 
 static void mark_release(mw_state_t *state, unsigned int number,
@@ -323,7 +323,7 @@ static void mark_sleep(void *baton, int i)
 
     (void)i;
     __atomic_fetch_add(&all->ready, 1, __ATOMIC_SEQ_CST);
-    while (mw_mark_holder(all->state, &key, now) && now < all->until) {
+    while (mw_mark_holder(all->state, &key, now, NULL) && now < all->until) {
         mw_mark_wait(all->state, &key, now, all->until);
         now = mw_monotonic();
     }
@@ -374,7 +374,7 @@ static void test_marks_release_wakes_threads_and_processes(void **state)
             processes_run(RUNNERS, mark_sleep_or_release, all);
         }
         assert_int_equal(all->woken, RUNNERS - 1);
-        assert_int_equal(mw_mark_holder(*state, &key, mw_monotonic()), 0);
+        assert_int_equal(mw_mark_holder(*state, &key, mw_monotonic(), NULL), 0);
     }
 }
 
@@ -387,7 +387,7 @@ static void test_marks_wait_ends(void **state)
     assert_int_equal(mw_mark_take(*state, &key, 111, now, now + 50000, NULL),
                      0);
     mw_mark_wait(*state, &key, now, now + 1000);
-    while (mw_mark_holder(*state, &key, mw_monotonic())) {
+    while (mw_mark_holder(*state, &key, mw_monotonic(), NULL)) {
         mw_mark_wait(*state, &key, mw_monotonic(), now + WAIT_LONG);
     }
     assert_in_range(mw_monotonic() - now, 50000 - TICK, WAIT_LONG / 2);
@@ -462,11 +462,15 @@ static void test_marks_tell_when_the_last_one_ended(void **state)
     assert_int_equal(ended, 0);
     mw_mark_release(*state, &key, 111, 20 * TICK);
     mw_mark_release(*state, &key, 111, 21 * TICK);
-    assert_int_equal(mw_mark_holder(*state, &key, 20 * TICK), 0);
+    ended = -1;
+    assert_int_equal(mw_mark_holder(*state, &key, 20 * TICK, &ended), 0);
+    assert_int_equal(ended, 20 * TICK);
     assert_int_equal(
         mw_mark_take(*state, &key, 222, 30 * TICK, 40 * TICK, &ended), 0);
     assert_int_equal(ended, 20 * TICK);
     ended = -1;
+    assert_int_equal(mw_mark_holder(*state, &key, 39 * TICK, &ended), 222);
+    assert_int_equal(ended, -1);
     assert_int_equal(
         mw_mark_take(*state, &key, 333, 39 * TICK, 90 * TICK, &ended), 222);
     assert_int_equal(ended, -1);
@@ -483,12 +487,12 @@ static void test_marks_waited_for_are_the_holders(void **state)
 
     assert_int_equal(mw_mark_take(*state, &key, 111, now, LONG, NULL), 0);
     mw_mark_wait(*state, &key, now, now);
-    assert_int_equal(mw_mark_holder(*state, &key, now), 111);
+    assert_int_equal(mw_mark_holder(*state, &key, now, NULL), 111);
     assert_int_equal(mw_mark_take(*state, &key, 222, now, LONG, NULL), 111);
     mw_mark_release(*state, &key, 222, now);
-    assert_int_equal(mw_mark_holder(*state, &key, now), 111);
+    assert_int_equal(mw_mark_holder(*state, &key, now, NULL), 111);
     mw_mark_release(*state, &key, 111, now);
-    assert_int_equal(mw_mark_holder(*state, &key, now), 0);
+    assert_int_equal(mw_mark_holder(*state, &key, now, NULL), 0);
 }
 
 /** Hold mark 1, and 2 as well, until killed. */
@@ -524,7 +528,7 @@ static void sleep_or_release_dead(void *baton, int i)
     while (__atomic_load_n(&all->ready, __ATOMIC_SEQ_CST) < RUNNERS - 1) {
         sched_yield();
     }
-    pid = (pid_t)(mw_mark_holder(all->state, &key, 0) >> 32);
+    pid = (pid_t)(mw_mark_holder(all->state, &key, 0, NULL) >> 32);
     mw_marks_release_dead(all->state, pid, mw_monotonic());
 }
 

@@ -99,7 +99,7 @@ class Settings:
         short = name[len("cachemw_"):]
         places = [self.build / ".libs", self.build / "providers" / short
                   / ".libs", self.build / "tests" / "providers" / short
-                  / ".libs"]
+                  / ".libs", self.build / "tests" / short / ".libs"]
         for place in places:
             if (place / f"mod_{name}.so").exists():
                 return place / f"mod_{name}.so"

@@ -153,8 +153,11 @@ static const char *fault_parse(char *word, fault_t *fault)
         fault->status = *word == 'e' ? APR_ENOSPC : APR_NOTFOUND;
         return NULL;
     }
-    if (strcmp(word, "delay") == 0 || strcmp(word, "timeout") == 0) {
-        fault->kind = *word == 'd' ? FAULT_DELAY : FAULT_TIMEOUT;
+    if (strcmp(word, "delay") == 0 || strcmp(word, "late") == 0
+        || strcmp(word, "timeout") == 0) {
+        fault->kind = *word == 'd'   ? FAULT_DELAY
+                      : *word == 'l' ? FAULT_LATE
+                                     : FAULT_TIMEOUT;
         if (number_parse(value, &ms)) {
             fault->wait = ms * 1000;
             return NULL;

@@ -15,6 +15,7 @@ typedef enum fault_e {
     FAULT_ERROR,     /**< return status */
     FAULT_TIMEOUT,   /**< use up the time, then APR_TIMEUP */
     FAULT_DELAY,     /**< wait, then work */
+    FAULT_LATE,      /**< work, then wait */
     FAULT_DAMAGED,   /**< bytes of it are wrong */
     FAULT_TRUNCATED, /**< a part of it is missing */
     FAULT_OTHERKEY   /**< another key's entry */
@@ -23,7 +24,7 @@ typedef enum fault_e {
 typedef struct fault_t {
     fault_e kind;
     apr_status_t status;      /**< FAULT_ERROR */
-    apr_interval_time_t wait; /**< FAULT_TIMEOUT, FAULT_DELAY; -1: not given */
+    apr_interval_time_t wait; /**< of TIMEOUT, DELAY, LATE; -1: not given */
     char what[256];           /**< the argument of the others; "" for none */
 } fault_t;
 

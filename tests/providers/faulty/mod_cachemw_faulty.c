@@ -33,6 +33,7 @@
  *     timeout [MS]     waits MS milliseconds, else until the call's deadline,
  *                      else 250 ms; then APR_TIMEUP
  *     delay=MS         waits MS milliseconds, then works
+ *     late=MS          get: works, then waits MS milliseconds with the answer
  *     damaged [head]   get: a byte of the head is wrong. set, set_begin,
  *                      set_head: it is stored like that.
  *     damaged body     get and read: a byte of the body is wrong. Nobody can
@@ -368,6 +369,9 @@ static apr_status_t faulty_get(void *store, const cachemw_call_t *call,
         return get_other(faulty, call, key, fault.what, entry);
     }
     rv = faulty->inner->get(faulty->self, call, key, entry);
+    if (fault.kind == FAULT_LATE) {
+        wait_out(fault.wait);
+    }
     return rv == APR_SUCCESS ? get_spoil(faulty, call, &fault, entry) : rv;
 }
 

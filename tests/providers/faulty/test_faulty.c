@@ -192,6 +192,10 @@ static void test_timeout_and_delay(void **state)
     before = mw_monotonic();
     assert_int_equal(get(f, "a"), APR_SUCCESS);
     assert_in_range(mw_monotonic() - before, 20000, 240000);
+    faults("get late=20\n");
+    before = mw_monotonic();
+    assert_int_equal(get(f, "a"), APR_SUCCESS);
+    assert_in_range(mw_monotonic() - before, 20000, 240000);
 }
 
 static const char *head_of(fixture_t *f, const char *text)
