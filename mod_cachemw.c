@@ -14,6 +14,7 @@
 #include "core/status.h"
 #include "providers/file/file.h"
 #include "providers/memory/memory.h"
+#include "providers/multitier/multitier.h"
 
 /* The one symbol that leaves this object. */
 extern module AP_MODULE_DECLARE_DATA cachemw_module
@@ -31,6 +32,8 @@ static void register_hooks(apr_pool_t *p)
                          CACHEMW_PROVIDER_VERSION, &mw_file_provider);
     ap_register_provider(p, CACHEMW_PROVIDER_GROUP, "memory",
                          CACHEMW_PROVIDER_VERSION, &mw_memory_provider);
+    ap_register_provider(p, CACHEMW_PROVIDER_GROUP, "multitier",
+                         CACHEMW_PROVIDER_VERSION, &mw_multitier_provider);
 
     ap_hook_pre_config(mw_config_pre, NULL, NULL, APR_HOOK_MIDDLE);
     ap_hook_check_config(mw_config_check, NULL, NULL, APR_HOOK_MIDDLE);

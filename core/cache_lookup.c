@@ -58,6 +58,7 @@ lookup_get_elsewhere(mw_handle_t *handle, request_rec *r, cachemw_call_t *call,
     apr_status_t rv;
 
     call->sendfile = AP_SENDFILE_ENABLED(dir->enable_sendfile) != 0;
+    handle->entry.is_own = 0;
     rv = mw_store_get(handle->store, call, key, &handle->entry);
     if (rv != APR_SUCCESS) {
         return rv;
@@ -65,7 +66,8 @@ lookup_get_elsewhere(mw_handle_t *handle, request_rec *r, cachemw_call_t *call,
     if (handle->entry.body && dir->enable_mmap == ENABLE_MMAP_OFF) {
         lookup_keep_unmapped(handle->entry.body);
     }
-    return mw_entry_id_fits(&handle->entry.id, key)
+    return mw_store_believes(handle->store, &handle->entry)
+                   || mw_entry_id_fits(&handle->entry.id, key)
                ? APR_SUCCESS
                : lookup_damaged(handle, r, key);
 }
@@ -90,8 +92,8 @@ static apr_status_t lookup_keep_record(mw_handle_t *handle, request_rec *r)
 {
     const cachemw_entry_t *entry = &handle->entry;
 
-    if ((mw_store_wants_checksum(handle->store) ? mw_vary_decode
-                                                : mw_vary_decode_own)(
+    if ((mw_store_believes(handle->store, entry) ? mw_vary_decode_own
+                                                 : mw_vary_decode)(
             entry->head, entry->head_len, r->pool, &handle->record)
         != APR_SUCCESS) {
         handle->record = NULL;
@@ -105,9 +107,9 @@ static apr_status_t lookup_keep_record(mw_handle_t *handle, request_rec *r)
 static apr_status_t lookup_decode(mw_handle_t *handle, request_rec *r)
 {
     const cachemw_entry_t *entry = &handle->entry;
-    apr_status_t rv = (mw_store_wants_checksum(handle->store)
-                           ? mw_head_decode
-                           : mw_head_decode_own)(
+    apr_status_t rv = (mw_store_believes(handle->store, entry)
+                           ? mw_head_decode_own
+                           : mw_head_decode)(
         entry->head, entry->head_len, entry->body_len, r->pool, &handle->head);
 
     return rv == APR_SUCCESS ? rv : lookup_damaged(handle, r, &handle->key);

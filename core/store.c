@@ -109,6 +109,11 @@ static apr_status_t store_prepare(mw_store_t *store,
         return APR_EINVAL;
     }
     store->guards = store_guards(&store->table) | MW_GUARD_OFF;
+    store->flags = store->table.flags;
+    if (store->flags & CACHEMW_TIERED) {
+        /* until a tier is found that is not */
+        store->flags |= CACHEMW_IN_MEMORY;
+    }
     mw_services_init(store);
     if (store->guards & MW_GUARD_SERIALIZE) {
         /* Forked children have one each. Nested, for what keys() calls may
@@ -157,6 +162,7 @@ apr_status_t mw_store_open(mw_store_t **result, const char *name,
         store->table.close(store->self);
         return APR_EINVAL;
     }
+    mw_facade_init(store);
     *result = store;
     return APR_SUCCESS;
 }
@@ -252,12 +258,18 @@ mw_state_t *mw_store_state(const mw_store_t *store)
 
 int mw_store_is_remote(const mw_store_t *store)
 {
-    return (store->table.flags & CACHEMW_REMOTE) != 0;
+    return (store->flags & CACHEMW_REMOTE) != 0;
 }
 
 int mw_store_wants_checksum(const mw_store_t *store)
 {
-    return !(store->table.flags & CACHEMW_IN_MEMORY);
+    return !(store->flags & CACHEMW_IN_MEMORY);
+}
+
+int mw_store_believes(const mw_store_t *store, const cachemw_entry_t *entry)
+{
+    return (store->flags & CACHEMW_IN_MEMORY)
+           || ((store->flags & CACHEMW_TIERED) && entry->is_own);
 }
 
 apr_interval_time_t mw_store_sweep_interval(const mw_store_t *store)

@@ -45,6 +45,8 @@ typedef struct mw_host_t {
     mw_segments_t *segments;
     /** Another store by its name, for tiers; NULL when there is none. */
     mw_store_t *(*find)(void *baton, const char *name);
+    /** Whether a head is one that core has made; NULL: any is. */
+    int (*head_is_sound)(const void *head, apr_size_t length, apr_pool_t *pool);
     const char *temp_dir; /**< NULL: apr_temp_dir_get() */
     /** A word that tells this server from all others; NULL: there is none. */
     const char *tag;
@@ -97,6 +99,9 @@ const mw_store_settings_t *mw_store_settings(const mw_store_t *store);
 mw_state_t *mw_store_state(const mw_store_t *store);
 /** Non-zero: heads need a checksum. */
 int mw_store_wants_checksum(const mw_store_t *store);
+/** Non-zero: an entry that it gave was in the server's own memory, and its head
+ *  need not be checked again. */
+int mw_store_believes(const mw_store_t *store, const cachemw_entry_t *entry);
 /** Non-zero while calls make sense: opened, on, breaker not open. */
 int mw_store_is_usable(mw_store_t *store);
 /** Add to a counter; nothing before post_config. */

@@ -252,7 +252,8 @@ apr_status_t mw_pass_leave_slowly(mw_pass_t *pass, apr_status_t rv)
         mw_store_count(store, MW_COUNT_SKIPPED, 1);
         return APR_EGENERAL;
     }
-    if (trouble) {
+    /* tiers have told of their own */
+    if (trouble && !(store->flags & CACHEMW_TIERED)) {
         pass_log_trouble(pass, rv, words, kind);
     }
     if (pass_has_breaker(pass)) {
@@ -263,7 +264,7 @@ apr_status_t mw_pass_leave_slowly(mw_pass_t *pass, apr_status_t rv)
 
 void mw_store_share_deadline(const mw_store_t *store, cachemw_call_t *call)
 {
-    if ((store->guards & MW_GUARD_REMOTE) && !call->deadline) {
+    if (mw_store_is_remote(store) && !call->deadline) {
         call->deadline = mw_monotonic() + store->settings.store_timeout;
     }
 }

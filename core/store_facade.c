@@ -31,12 +31,42 @@ static apr_status_t facade_child_init(void *store, apr_pool_t *pchild)
     return APR_SUCCESS;
 }
 
+/* Time for a call that has some already: not more than the store would have by
+ * itself. Sets see to theirs. */
+static const cachemw_call_t *facade_call(const mw_store_t *store,
+                                         const cachemw_call_t *call,
+                                         apr_interval_time_t timeout,
+                                         cachemw_call_t *own)
+{
+    apr_int64_t deadline;
+
+    if (!call->deadline || !(store->guards & MW_GUARD_REMOTE)) {
+        return call;
+    }
+    deadline = mw_monotonic() + timeout;
+    if (call->deadline <= deadline) {
+        return call;
+    }
+    *own = *call;
+    own->deadline = deadline;
+    return own;
+}
+
+#define FACADE_CALL(store, call, own) \
+    facade_call(store, call, mw_store_settings(store)->timeout, own)
+
 static apr_status_t facade_get(void *store, const cachemw_call_t *call,
                                const cachemw_key_t *key, cachemw_entry_t *entry)
 {
-    apr_status_t rv = mw_store_get(store, call, key, entry);
+    cachemw_call_t own;
+    apr_status_t rv =
+        mw_store_get(store, FACADE_CALL(store, call, &own), key, entry);
 
     mw_store_count(store, rv == APR_SUCCESS ? MW_COUNT_HIT : MW_COUNT_MISS, 1);
+    /* in others, their tiers have said so */
+    if (!(((mw_store_t *)store)->flags & CACHEMW_TIERED)) {
+        entry->is_own = !mw_store_wants_checksum(store);
+    }
     return rv;
 }
 
@@ -45,7 +75,10 @@ static apr_status_t facade_read(void *store, const cachemw_call_t *call,
                                 const cachemw_id_t *id, apr_off_t offset,
                                 apr_size_t limit, apr_bucket_brigade *body)
 {
-    return mw_store_read(store, call, key, id, offset, limit, body);
+    cachemw_call_t own;
+
+    return mw_store_read(store, FACADE_CALL(store, call, &own), key, id, offset,
+                         limit, body);
 }
 
 static apr_status_t facade_set(void *store, const cachemw_call_t *call,
@@ -65,7 +98,9 @@ static apr_status_t facade_remove(void *store, const cachemw_call_t *call,
                                   const cachemw_key_t *key,
                                   const cachemw_id_t *id)
 {
-    return mw_store_remove(store, call, key, id);
+    cachemw_call_t own;
+
+    return mw_store_remove(store, FACADE_CALL(store, call, &own), key, id);
 }
 
 static apr_status_t facade_set_head(void *store, const cachemw_call_t *call,
@@ -73,6 +108,10 @@ static apr_status_t facade_set_head(void *store, const cachemw_call_t *call,
                                     const cachemw_id_t *id,
                                     const cachemw_entry_t *entry)
 {
+    cachemw_call_t own;
+
+    call =
+        facade_call(store, call, mw_store_settings(store)->store_timeout, &own);
     return mw_store_set_head(store, call, key, id, entry);
 }
 
@@ -116,19 +155,26 @@ static void facade_set_abort(void *store, void *set)
 static apr_status_t facade_exists(void *store, const cachemw_call_t *call,
                                   const cachemw_key_t *key)
 {
-    return mw_store_exists(store, call, key);
+    cachemw_call_t own;
+
+    return mw_store_exists(store, FACADE_CALL(store, call, &own), key);
 }
 
 static apr_status_t facade_clear(void *store, const cachemw_call_t *call)
 {
-    return mw_store_clear(store, call);
+    cachemw_call_t own;
+
+    return mw_store_clear(store, FACADE_CALL(store, call, &own));
 }
 
 static apr_status_t facade_keys(void *store, const cachemw_call_t *call,
                                 const char *pattern, cachemw_keys_fn *each,
                                 void *baton)
 {
-    return mw_store_keys(store, call, pattern, each, baton);
+    cachemw_call_t own;
+
+    return mw_store_keys(store, FACADE_CALL(store, call, &own), pattern, each,
+                         baton);
 }
 
 static apr_status_t facade_sweep(void *store, const cachemw_call_t *call,
@@ -153,24 +199,77 @@ static apr_off_t facade_object_limit(void *store)
     return mw_store_settings(store)->max_object_size;
 }
 
-const cachemw_provider_t mw_facade = { .size = sizeof(cachemw_provider_t),
-                                       .open = facade_open,
-                                       .close = facade_close,
-                                       .get = facade_get,
-                                       .set = facade_set,
-                                       .remove = facade_remove,
-                                       .post_config = facade_post_config,
-                                       .child_init = facade_child_init,
-                                       .set_head = facade_set_head,
-                                       .read = facade_read,
-                                       .set_begin = facade_set_begin,
-                                       .set_write = facade_set_write,
-                                       .set_commit = facade_set_commit,
-                                       .set_abort = facade_set_abort,
-                                       .exists = facade_exists,
-                                       .clear = facade_clear,
-                                       .keys = facade_keys,
-                                       .sweep = facade_sweep,
-                                       .stats = facade_stats,
-                                       .object_limit = facade_object_limit,
-                                       .sync = facade_sync };
+static const cachemw_provider_t facade = { .size = sizeof(cachemw_provider_t),
+                                           .open = facade_open,
+                                           .close = facade_close,
+                                           .get = facade_get,
+                                           .set = facade_set,
+                                           .remove = facade_remove,
+                                           .post_config = facade_post_config,
+                                           .child_init = facade_child_init,
+                                           .set_head = facade_set_head,
+                                           .read = facade_read,
+                                           .set_begin = facade_set_begin,
+                                           .set_write = facade_set_write,
+                                           .set_commit = facade_set_commit,
+                                           .set_abort = facade_set_abort,
+                                           .exists = facade_exists,
+                                           .clear = facade_clear,
+                                           .keys = facade_keys,
+                                           .sweep = facade_sweep,
+                                           .stats = facade_stats,
+                                           .object_limit = facade_object_limit,
+                                           .sync = facade_sync };
+
+/* --- a tier in the server's memory ---------------------------------------- */
+
+/* What a hit there gives is believed. So what comes from a tier elsewhere is
+ * checked before it goes there. */
+static int tier_believes(const mw_store_t *store, const cachemw_call_t *call,
+                         const cachemw_entry_t *entry)
+{
+    const mw_host_t *host = store->host;
+
+    return !host->head_is_sound
+           || host->head_is_sound(entry->head, entry->head_len, call->pool);
+}
+
+static apr_status_t tier_set(void *store, const cachemw_call_t *call,
+                             const cachemw_key_t *key,
+                             const cachemw_entry_t *entry)
+{
+    return tier_believes(store, call, entry)
+               ? facade_set(store, call, key, entry)
+               : APR_EINCOMPLETE;
+}
+
+static apr_status_t tier_set_head(void *store, const cachemw_call_t *call,
+                                  const cachemw_key_t *key,
+                                  const cachemw_id_t *id,
+                                  const cachemw_entry_t *entry)
+{
+    return tier_believes(store, call, entry)
+               ? facade_set_head(store, call, key, id, entry)
+               : APR_EINCOMPLETE;
+}
+
+static apr_status_t tier_set_begin(void *store, const cachemw_call_t *call,
+                                   const cachemw_key_t *key,
+                                   const cachemw_entry_t *entry, void **set)
+{
+    return tier_believes(store, call, entry)
+               ? facade_set_begin(store, call, key, entry, set)
+               : APR_EINCOMPLETE;
+}
+
+void mw_facade_init(mw_store_t *store)
+{
+    store->facade = facade;
+    store->facade.flags = store->flags & ~CACHEMW_SERIALIZE;
+    store->tier = store->facade;
+    if (store->flags & CACHEMW_IN_MEMORY) {
+        store->tier.set = tier_set;
+        store->tier.set_head = tier_set_head;
+        store->tier.set_begin = tier_set_begin;
+    }
+}

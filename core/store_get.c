@@ -234,7 +234,10 @@ apr_status_t mw_store_read_on(mw_store_t *store, const cachemw_call_t *call,
         return mw_store_read(store, call, key, id, offset, limit, body);
     }
     while (now < end) {
-        own.deadline = end - now < timeout ? end : now + timeout;
+        /* tiers have timeouts of their own */
+        own.deadline = end - now < timeout || (store->flags & CACHEMW_TIERED)
+                           ? end
+                           : now + timeout;
         rv = mw_store_read(store, &own, key, id, offset, limit, body);
         now = mw_monotonic();
         if (!read_may_work(store, rv) || end - now <= READ_PAUSE) {

@@ -80,6 +80,7 @@ typedef struct mw_composed_t {
 
 struct mw_store_t {
     unsigned int guards;      /**< MW_GUARD_…; of this process */
+    unsigned int flags;       /**< the table's; of tiers, what theirs make */
     int whole_bodies;         /**< the provider has no read */
     int can_sweep;            /**< the provider has a sweep */
     int can_sync;             /**< the provider has a sync */
@@ -95,6 +96,12 @@ struct mw_store_t {
     const mw_host_t *host;
     const char *segment_name; /**< the provider's; NULL but in post_config */
     cachemw_services_t services;
+    cachemw_provider_t facade; /**< as other stores' providers see it */
+    cachemw_provider_t tier;   /**< as tiered ones see it */
+    /** @name The longest of remote tiers; 0: there are none @{ */
+    apr_interval_time_t tiers_body_timeout;
+    apr_interval_time_t tiers_store_timeout;
+    /** @} */
 };
 
 /** @name store_table.c @{ */
@@ -260,7 +267,7 @@ const char *mw_services_said(const mw_store_t *store, apr_status_t rv,
 
 /** @} */
 
-/** store_facade.c: its `self` is a mw_store_t. */
-extern const cachemw_provider_t mw_facade;
+/** store_facade.c: the tables by which others call an open store, as `self`. */
+void mw_facade_init(mw_store_t *store);
 
 #endif

@@ -186,11 +186,31 @@ static apr_status_t services_segment(const cachemw_services_t *services,
                           layout, base, is_new);
 }
 
+static void longer(apr_interval_time_t *longest, apr_interval_time_t time)
+{
+    if (time > *longest) {
+        *longest = time;
+    }
+}
+
+/* A tiered store is what its tiers make it. */
+static void store_add_tier(mw_store_t *store, const mw_store_t *tier)
+{
+    if (store->flags & CACHEMW_TIERED) {
+        store->flags |= tier->flags & CACHEMW_REMOTE;
+        store->flags &= tier->flags | ~CACHEMW_IN_MEMORY;
+        if (mw_store_is_remote(tier)) {
+            longer(&store->tiers_body_timeout, tier->settings.body_timeout);
+            longer(&store->tiers_store_timeout, tier->settings.store_timeout);
+        }
+    }
+}
+
 static apr_status_t services_find(const cachemw_services_t *services,
                                   const char *name,
                                   const cachemw_provider_t **table, void **self)
 {
-    const mw_store_t *store = services_store(services);
+    mw_store_t *store = services_store(services);
     mw_store_t *found = NULL;
 
     if (store->host->find) {
@@ -199,7 +219,8 @@ static apr_status_t services_find(const cachemw_services_t *services,
     if (!found || found == store) {
         return APR_NOTFOUND;
     }
-    *table = &mw_facade;
+    store_add_tier(store, found);
+    *table = store->flags & CACHEMW_TIERED ? &found->tier : &found->facade;
     *self = found;
     return APR_SUCCESS;
 }

@@ -24,6 +24,7 @@ struct mw_set_t {
     mw_spool_t *spool;         /* spooled */
     apr_interval_time_t spent; /* in the provider, when sampled */
     apr_interval_time_t left;  /* remote: for all that is still to be done */
+    apr_int64_t entered;       /* remote: when the present call began */
 };
 
 static int set_is_sampled(const mw_set_t *set)
@@ -46,7 +47,7 @@ static apr_status_t set_enter(mw_set_t *set, mw_pass_t *pass,
 {
     mw_store_t *store = set->store;
 
-    if (!mw_store_is_remote(store) || call->deadline) {
+    if (!mw_store_is_remote(store)) {
         return mw_pass_enter(pass, store, call, slot);
     }
     if (set->left <= 0) {
@@ -55,15 +56,19 @@ static apr_status_t set_enter(mw_set_t *set, mw_pass_t *pass,
                      "a response is not stored: it took too long");
         return APR_TIMEUP;
     }
+    set->entered = mw_monotonic();
     pass->own = *call;
-    pass->own.deadline = mw_monotonic() + set->left;
+    pass->own.deadline = set->entered + set->left;
+    if (call->deadline && call->deadline < pass->own.deadline) {
+        pass->own.deadline = call->deadline;
+    }
     return mw_pass_enter(pass, store, &pass->own, slot);
 }
 
 static apr_status_t set_leave(mw_set_t *set, mw_pass_t *pass, apr_status_t rv)
 {
     if (mw_store_is_remote(set->store)) {
-        set->left = pass->call->deadline - mw_monotonic();
+        set->left -= mw_monotonic() - set->entered;
     }
     return mw_pass_leave(pass, rv);
 }

@@ -39,6 +39,7 @@ static apr_int64_t settings_number(const mw_options_t *options,
     return type == CACHEMW_DURATION ? value->duration : value->number;
 }
 
+/* What makes no sense for this store. */
 static const char *settings_local(const mw_store_t *store,
                                   const mw_options_t *options, apr_pool_t *pool)
 {
@@ -51,6 +52,10 @@ static const char *settings_local(const mw_store_t *store,
         const cachemw_value_t *value =
             settings_value(ours, names[i], CACHEMW_DURATION);
 
+        if (value && value->is_set && (store->flags & CACHEMW_TIERED)
+            && i == 0) {
+            return "timeout: each tier has its own";
+        }
         if (value && value->is_set && !mw_store_is_remote(store)) {
             return apr_pstrcat(pool, names[i],
                                ": only stores on other machines have one",
@@ -95,11 +100,8 @@ const char *mw_settings_read(mw_store_t *store, const mw_options_t *options,
                              apr_pool_t *pool)
 {
     mw_store_settings_t *to = &store->settings;
-    const char *error = settings_local(store, options, pool);
+    const char *error;
 
-    if (error) {
-        return error;
-    }
     to->keep = settings_number(options, "keep", CACHEMW_DURATION);
     to->min_object_size =
         settings_number(options, "min_object_size", CACHEMW_SIZE);
@@ -119,6 +121,23 @@ const char *mw_settings_read(mw_store_t *store, const mw_options_t *options,
     store->services.max_object_size =
         to->max_object_size < 0 ? SETTINGS_OBJECT_SIZE : to->max_object_size;
     return error;
+}
+
+/* Where the administrator says nothing, there is as much time as the most
+ * patient tier has. */
+static void settings_of_tiers(mw_store_t *store, const mw_options_t *options)
+{
+    const mw_options_t ours[2] = { { NULL, NULL }, options[1] };
+    const cachemw_value_t *value;
+
+    value = settings_value(ours, "body_timeout", CACHEMW_DURATION);
+    if (!value->is_set && store->tiers_body_timeout) {
+        store->settings.body_timeout = store->tiers_body_timeout;
+    }
+    value = settings_value(ours, "store_timeout", CACHEMW_DURATION);
+    if (!value->is_set && store->tiers_store_timeout) {
+        store->settings.store_timeout = store->tiers_store_timeout;
+    }
 }
 
 /* As an administrator would write it. */
@@ -141,8 +160,15 @@ const char *mw_settings_limit(mw_store_t *store, const mw_options_t *options,
     mw_store_settings_t *to = &store->settings;
     const cachemw_value_t *value =
         settings_value(options, "max_object_size", CACHEMW_SIZE);
+    const char *error = settings_local(store, options, pool);
     apr_off_t limit = -1;
 
+    if (error) {
+        return error;
+    }
+    if (store->flags & CACHEMW_TIERED) {
+        settings_of_tiers(store, options);
+    }
     if (store->table.object_limit) {
         limit = store->table.object_limit(store->self);
     }

@@ -7,7 +7,8 @@
 
 #include "store_private.h"
 
-#define TABLE_FLAGS (CACHEMW_REMOTE | CACHEMW_SERIALIZE | CACHEMW_IN_MEMORY)
+#define TABLE_FLAGS \
+    (CACHEMW_REMOTE | CACHEMW_SERIALIZE | CACHEMW_IN_MEMORY | CACHEMW_TIERED)
 
 static void default_close(void *store)
 {

@@ -11,9 +11,6 @@
 
 APLOG_USE_MODULE(cachemw);
 
-/* Providers of ours that are announced, but not here yet. */
-static const char *const stores_planned[] = { "multitier", NULL };
-
 /* Those that are in modules of their own. */
 static const char *const stores_modules[] = { "http", "redis", "sqlite", NULL };
 
@@ -119,9 +116,6 @@ static const char *stores_other_version(const char *name, apr_pool_t *pool)
 /* "; multitier is not part …" where one of ours is meant. */
 static const char *stores_why_unknown(const char *name, apr_pool_t *pool)
 {
-    if (stores_has_name(stores_planned, name)) {
-        return apr_psprintf(pool, "; %s is not part of this version", name);
-    }
     if (stores_has_name(stores_modules, name)) {
         return apr_psprintf(pool,
                             "; %s needs: LoadModule cachemw_%s_module "

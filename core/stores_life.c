@@ -11,6 +11,7 @@
 
 #include "random.h"
 #include "stores_private.h"
+#include "vary.h"
 
 APLOG_USE_MODULE(cachemw);
 
@@ -34,6 +35,18 @@ static void stores_log(void *baton, cachemw_level_e level, apr_status_t rv,
         level = CACHEMW_LOG_DEBUG;
     }
     ap_log_error(APLOG_MARK, levels[level], rv, ap_server_conf, "%s", text);
+}
+
+static int stores_head_is_sound(const void *head, apr_size_t length,
+                                apr_pool_t *pool)
+{
+    mw_head_t decoded;
+    mw_vary_t *record;
+
+    return mw_head_kind(head, length) == MW_HEAD_VARY
+               ? mw_vary_decode(head, length, pool, &record) == APR_SUCCESS
+               : mw_head_decode(head, length, -1, pool, &decoded)
+                     == APR_SUCCESS;
 }
 
 static mw_store_t *stores_host_find(void *baton, const char *name)
@@ -257,6 +270,7 @@ int mw_stores_open(mw_stores_t *stores)
 
     stores->host.log = stores_log;
     stores->host.find = stores_host_find;
+    stores->host.head_is_sound = stores_head_is_sound;
     stores->host.baton = stores;
     stores->host.tag = stores_tag();
     stores->parent = getpid();

@@ -112,6 +112,18 @@ run_store_tests()
     run_httpd_tests "$build" "$mpm" -m "store and not long" "$@"
 }
 
+# run_tiers_tests BUILD MPM [pytest argument ...]: those, with a store in memory
+# in front of one in files
+run_tiers_tests()
+{
+    local CACHEMW_TEST_PRELUDE='CachemwStore near memory size=256M max_object_size=48M
+CachemwStore far file "cache_dir=@DIR@/far" max_bytes=512M'
+    export CACHEMW_TEST_PRELUDE
+    local build=$1 mpm=$2
+    shift 2
+    run_store_tests "$build" "$mpm" 'multitier l1=near l2=far' "$@"
+}
+
 # in files; not where a test has its own store of them
 file_store='file cache_dir=@DIR@/files max_bytes=512M'
 # in a database; with CACHEMW_TEST_MODULES=cachemw_sqlite

@@ -236,12 +236,37 @@ apr_status_t ct_keys(ct_t *c, const char *pattern, cachemw_keys_fn *each,
     return mw_store_keys(c->store, &call, pattern, each, baton);
 }
 
+int ct_sweeps(const ct_t *c)
+{
+    return c->table.sweep != NULL || (c->table.flags & CACHEMW_TIERED);
+}
+
+/* As the server does: tiers are stores of their own. */
+static apr_status_t tiers_sweep(ct_t *c, const cachemw_call_t *call, int *more)
+{
+    apr_status_t rv = APR_SUCCESS;
+    mw_store_t *tier;
+    int one, i;
+
+    for (i = 0; rv == APR_SUCCESS && (tier = ct_other(c, i)) != NULL; i++) {
+        rv = mw_store_sweep(tier, call, &one);
+        *more |= one;
+        if (rv == APR_TIMEUP && call->deadline <= mw_monotonic()) {
+            rv = APR_SUCCESS; /* core does not even try */
+        }
+    }
+    return rv;
+}
+
 apr_status_t ct_sweep(ct_t *c, apr_interval_time_t limit, int *more)
 {
     cachemw_call_t call = call_make(c);
 
     *more = 0;
     call.deadline = mw_monotonic() + limit;
+    if (c->table.flags & CACHEMW_TIERED) {
+        return tiers_sweep(c, &call, more);
+    }
     DIRECT(c, sweep, &call, more);
     return mw_store_sweep(c->store, &call, more);
 }
@@ -269,6 +294,22 @@ void ct_sweep_all(ct_t *c)
                  steps);
         ct_status(c, ct_sweep(c, 10000, &more), APR_SUCCESS, "sweep");
     }
+}
+
+int ct_expires_fit(const ct_t *c, apr_time_t told, apr_time_t set)
+{
+    return told == set
+           || ((c->table.flags & CACHEMW_TIERED) && told > c->now
+               && told < set);
+}
+
+int ct_counts(ct_t *c)
+{
+    cachemw_stats_t stats = { 0 };
+
+    return c->table.stats != NULL
+           && (!(c->table.flags & CACHEMW_TIERED)
+               || (ct_stats(c, &stats) == APR_SUCCESS && stats.entries >= 0));
 }
 
 apr_int64_t ct_entries(ct_t *c)

@@ -20,6 +20,7 @@
 #include "loader.h"
 #include "providers/file/file.h"
 #include "providers/memory/memory.h"
+#include "providers/multitier/multitier.h"
 #include "reference.h"
 
 #define TESTS_MAX 500
@@ -42,7 +43,7 @@ static const char usage[] =
     "  --help              print this\n"
     "\n"
     "{tmp} in a value becomes a fresh directory, removed afterwards.\n"
-    "Built in: file, memory, reference.\n"
+    "Built in: file, memory, multitier, reference.\n"
     "\n"
     "  conformance memory size=64M\n"
     "  conformance --load mod_my.so my cache_dir={tmp}\n";
@@ -301,6 +302,7 @@ int main(int argc, const char *const *argv, const char *const *env)
     settings.patterns = apr_array_make(settings.pool, 4, sizeof(const char *));
     ct_provider_add("file", &mw_file_provider);
     ct_provider_add("memory", &mw_memory_provider);
+    ct_provider_add("multitier", &mw_multitier_provider);
     ct_provider_add("reference", &ct_reference_provider);
     error = arguments_parse(&settings, argc, argv);
     if (error != NULL) {

@@ -123,6 +123,13 @@ static mw_store_t *world_find(void *baton, const char *name)
     return NULL;
 }
 
+mw_store_t *ct_other(const ct_t *c, int i)
+{
+    const world_t *world = c->world;
+
+    return i < c->plan->ndefinitions - 1 ? world->stores[i] : NULL;
+}
+
 static world_t *world_make(ct_t *c)
 {
     world_t *world = apr_pcalloc(c->pconf, sizeof(*world));

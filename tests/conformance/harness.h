@@ -94,6 +94,8 @@ void ct_open(ct_t *c);
 void ct_open_only(ct_t *c);
 /** close and drop the configuration; the children's segments stay. */
 void ct_close(ct_t *c);
+/** One of the stores beside the tested one; NULL: there are fewer. */
+mw_store_t *ct_other(const ct_t *c, int i);
 /** Play the child in this process. */
 void ct_child_start(ct_t *c);
 void ct_child_end(ct_t *c);
@@ -153,8 +155,15 @@ void ct_abort(ct_t *c, ct_set_t *set);
 /** Whether get may answer with a first piece only. */
 int ct_reads(const ct_t *c);
 
+/** Whether there is something to sweep: the store, or its tiers. */
+int ct_sweeps(const ct_t *c);
 /** Sweep with 10 ms steps until there is no more to do. */
 void ct_sweep_all(ct_t *c);
+/** Whether get may tell this expires of an entry that was set with `set`: tiers
+ *  may forget earlier than that. */
+int ct_expires_fit(const ct_t *c, apr_time_t told, apr_time_t set);
+/** Whether stats tells how many entries there are, if anybody does. */
+int ct_counts(ct_t *c);
 /** Entries held; skips the test when stats does not tell. */
 apr_int64_t ct_entries(ct_t *c);
 

@@ -118,10 +118,10 @@ static void mix_rest(mixer_t *m)
     int more;
 
     outcome_check(m->c, ct_exists(m->c, &m->key), APR_NOTFOUND, "exists");
-    if (m->c->table.sweep != NULL) {
+    if (ct_sweeps(m->c)) {
         outcome_check(m->c, ct_sweep(m->c, 1000, &more), APR_SUCCESS, "sweep");
     }
-    if (m->c->table.stats != NULL) {
+    if (ct_counts(m->c)) {
         outcome_check(m->c, ct_stats(m->c, &stats), APR_SUCCESS, "stats");
     }
     if (m->mix->clears && pick(m, 4) == 0) {

@@ -61,7 +61,7 @@ static void fill_check(ct_t *c, apr_int64_t n, apr_off_t length)
 
 static void caps_need(ct_t *c, cachemw_stats_t *stats)
 {
-    ct_need(c, c->table.stats != NULL, "stats");
+    ct_need(c, ct_counts(c), "stats that tells of entries");
     ct_status(c, ct_stats(c, stats), APR_SUCCESS, "stats");
     ct_check(c, stats->bytes_max >= 0 || stats->entries_max >= 0,
              "stats tells neither bytes_max nor entries_max: every store has "
@@ -219,7 +219,7 @@ static void everything_call(ct_t *c)
     ct_abort(c, &set);
     ct_exists(c, &key);
     ct_stats(c, &stats);
-    if (c->table.sweep != NULL) {
+    if (ct_sweeps(c)) {
         ct_sweep(c, 10000, &more);
     }
     ct_status(c, ct_remove(c, &key, NULL), APR_SUCCESS, "remove");

@@ -113,7 +113,7 @@ static void happen_pool(ct_t *c, held_t *held)
 static void happen_expire(ct_t *c, held_t *held)
 {
     c->now = held->item.expires;
-    if (c->table.sweep != NULL) {
+    if (ct_sweeps(c)) {
         ct_sweep_all(c);
     }
     happen_replace(c, held);
@@ -135,7 +135,7 @@ static void happen_flood(ct_t *c, held_t *held)
     cachemw_stats_t stats = { 0 };
     apr_int64_t n = 64, i;
 
-    if (c->table.stats != NULL) {
+    if (ct_counts(c)) {
         ct_status(c, ct_stats(c, &stats), APR_SUCCESS, "stats");
         if (stats.bytes_max > 0 && stats.bytes_max < 256 * CT_MB) {
             n = stats.bytes_max / length * 3 / 2;

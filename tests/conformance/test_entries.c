@@ -44,7 +44,7 @@ static void test_get_of_head_alone_gives_no_body(ct_t *c)
              "get of the head alone gave body_len %" APR_OFF_T_FMT
              " instead of 5000",
              entry.body_len);
-    ct_check(c, entry.expires == item.expires,
+    ct_check(c, ct_expires_fit(c, entry.expires, item.expires),
              "get of the head alone gave another expires");
     ct_check(
         c,
@@ -378,7 +378,7 @@ static void test_overwrite_again_and_again_costs_no_space(ct_t *c)
     int i;
 
     ct_store(c, &item);
-    if (c->table.stats != NULL) {
+    if (ct_counts(c)) {
         ct_status(c, ct_stats(c, &once), APR_SUCCESS, "stats");
     }
     for (i = 0; i < 1000; i++) {
@@ -386,7 +386,7 @@ static void test_overwrite_again_and_again_costs_no_space(ct_t *c)
         ct_store(c, &item);
     }
     ct_require(c, &item, "after 1000 sets of one key");
-    if (c->table.stats != NULL) {
+    if (ct_counts(c)) {
         ct_status(c, ct_stats(c, &after), APR_SUCCESS, "stats");
         ct_check(c, after.entries == once.entries,
                  "1000 sets of one key count as %" APR_INT64_T_FMT " entries",

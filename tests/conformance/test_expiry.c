@@ -77,7 +77,7 @@ static void test_sweep_drops_what_has_expired(ct_t *c)
     apr_int64_t before, after;
     int i;
 
-    ct_need(c, c->table.sweep != NULL, "sweep");
+    ct_need(c, ct_sweeps(c), "sweep");
     before = ct_entries(c);
     for (i = 0; i < 100; i++) {
         cachemw_key_t key = ct_key(c, "page/%d", i);
@@ -105,7 +105,7 @@ static void test_sweep_gives_space_back(ct_t *c)
     cachemw_stats_t before = { 0 }, after = { 0 };
     int i;
 
-    ct_need(c, c->table.sweep != NULL, "sweep");
+    ct_need(c, ct_sweeps(c), "sweep");
     ct_need(c, c->table.stats != NULL, "stats");
     ct_status(c, ct_stats(c, &before), APR_SUCCESS, "stats");
     for (i = 0; i < 50; i++) {
@@ -131,7 +131,7 @@ static void test_sweep_returns_by_its_deadline(ct_t *c)
     int more = 1;
     int i;
 
-    ct_need(c, c->table.sweep != NULL, "sweep");
+    ct_need(c, ct_sweeps(c), "sweep");
     for (i = 0; i < 4000; i++) {
         cachemw_key_t key = ct_key(c, "page/%d", i);
         ct_item_t item = ct_item(c, &key, 1, 100);
@@ -161,7 +161,7 @@ static void test_sweep_past_its_deadline_does_no_harm(ct_t *c)
     apr_status_t rv;
     int more = 0;
 
-    ct_need(c, c->table.sweep != NULL, "sweep");
+    ct_need(c, ct_sweeps(c), "sweep");
     ct_store(c, &item);
     rv = ct_sweep(c, -1000000, &more);
     if (!(c->table.flags & CACHEMW_REMOTE)) {
@@ -172,7 +172,7 @@ static void test_sweep_past_its_deadline_does_no_harm(ct_t *c)
 
 static void test_sweep_of_an_empty_store(ct_t *c)
 {
-    ct_need(c, c->table.sweep != NULL, "sweep");
+    ct_need(c, ct_sweeps(c), "sweep");
     ct_sweep_all(c);
 }
 

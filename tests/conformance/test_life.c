@@ -30,7 +30,7 @@ static void test_table_has_what_is_required(ct_t *c)
     ct_check(c,
              (t->flags
               & ~(unsigned int)(CACHEMW_REMOTE | CACHEMW_SERIALIZE
-                                | CACHEMW_IN_MEMORY))
+                                | CACHEMW_IN_MEMORY | CACHEMW_TIERED))
                  == 0,
              "the table has unknown flags: 0x%x", t->flags);
     ct_check(c,

@@ -217,7 +217,7 @@ static void abandoned_check_act(ct_t *c, int index, void *baton)
     int i, k;
 
     (void)index;
-    if (c->table.sweep != NULL) {
+    if (ct_sweeps(c)) {
         ct_sweep_all(c);
         c->now += 24 * CT_HOUR;
         ct_sweep_all(c);
@@ -239,7 +239,7 @@ static void abandoned_check_act(ct_t *c, int index, void *baton)
                   *rounds);
         ct_require(c, &item, "after children died in the middle of sets");
     }
-    if (c->table.stats != NULL && c->emptied) {
+    if (ct_counts(c) && c->emptied) {
         ct_check(c, ct_entries(c) <= 10,
                  "stats counts what children had begun when they were killed");
     }
@@ -266,7 +266,7 @@ static void hold_act(ct_t *c, int index, void *baton)
     int i;
 
     (void)baton;
-    if (c->table.sweep != NULL) {
+    if (ct_sweeps(c)) {
         ct_sweep_all(c);
     }
     for (i = 0; i < 8; i++) {
@@ -360,7 +360,7 @@ static void capacity_act(ct_t *c, int index, void *baton)
 
     (void)index;
     (void)baton;
-    if (c->table.sweep != NULL) {
+    if (ct_sweeps(c)) {
         ct_sweep_all(c);
         c->now += 24 * CT_HOUR;
         ct_sweep_all(c);

@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
 /* What hit_cost.sh counts: hits on the store "memory", as the adapter makes
- * them of what is here below it. The argument says which: plain or varying. */
+ * them of what is here below it. The argument says which: plain, varying, or near,
+ * which is plain in the near one of two tiers. */
 
 #include "tests/unit/store_fixture.h"
 
 #include "core/vary.h"
 #include "providers/memory/memory.h"
+#include "providers/multitier/multitier.h"
 
 #define HITS 100
 #define BODY 1000
@@ -120,9 +122,33 @@ hit(mw_store_t *store, const cachemw_call_t *call, const cachemw_key_t *plain,
            && mw_vary_acceptable(asked, NULL);
 }
 
-int main(int argc, char **argv)
+static mw_store_t *stores[2];
+
+static mw_store_t *stores_find(void *baton, const char *name)
+{
+    (void)baton;
+    return stores[strcmp(name, "near") != 0];
+}
+
+/* The store that is asked: memory, or two of that. */
+static void store_start(fixture_t *f, int is_tiered)
 {
     static const char *const options[] = { "size=8M", NULL };
+    static const char *const tiers[] = { "l1=near", "l2=far", NULL };
+
+    f->name = "near";
+    stores[0] = fixture_start(f, &mw_memory_provider, options);
+    if (is_tiered) {
+        f->name = "far";
+        stores[1] = fixture_start(f, &mw_memory_provider, options);
+        f->host.find = stores_find;
+        f->name = "tiers";
+        fixture_start(f, &mw_multitier_provider, tiers);
+    }
+}
+
+int main(int argc, char **argv)
+{
     const cachemw_key_t plain =
         fixture_key("www.example.com:80/http://www.example.com:80/1k/17.bin?");
     apr_table_t *request;
@@ -135,7 +161,7 @@ int main(int argc, char **argv)
     }
     fixture_setup(&state);
     f = state;
-    fixture_start(f, &mw_memory_provider, options);
+    store_start(f, strcmp(argv[1], "near") == 0);
     request = apr_table_make(f->pool, 4);
     apr_table_addn(request, "Host", "www.example.com");
     apr_table_addn(request, "Accept", "text/html");

@@ -156,8 +156,31 @@ TABLE = [
      "CachemwStore other file cache_dir=/nowhere/a <-\n",
      ["CachemwStore other: cache_dir=/nowhere/a has in it "
       "cache_dir=/nowhere/a/b of CachemwStore pages"]),
-    ("multitier, which is planned", "CachemwStore both multitier near=a <-",
-     ["CachemwStore both", "multitier is not part of this version"]),
+    ("one tier alone", "CachemwStore both multitier l1=hot <-\n"
+     "CachemwStore hot memory", ["CachemwStore both", "l2"]),
+    ("a tier that is no store", "CachemwStore hot memory\n"
+     "CachemwStore both multitier l1=hot l2=cold <-",
+     ["CachemwStore both: l2=cold: no store of this name", "hot"]),
+    ("a tier that is itself", "CachemwStore hot memory\n"
+     "CachemwStore both multitier l1=hot l2=both <-",
+     ["CachemwStore both: l2=both", "cannot contain itself: both -> both"]),
+    ("tiers in a ring", "CachemwStore hot memory\n"
+     "CachemwStore a multitier l1=hot l2=b\n"
+     "CachemwStore b multitier l1=hot l2=a <-",
+     ["CachemwStore b: l2=a", "cannot contain itself: a -> b -> a"]),
+    ("one store as two tiers", "CachemwStore hot memory\n"
+     "CachemwStore both multitier l1=hot l2=hot <-",
+     ["CachemwStore both: l2=hot: l1 is the same store"]),
+    ("a gap between tiers", "CachemwStore hot memory\n"
+     "CachemwStore cold memory\n"
+     "CachemwStore both multitier l1=hot l2=cold l4=memory <-",
+     ["CachemwStore both: l4=memory: there is no l3"]),
+    ("a ratio of more than all", "CachemwStore hot memory\n"
+     "CachemwProvider multitier l1=memory l2=hot l1_timeout_ratio=1.5 <-",
+     ["CachemwProvider multitier", "l1_timeout_ratio", "'1.5'"]),
+    ("a timeout of tiers", "CachemwStore hot memory\n"
+     "CachemwStore both multitier l1=memory l2=hot timeout=1s <-",
+     ["CachemwStore both: timeout: each tier has its own"]),
     ("options at the use of a named store",
      "CachemwStore hot memory\nCachemwProvider hot size=1M <-",
      ["CachemwProvider hot", "CachemwStore", "line"]),

@@ -63,9 +63,10 @@ static void test_table_with_unknown_flags_is_refused(void **state)
 {
     cachemw_provider_t table = fake_full;
 
-    table.flags = CACHEMW_REMOTE | 0x08u | 0x40000000u;
-    open_fails(*state, &table, NONE, "does not know: 0x40000008");
-    table.flags = CACHEMW_REMOTE | CACHEMW_SERIALIZE | CACHEMW_IN_MEMORY;
+    table.flags = CACHEMW_REMOTE | 0x10u | 0x40000000u;
+    open_fails(*state, &table, NONE, "does not know: 0x40000010");
+    table.flags =
+        CACHEMW_REMOTE | CACHEMW_SERIALIZE | CACHEMW_IN_MEMORY | CACHEMW_TIERED;
     assert_int_equal(fixture_open(*state, &table, NONE), APR_SUCCESS);
 }
 

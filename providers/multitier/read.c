@@ -1,0 +1,149 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+#include "tiers.h"
+
+/* Apart, so that a hit in the nearest tier saves no registers for it. */
+static apr_status_t __attribute__((noinline))
+get_behind(mw_tiers_t *tiers, const cachemw_call_t *call,
+           const cachemw_key_t *key, cachemw_entry_t *entry,
+           apr_status_t answer, int left)
+{
+    const apr_uint64_t note = mw_note_read(tiers, key);
+    unsigned int missed = answer == APR_NOTFOUND;
+    cachemw_call_t own;
+    apr_status_t rv;
+    int i;
+
+    for (i = 1; i < tiers->n; i++) {
+        const mw_tier_t *tier = &tiers->tier[i];
+
+        rv = tier->table->get(
+            tier->self, mw_tier_call(tiers, i, call, &own, &left), key, entry);
+        if (rv == APR_SUCCESS) {
+            mw_tiers_answered(tiers, i);
+            mw_fill_begin(tiers, call, key, entry, i, missed, note);
+            return APR_SUCCESS;
+        }
+        missed |= (unsigned int)(rv == APR_NOTFOUND) << i;
+        answer = mw_tiers_answer(answer, rv);
+    }
+    return answer;
+}
+
+apr_status_t mw_tiers_get(void *store, const cachemw_call_t *call,
+                          const cachemw_key_t *key, cachemw_entry_t *entry)
+{
+    mw_tiers_t *tiers = store;
+    const mw_tier_t *near = tiers->tier;
+    int left = tiers->nremote;
+    cachemw_call_t own;
+    apr_status_t rv;
+
+    rv = near->table->get(
+        near->self, left ? mw_tier_call(tiers, 0, call, &own, &left) : call,
+        key, entry);
+    if (rv != APR_SUCCESS) {
+        return get_behind(tiers, call, key, entry, rv, left);
+    }
+    mw_tiers_answered(tiers, 0);
+    return APR_SUCCESS;
+}
+
+apr_status_t mw_tiers_read(void *store, const cachemw_call_t *call,
+                           const cachemw_key_t *key, const cachemw_id_t *id,
+                           apr_off_t offset, apr_size_t limit,
+                           apr_bucket_brigade *body)
+{
+    mw_tiers_t *tiers = store;
+    apr_bucket *last = APR_BRIGADE_LAST(body);
+    mw_fill_t *fill = mw_fill_take_piece(tiers, id, offset);
+    int first = fill ? mw_fill_from(fill) : 0;
+    int left = tiers->nremote;
+    apr_status_t answer = APR_EGENERAL;
+    apr_status_t rv = APR_EGENERAL;
+    cachemw_call_t own;
+    int i;
+
+    for (i = 0; i < tiers->n && rv != APR_SUCCESS; i++) {
+        int at = (first + i) % tiers->n;
+        const mw_tier_t *tier = &tiers->tier[at];
+
+        rv = tier->table->read(tier->self,
+                               mw_tier_call(tiers, at, call, &own, &left), key,
+                               id, offset, limit, body);
+        answer = mw_tiers_answer(answer, rv);
+    }
+    if (fill) {
+        /* the sentinel's successor is the first bucket */
+        mw_fill_end_piece(fill, body,
+                          rv == APR_SUCCESS ? APR_BUCKET_NEXT(last) : NULL);
+    }
+    return rv == APR_SUCCESS ? rv : answer;
+}
+
+apr_status_t mw_tiers_exists(void *store, const cachemw_call_t *call,
+                             const cachemw_key_t *key)
+{
+    mw_tiers_t *tiers = store;
+    int left = tiers->nremote;
+    apr_status_t answer = APR_EGENERAL;
+    apr_status_t rv = APR_EGENERAL;
+    cachemw_call_t own;
+    int i;
+
+    for (i = 0; i < tiers->n && rv != APR_SUCCESS; i++) {
+        const mw_tier_t *tier = &tiers->tier[i];
+
+        rv = tier->table->exists(
+            tier->self, mw_tier_call(tiers, i, call, &own, &left), key);
+        answer = mw_tiers_answer(answer, rv);
+    }
+    return rv == APR_SUCCESS ? rv : answer;
+}
+
+typedef struct keys_t {
+    mw_tiers_t *tiers;
+    const cachemw_call_t *call;
+    int at;
+    cachemw_keys_fn *each;
+    void *baton;
+    apr_status_t stopped;
+} keys_t;
+
+/* What a tier behind has was told of already. */
+static apr_status_t keys_once(void *baton, const cachemw_key_t *key,
+                              const cachemw_entry_t *entry)
+{
+    keys_t *keys = baton;
+    const mw_tier_t *tier = &keys->tiers->tier[keys->at + 1];
+    const mw_tier_t *end = &keys->tiers->tier[keys->tiers->n];
+
+    for (; tier < end; tier++) {
+        if (tier->table->exists(tier->self, keys->call, key) == APR_SUCCESS) {
+            return APR_SUCCESS;
+        }
+    }
+    keys->stopped = keys->each(keys->baton, key, entry);
+    return keys->stopped;
+}
+
+apr_status_t mw_tiers_keys(void *store, const cachemw_call_t *call,
+                           const char *pattern, cachemw_keys_fn *each,
+                           void *baton)
+{
+    mw_tiers_t *tiers = store;
+    keys_t keys = { tiers, call, 0, each, baton, APR_SUCCESS };
+    apr_status_t first = APR_SUCCESS;
+    apr_status_t rv;
+
+    for (keys.at = tiers->n - 1; keys.at >= 0; keys.at--) {
+        const mw_tier_t *tier = &tiers->tier[keys.at];
+
+        rv = tier->table->keys(tier->self, call, pattern, keys_once, &keys);
+        if (keys.stopped != APR_SUCCESS) {
+            return keys.stopped;
+        }
+        first = first == APR_SUCCESS ? rv : first;
+    }
+    return first;
+}

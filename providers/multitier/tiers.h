@@ -1,0 +1,186 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/**
+ * @file tiers.h
+ * @brief What the files of this provider share.
+ *
+ *     multitier.c  options, life, statistics, table
+ *     tiers.c      the tiers' lives, deadlines and answers; notes of changes
+ *     read.c       looking up: from near to far
+ *     write.c      changing: from far to near
+ *     fill.c       what was found behind goes into the tiers before
+ *
+ * A tier is another store, called through the table that core gives for it:
+ * which brings its own deadline, breaker, counters and log.
+ *
+ * ## What was removed does not come back
+ *
+ * A response that was found in a far tier is put into a nearer one later, when
+ * by then it may have been removed or replaced. So whoever changes an entry
+ * does it from far to near, and changes the key's *note* before each tier but
+ * the farthest. Who fills has read the note before the entry, and compares it
+ * when the entry has been put: if the change of the far tier came after the
+ * entry was read there, the note has changed before the near tier is. Then
+ * either the near tier's change comes after what was put there, or the note
+ * says that this has to go again.
+ */
+#ifndef MW_MULTITIER_TIERS_H
+#define MW_MULTITIER_TIERS_H
+
+#include <pthread.h>
+
+#include "mod_cachemw.h"
+
+#define MW_TIERS_MAX 8
+
+/** Shortest life in a near tier, unless the one behind it ends before. */
+#define MW_TIER_LIFE_MIN apr_time_from_sec(60)
+
+typedef struct mw_tier_t {
+    const cachemw_provider_t *table; /**< with all slots */
+    void *self;
+    apr_off_t largest; /**< body that it takes */
+} mw_tier_t;
+
+/** What the children share. */
+typedef struct mw_tiers_shared_t mw_tiers_shared_t;
+
+typedef enum mw_tiers_count_e {
+    MW_TIERS_FILLED,    /**< put into a nearer tier */
+    MW_TIERS_DROPPED,   /**< not: too many at once */
+    MW_TIERS_OVERTAKEN, /**< not: changed meanwhile */
+    MW_TIERS_COUNTS
+} mw_tiers_count_e;
+
+typedef struct mw_fill_t mw_fill_t;
+
+typedef struct mw_tiers_t {
+    const cachemw_services_t *services;
+    int n;       /**< tiers, the nearest first */
+    int nremote; /**< of these, on other machines */
+    double ratio;
+    mw_tiers_shared_t *shared;
+    mw_tier_t tier[MW_TIERS_MAX];
+
+    /** @name Of this process; see fill.c @{ */
+    apr_uint64_t process; /**< tells children apart */
+    pthread_mutex_t mutex;
+    mw_fill_t *fills; /**< those whose bodies are being read */
+    int nfills;       /**< those and the others */
+    int is_ending;
+    /** @} */
+} mw_tiers_t;
+
+/** @name tiers.c @{ */
+
+apr_size_t mw_tiers_shared_size(void);
+#define MW_TIERS_LAYOUT 1
+
+/**
+ * When an entry expires in the tier before one in which it expires at `behind`.
+ */
+apr_time_t mw_tier_expires(double ratio, apr_time_t now, apr_time_t behind);
+
+/** The same for all tiers before the one of this number.
+ *  @param expires of each; that of `from` is given */
+void mw_tiers_expire(const mw_tiers_t *tiers, apr_time_t now, int from,
+                     apr_time_t *expires);
+
+/**
+ * A tier's share of the time that a call has: where others on other machines
+ * are still to be called, it must not use it up.
+ * @param left how many of these there are, this one included
+ * @return call, or own
+ */
+const cachemw_call_t *mw_tier_call(const mw_tiers_t *tiers, int at,
+                                   const cachemw_call_t *call,
+                                   cachemw_call_t *own, int *left);
+
+/**
+ * What two tiers' answers come to when neither did what was wanted: trouble,
+ * else APR_ENOSPC, else APR_NOTFOUND; APR_EGENERAL when neither was asked.
+ */
+apr_status_t mw_tiers_answer(apr_status_t a, apr_status_t b);
+
+/** The note of a key, and whether it is another one by now. */
+apr_uint64_t mw_note_read(const mw_tiers_t *tiers, const cachemw_key_t *key);
+void mw_note_change(mw_tiers_t *tiers, const cachemw_key_t *key);
+void mw_note_change_all(mw_tiers_t *tiers);
+
+/** Count an answer of a tier. */
+void mw_tiers_answered(mw_tiers_t *tiers, int at);
+apr_int64_t mw_tiers_answers(const mw_tiers_t *tiers, int at);
+void mw_tiers_count(mw_tiers_t *tiers, mw_tiers_count_e which);
+apr_int64_t mw_tiers_counted(const mw_tiers_t *tiers, mw_tiers_count_e which);
+
+/** @} */
+/** @name read.c: slots @{ */
+
+apr_status_t mw_tiers_get(void *store, const cachemw_call_t *call,
+                          const cachemw_key_t *key, cachemw_entry_t *entry);
+apr_status_t mw_tiers_read(void *store, const cachemw_call_t *call,
+                           const cachemw_key_t *key, const cachemw_id_t *id,
+                           apr_off_t offset, apr_size_t limit,
+                           apr_bucket_brigade *body);
+apr_status_t mw_tiers_exists(void *store, const cachemw_call_t *call,
+                             const cachemw_key_t *key);
+apr_status_t mw_tiers_keys(void *store, const cachemw_call_t *call,
+                           const char *pattern, cachemw_keys_fn *each,
+                           void *baton);
+
+/** @} */
+/** @name write.c: slots @{ */
+
+apr_status_t mw_tiers_remove(void *store, const cachemw_call_t *call,
+                             const cachemw_key_t *key, const cachemw_id_t *id);
+apr_status_t mw_tiers_set_head(void *store, const cachemw_call_t *call,
+                               const cachemw_key_t *key, const cachemw_id_t *id,
+                               const cachemw_entry_t *entry);
+apr_status_t mw_tiers_set_begin(void *store, const cachemw_call_t *call,
+                                const cachemw_key_t *key,
+                                const cachemw_entry_t *entry, void **set);
+apr_status_t mw_tiers_set_write(void *store, const cachemw_call_t *call,
+                                void *set, const char *data, apr_size_t length);
+apr_status_t mw_tiers_set_commit(void *store, const cachemw_call_t *call,
+                                 void *set);
+void mw_tiers_set_abort(void *store, void *set);
+apr_status_t mw_tiers_clear(void *store, const cachemw_call_t *call);
+
+/** @} */
+/** @name fill.c @{ */
+
+/** Bytes of a body that a fill keeps until the answer has been sent. */
+#define MW_FILL_MEMORY ((apr_size_t)2 * CACHEMW_PIECE_MAX)
+/** Fills of a child at once; beyond it none begins. */
+#define MW_FILLS_MAX 128
+
+/**
+ * An entry was found behind tiers that have not got it: have it put there when
+ * call->pool goes, which is when the answer has been sent. What of its body is
+ * not here yet is taken from the reads that follow, or it is not put there.
+ * @param from the tier that it was found in
+ * @param missed a bit for each tier that is to have it
+ * @param note of the key, from before the entry was read
+ */
+void mw_fill_begin(mw_tiers_t *tiers, const cachemw_call_t *call,
+                   const cachemw_key_t *key, const cachemw_entry_t *entry,
+                   int from, unsigned int missed, apr_uint64_t note);
+
+/**
+ * The fill that wants this piece of a body; NULL: there is none. It is the
+ * caller's until mw_fill_end_piece().
+ */
+mw_fill_t *mw_fill_take_piece(mw_tiers_t *tiers, const cachemw_id_t *id,
+                              apr_off_t offset);
+/** The tier that its body is read from. */
+int mw_fill_from(const mw_fill_t *fill);
+/** @param first the piece, up to the end of its brigade; NULL: there is none */
+void mw_fill_end_piece(mw_fill_t *fill, apr_bucket_brigade *body,
+                       apr_bucket *first);
+
+/** In a child: none begins or is finished any more once its pool goes. */
+void mw_fills_child_init(mw_tiers_t *tiers, apr_pool_t *pchild);
+
+/** @} */
+
+#endif

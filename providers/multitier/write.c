@@ -1,0 +1,248 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+#include <errno.h>
+
+#include "apr_strings.h"
+
+#include "tiers.h"
+
+/* From far to near; see tiers.h. */
+static void note_change_before(mw_tiers_t *tiers, int at,
+                               const cachemw_key_t *key)
+{
+    if (at < tiers->n - 1) {
+        mw_note_change(tiers, key);
+    }
+}
+
+/* --- removing ------------------------------------------------------------- */
+
+/* The tiers of the bits set, all that `id` allows. */
+static apr_status_t tiers_drop(mw_tiers_t *tiers, unsigned int which,
+                               const cachemw_call_t *call,
+                               const cachemw_key_t *key, const cachemw_id_t *id)
+{
+    int left = tiers->nremote;
+    apr_status_t answer = APR_SUCCESS;
+    cachemw_call_t own;
+    int i;
+
+    for (i = tiers->n - 1; i >= 0; i--) {
+        const mw_tier_t *tier = &tiers->tier[i];
+        const cachemw_call_t *its = mw_tier_call(tiers, i, call, &own, &left);
+        apr_status_t rv;
+
+        if (!(which & 1u << i)) {
+            continue;
+        }
+        note_change_before(tiers, i, key);
+        rv = tier->table->remove(tier->self, its, key, id);
+        if (rv != APR_SUCCESS) {
+            answer = answer == APR_SUCCESS ? rv : mw_tiers_answer(answer, rv);
+        }
+    }
+    return answer;
+}
+
+apr_status_t mw_tiers_remove(void *store, const cachemw_call_t *call,
+                             const cachemw_key_t *key, const cachemw_id_t *id)
+{
+    mw_tiers_t *tiers = store;
+
+    return tiers_drop(tiers, (1u << tiers->n) - 1, call, key, id);
+}
+
+apr_status_t mw_tiers_clear(void *store, const cachemw_call_t *call)
+{
+    mw_tiers_t *tiers = store;
+    apr_status_t first = APR_SUCCESS;
+    apr_status_t rv;
+    int i;
+
+    for (i = tiers->n - 1; i >= 0; i--) {
+        const mw_tier_t *tier = &tiers->tier[i];
+
+        if (i < tiers->n - 1) {
+            mw_note_change_all(tiers);
+        }
+        rv = tier->table->clear(tier->self, call);
+        first = first == APR_SUCCESS ? rv : first;
+    }
+    return first;
+}
+
+/* --- amending ------------------------------------------------------------- */
+
+/* A tier that has another entry than the one amended, or an old head of it,
+ * must not show that one day: what it has goes. */
+apr_status_t mw_tiers_set_head(void *store, const cachemw_call_t *call,
+                               const cachemw_key_t *key, const cachemw_id_t *id,
+                               const cachemw_entry_t *entry)
+{
+    mw_tiers_t *tiers = store;
+    const unsigned int all = (1u << tiers->n) - 1;
+    apr_time_t expires[MW_TIERS_MAX];
+    cachemw_entry_t amended = *entry;
+    int left = tiers->nremote;
+    unsigned int done = 0;
+    apr_status_t answer = APR_EGENERAL;
+    cachemw_call_t own;
+    int i;
+
+    expires[tiers->n - 1] = entry->expires;
+    mw_tiers_expire(tiers, call->now, tiers->n - 1, expires);
+    for (i = tiers->n - 1; i >= 0; i--) {
+        const mw_tier_t *tier = &tiers->tier[i];
+        apr_status_t rv;
+
+        amended.expires = expires[i];
+        note_change_before(tiers, i, key);
+        rv = tier->table->set_head(tier->self,
+                                   mw_tier_call(tiers, i, call, &own, &left),
+                                   key, id, &amended);
+        done |= (unsigned int)(rv == APR_SUCCESS) << i;
+        answer = mw_tiers_answer(answer, rv);
+    }
+    if (!done) {
+        return answer;
+    }
+    if (done != all) {
+        tiers_drop(tiers, all & ~done, call, key, NULL);
+    }
+    return APR_SUCCESS;
+}
+
+/* --- storing -------------------------------------------------------------- */
+
+/* In pieces, to all tiers at once. */
+typedef struct tiers_set_t {
+    cachemw_key_t key;
+    apr_off_t announced; /* or -1 */
+    apr_off_t length;
+    unsigned int open; /* a bit for each tier that takes it */
+    void *sets[MW_TIERS_MAX];
+} tiers_set_t;
+
+apr_status_t mw_tiers_set_begin(void *store, const cachemw_call_t *call,
+                                const cachemw_key_t *key,
+                                const cachemw_entry_t *entry, void **result)
+{
+    mw_tiers_t *tiers = store;
+    tiers_set_t *set = apr_pcalloc(call->pool, sizeof(*set));
+    apr_time_t expires[MW_TIERS_MAX];
+    cachemw_entry_t begun = *entry;
+    int left = tiers->nremote;
+    apr_status_t answer = APR_EGENERAL;
+    cachemw_call_t own;
+    int i;
+
+    expires[tiers->n - 1] = entry->expires;
+    mw_tiers_expire(tiers, call->now, tiers->n - 1, expires);
+    for (i = tiers->n - 1; i >= 0; i--) {
+        const mw_tier_t *tier = &tiers->tier[i];
+        const cachemw_call_t *its = mw_tier_call(tiers, i, call, &own, &left);
+        apr_status_t rv = APR_ENOSPC;
+
+        begun.expires = expires[i];
+        if (entry->body_len <= tier->largest) {
+            rv = tier->table->set_begin(tier->self, its, key, &begun,
+                                        &set->sets[i]);
+        }
+        set->open |= (unsigned int)(rv == APR_SUCCESS) << i;
+        answer = mw_tiers_answer(answer, rv);
+    }
+    if (!set->open) {
+        return answer;
+    }
+    set->key.data = apr_pmemdup(call->pool, key->data, key->len);
+    set->key.len = key->len;
+    set->announced = entry->body_len;
+    *result = set;
+    return APR_SUCCESS;
+}
+
+static void set_close(const mw_tiers_t *tiers, tiers_set_t *set, int at)
+{
+    const mw_tier_t *tier = &tiers->tier[at];
+
+    tier->table->set_abort(tier->self, set->sets[at]);
+    set->open &= ~(1u << at);
+}
+
+void mw_tiers_set_abort(void *store, void *opaque)
+{
+    const mw_tiers_t *tiers = store;
+    tiers_set_t *set = opaque;
+    int i;
+
+    for (i = 0; i < tiers->n; i++) {
+        if (set->open & 1u << i) {
+            set_close(tiers, set, i);
+        }
+    }
+}
+
+apr_status_t mw_tiers_set_write(void *store, const cachemw_call_t *call,
+                                void *opaque, const char *data,
+                                apr_size_t length)
+{
+    mw_tiers_t *tiers = store;
+    tiers_set_t *set = opaque;
+    int left = tiers->nremote;
+    apr_status_t answer = APR_EGENERAL;
+    cachemw_call_t own;
+    int i;
+
+    for (i = tiers->n - 1; i >= 0; i--) {
+        const mw_tier_t *tier = &tiers->tier[i];
+        const cachemw_call_t *its = mw_tier_call(tiers, i, call, &own, &left);
+        apr_status_t rv;
+
+        if (set->open & 1u << i) {
+            rv = tier->table->set_write(tier->self, its, set->sets[i], data,
+                                        length);
+            answer = mw_tiers_answer(answer, rv);
+            if (rv != APR_SUCCESS) {
+                set_close(tiers, set, i);
+            }
+        }
+    }
+    set->length += (apr_off_t)length;
+    return set->open ? APR_SUCCESS : answer;
+}
+
+/* A tier that does not get it must not show what it had before, either. */
+apr_status_t mw_tiers_set_commit(void *store, const cachemw_call_t *call,
+                                 void *opaque)
+{
+    mw_tiers_t *tiers = store;
+    tiers_set_t *set = opaque;
+    const unsigned int all = (1u << tiers->n) - 1;
+    int left = tiers->nremote;
+    unsigned int done = 0;
+    apr_status_t answer = APR_EGENERAL;
+    cachemw_call_t own;
+    int i;
+
+    if (set->announced >= 0 && set->length != set->announced) {
+        mw_tiers_set_abort(store, set);
+        return APR_EINVAL;
+    }
+    for (i = tiers->n - 1; i >= 0; i--) {
+        const mw_tier_t *tier = &tiers->tier[i];
+        const cachemw_call_t *its = mw_tier_call(tiers, i, call, &own, &left);
+        apr_status_t rv;
+
+        if (!(set->open & 1u << i)) {
+            continue;
+        }
+        note_change_before(tiers, i, &set->key);
+        rv = tier->table->set_commit(tier->self, its, set->sets[i]);
+        done |= (unsigned int)(rv == APR_SUCCESS) << i;
+        answer = mw_tiers_answer(answer, rv);
+    }
+    if (done != all) {
+        tiers_drop(tiers, all & ~done, call, &set->key, NULL);
+    }
+    return done ? APR_SUCCESS : answer;
+}
