@@ -242,6 +242,13 @@ extern "C" {
 #define CACHEMW_SERIALIZE 0x02u
 /** Entries never leave the server's memory: heads carry no checksum. */
 #define CACHEMW_IN_MEMORY 0x04u
+/**
+ * Calls go on to other stores, those of services->store(), and nowhere else:
+ * deadlines, breaker, counts of failures and log lines are theirs. Such a store
+ * counts as CACHEMW_REMOTE when one of these is, and as CACHEMW_IN_MEMORY when
+ * all are.
+ */
+#define CACHEMW_TIERED 0x08u
 /** @} */
 
 /** @name Key, id, entry @{ */
@@ -265,6 +272,9 @@ typedef struct cachemw_entry_t {
     apr_time_t expires;       /**< absolute wall clock, microseconds */
     apr_off_t body_len;       /**< whole body in bytes; -1: not known yet */
     apr_bucket_brigade *body; /**< see each slot */
+    /** mod_cachemw's own note of a get: whether the head lay in the server's
+     *  memory, and has been checked before. Providers leave it alone. */
+    int is_own;
 } cachemw_entry_t;
 
 /** @} */
@@ -442,7 +452,10 @@ struct cachemw_services_t {
     /**
      * Another store by name, in open() only: its calls go through mod_cachemw
      * like any request's (deadline, breaker, counters). The table returned
-     * has every slot; hand them *self as their first argument.
+     * has every slot; hand them *self as their first argument. Its flags and
+     * its object_limit() are those of the store. A call's deadline only ever
+     * shortens the store's own. What is not even tried (the breaker is open,
+     * the store is off) is APR_EGENERAL.
      * @return APR_NOTFOUND: no store of this name, or it would contain itself
      */
     apr_status_t (*store)(const cachemw_services_t *services, const char *name,
@@ -486,6 +499,19 @@ struct cachemw_services_t {
     void (*explain)(const cachemw_services_t *services, apr_status_t rv,
                     const char *format, ...)
         __attribute__((format(printf, 3, 4)));
+
+    /**
+     * Who asks, for a provider whose backend may be a mod_cachemw, too: what a
+     * request sends as X-Cachemw-Api. A random word for this server, the same
+     * in all children and over graceful restarts; before it, with commas, those
+     * of the servers that this call is made for. A server that finds its own
+     * word in it would ask itself, and answers 508.
+     * @param call NULL: this server's word alone, which its own answers carry
+     * @return in the call's pool; NULL where there is no server (a test, a
+     *         tool)
+     */
+    const char *(*via)(const cachemw_services_t *services,
+                       const cachemw_call_t *call);
 };
 
 /** @} */
@@ -520,8 +546,8 @@ typedef apr_status_t cachemw_keys_fn(void *baton, const cachemw_key_t *key,
  */
 struct cachemw_provider_t {
     apr_size_t size;    /**< sizeof(cachemw_provider_t) */
-    unsigned int flags; /**< CACHEMW_REMOTE, _SERIALIZE, _IN_MEMORY; a table
-                           with one that is not known is refused */
+    unsigned int flags; /**< CACHEMW_REMOTE, _SERIALIZE, _IN_MEMORY, _TIERED; a
+                           table with one that is not known is refused */
     const cachemw_option_t *options; /**< may be NULL: no options */
     /**
      * Fallback of the option max_object_size, as text. NULL: what
