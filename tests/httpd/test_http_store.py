@@ -93,6 +93,15 @@ def assert_hit(server, page, body):
     assert (res.status, res.cache, res.body) == (200, "HIT", body)
 
 
+def assert_hit_again(server, page, body):
+    """A hit, of those that may be late on a busy machine."""
+    def hit():
+        res = get(server, page)
+        assert (res.status, res.body) == (200, body)
+        return res.cache == "HIT"
+    wait_for(hit, "a hit again", 40)
+
+
 def assert_miss(server, page, body):
     res = get(server, page)
     assert (res.status, res.cache, res.body) == (200, "MISS", body)
@@ -336,8 +345,7 @@ def test_service_in_trouble_costs_no_more_than_misses(
     assert [x for x in found if x.startswith("Failures-")], found
     service.trouble = None
     for page in pages:
-        wait_for(lambda: get(server, page).cache == "HIT", "hits again", 40)
-        assert_hit(server, page, bodies[page])
+        assert_hit_again(server, page, bodies[page])
     assert figures(server)["State"] == "on"
     assert not other.accepted, "a redirect was followed"
 
