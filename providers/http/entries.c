@@ -169,8 +169,35 @@ apr_status_t mw_http_exists(void *self, const cachemw_call_t *call,
     return value_get(self, call, key, NULL, &value, NULL);
 }
 
-/* Changes of others between a GET and what depends on it. */
-#define CONTESTS_MAX 100
+/* --- a GET and what depends on it ----------------------------------------- */
+
+/* One attempt after the other, until the call's time is over. */
+typedef struct contest_t {
+    cachemw_call_t call; /* its pool is the attempt's */
+    int lost;
+} contest_t;
+
+static void contest_begin(contest_t *contest, const mw_http_t *store,
+                          const cachemw_call_t *call)
+{
+    contest->call = *call;
+    contest->call.deadline = mw_http_deadline(store, call);
+    contest->lost = 0;
+    apr_pool_create(&contest->call.pool, call->pool);
+}
+
+/* Somebody was quicker. Two who go on at the same pace would meet again and
+ * again. */
+static void contest_lose(contest_t *contest, const mw_http_t *store)
+{
+    const cachemw_services_t *services = store->services;
+    apr_uint16_t some = 0;
+
+    apr_pool_clear(contest->call.pool);
+    services->random(services, &some, sizeof(some));
+    contest->lost += contest->lost < 5;
+    apr_sleep(some % (1000 << contest->lost));
+}
 
 /* --- set, remove ---------------------------------------------------------- */
 
@@ -236,16 +263,14 @@ apr_status_t mw_http_set_head(void *self, const cachemw_call_t *call,
 {
     apr_bucket_brigade *body =
         apr_brigade_create(call->pool, apr_bucket_alloc_create(call->pool));
-    cachemw_call_t all = *call;
-    int tries = CONTESTS_MAX;
+    contest_t contest;
     char etag[MW_HTTP_ETAG_MAX + 1];
     mw_http_value_t value;
     apr_status_t rv;
 
-    all.deadline = mw_http_deadline(self, call);
-    do {
-        apr_brigade_cleanup(body);
-        rv = same_get(self, &all, key, id, body, &value, etag);
+    contest_begin(&contest, self, call);
+    for (;;) {
+        rv = same_get(self, &contest.call, key, id, body, &value, etag);
         if (rv != APR_SUCCESS) {
             break;
         }
@@ -253,8 +278,13 @@ apr_status_t mw_http_set_head(void *self, const cachemw_call_t *call,
         value.entry.head_len = entry->head_len;
         value.entry.expires = entry->expires;
         /* what somebody amended in between is still this entry */
-        rv = value_put(self, &all, key, &value.entry, etag);
-    } while (rv == APR_NOTFOUND && --tries);
+        rv = value_put(self, &contest.call, key, &value.entry, etag);
+        if (rv != APR_NOTFOUND) {
+            break;
+        }
+        apr_brigade_cleanup(body);
+        contest_lose(&contest, self);
+    }
     apr_brigade_cleanup(body);
     return rv == APR_ENOENT ? APR_NOTFOUND : rv;
 }
@@ -262,8 +292,7 @@ apr_status_t mw_http_set_head(void *self, const cachemw_call_t *call,
 apr_status_t mw_http_remove(void *self, const cachemw_call_t *call,
                             const cachemw_key_t *key, const cachemw_id_t *id)
 {
-    cachemw_call_t all = *call;
-    int tries = CONTESTS_MAX;
+    contest_t contest;
     char etag[MW_HTTP_ETAG_MAX + 1];
     mw_http_value_t value;
     apr_status_t rv;
@@ -271,14 +300,18 @@ apr_status_t mw_http_remove(void *self, const cachemw_call_t *call,
     if (!id) {
         return value_remove(self, call, key, NULL);
     }
-    all.deadline = mw_http_deadline(self, call);
-    do {
-        rv = same_get(self, &all, key, id, NULL, &value, etag);
+    contest_begin(&contest, self, call);
+    for (;;) {
+        rv = same_get(self, &contest.call, key, id, NULL, &value, etag);
         if (rv != APR_SUCCESS) {
             break;
         }
-        rv = value_remove(self, &all, key, etag);
-    } while (rv == APR_NOTFOUND && --tries);
+        rv = value_remove(self, &contest.call, key, etag);
+        if (rv != APR_NOTFOUND) {
+            break;
+        }
+        contest_lose(&contest, self);
+    }
     switch (rv) {
     case APR_NOTFOUND: /* there is none */
         return APR_SUCCESS;

@@ -18,7 +18,7 @@
 #include "pool.h"
 
 /* A call without a deadline waits for so long. */
-#define PATIENCE apr_time_from_sec(10)
+#define PATIENCE apr_time_from_sec(60)
 
 /* Longest token in bytes, and file of certificates. */
 #define TOKEN_MAX 8000
