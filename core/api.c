@@ -21,12 +21,9 @@
 #include "config.h"
 #include "entry.h"
 #include "providers/common/http_value.h"
-#include "vary.h"
 
 #define API_FIELD "X-Cachemw-Api"
 #define API_METHODS "GET, HEAD, PUT, DELETE"
-/* Servers that a request may have come through. */
-#define API_HOPS_MAX 8
 /* What is thrown away of a body that nobody wants, rather than the
  * connection. */
 #define API_DISCARD_MAX 65536
@@ -161,7 +158,7 @@ static int request_is_circular(request_rec *r, const mw_api_t *api)
     for (c = list; c && *c; c++) {
         hops += *c == ',';
     }
-    return hops > API_HOPS_MAX || (list && ap_strstr_c(list, api->tag));
+    return hops > MW_API_HOPS_MAX || (list && ap_strstr_c(list, api->tag));
 }
 
 /* @return DECLINED: it may go on */
@@ -400,30 +397,6 @@ static int put_check_fields(const ask_t *ask)
     return DECLINED;
 }
 
-/* Whether a response could be sent from it, as it would be from a page's. */
-static int head_is_sound(const cachemw_entry_t *entry, apr_pool_t *pool)
-{
-    cachemw_entry_t inner = *entry;
-    cachemw_key_t key;
-    mw_vary_t *record;
-    mw_head_t head;
-
-    /* of a client that is a service itself */
-    while (mw_head_kind(inner.head, inner.head_len) == MW_HEAD_API) {
-        if (mw_api_head_decode(&inner, &key) != APR_SUCCESS) {
-            return 0;
-        }
-    }
-    if (mw_head_kind(inner.head, inner.head_len) == MW_HEAD_VARY) {
-        return inner.body_len == 0
-               && mw_vary_decode(inner.head, inner.head_len, pool, &record)
-                      == APR_SUCCESS;
-    }
-    return mw_head_decode(inner.head, inner.head_len, inner.body_len, pool,
-                          &head)
-           == APR_SUCCESS;
-}
-
 /* What is sent is an entry that this key may have.
  * @return DECLINED: it is */
 static int put_decode(const ask_t *ask, const char *text, apr_size_t length,
@@ -453,14 +426,15 @@ static int put_decode(const ask_t *ask, const char *text, apr_size_t length,
                           "timeout: a number above 0 is expected");
     }
     if (value->key.len > MW_API_KEY_MAX) {
-        return ask_refuse(ask, HTTP_UNPROCESSABLE_ENTITY,
+        return ask_refuse(ask, HTTP_REQUEST_ENTITY_TOO_LARGE,
                           "key: it has more than 8192 bytes");
     }
     if (!key_is_named(ask, &value->key)) {
         return ask_refuse(ask, HTTP_UNPROCESSABLE_ENTITY,
                           "key: the URL names another one");
     }
-    if (!head_is_sound(&value->entry, ask->r->pool)) {
+    if (!mw_api_head_is_sound(value->entry.head, value->entry.head_len,
+                              value->entry.body_len, ask->r->pool)) {
         return ask_refuse(ask, HTTP_UNPROCESSABLE_ENTITY,
                           "head: it cannot be decoded");
     }

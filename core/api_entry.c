@@ -4,6 +4,7 @@
 
 #include "api_entry.h"
 #include "entry.h"
+#include "vary.h"
 #include "wire.h"
 
 /* expires, length of the key */
@@ -64,4 +65,28 @@ apr_status_t mw_api_head_decode(cachemw_entry_t *entry, cachemw_key_t *key)
     entry->head = p + FIXED + key->len;
     entry->head_len = (apr_size_t)(end - p) - FIXED - key->len;
     return APR_SUCCESS;
+}
+
+int mw_api_head_is_sound(const void *head, apr_size_t head_len,
+                         apr_off_t body_len, apr_pool_t *pool)
+{
+    cachemw_entry_t inner = { .head = head, .head_len = head_len };
+    int hops = 0;
+    cachemw_key_t key;
+    mw_vary_t *record;
+    mw_head_t decoded;
+
+    while (mw_head_kind(inner.head, inner.head_len) == MW_HEAD_API) {
+        if (hops++ == MW_API_HOPS_MAX
+            || mw_api_head_decode(&inner, &key) != APR_SUCCESS) {
+            return 0;
+        }
+    }
+    if (mw_head_kind(inner.head, inner.head_len) == MW_HEAD_VARY) {
+        return body_len <= 0
+               && mw_vary_decode(inner.head, inner.head_len, pool, &record)
+                      == APR_SUCCESS;
+    }
+    return mw_head_decode(inner.head, inner.head_len, body_len, pool, &decoded)
+           == APR_SUCCESS;
 }

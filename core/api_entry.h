@@ -43,4 +43,15 @@ apr_status_t mw_api_head_encode(const cachemw_key_t *key,
  */
 apr_status_t mw_api_head_decode(cachemw_entry_t *entry, cachemw_key_t *key);
 
+/** Services that a head may have come through, each within the next. */
+#define MW_API_HOPS_MAX 8
+
+/**
+ * Whether a response, or a choice of variants, is in a head, whatever services
+ * it has come through: none of it is believed before.
+ * @param body_len -1: not known
+ */
+int mw_api_head_is_sound(const void *head, apr_size_t head_len,
+                         apr_off_t body_len, apr_pool_t *pool);
+
 #endif

@@ -9,9 +9,9 @@
 #include "http_main.h"
 #include "unixd.h"
 
+#include "api_entry.h"
 #include "random.h"
 #include "stores_private.h"
-#include "vary.h"
 
 APLOG_USE_MODULE(cachemw);
 
@@ -40,13 +40,7 @@ static void stores_log(void *baton, cachemw_level_e level, apr_status_t rv,
 static int stores_head_is_sound(const void *head, apr_size_t length,
                                 apr_pool_t *pool)
 {
-    mw_head_t decoded;
-    mw_vary_t *record;
-
-    return mw_head_kind(head, length) == MW_HEAD_VARY
-               ? mw_vary_decode(head, length, pool, &record) == APR_SUCCESS
-               : mw_head_decode(head, length, -1, pool, &decoded)
-                     == APR_SUCCESS;
+    return mw_api_head_is_sound(head, length, -1, pool);
 }
 
 static mw_store_t *stores_host_find(void *baton, const char *name)

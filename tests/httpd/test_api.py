@@ -32,6 +32,8 @@ CachemwStore hot memory size=64M
 CachemwStore files file cache_dir=@DIR@/cache/files
 CachemwStore small memory size=4M max_object_size=1K
 CachemwStore away file cache_dir=@DIR@/mime.types/files
+CachemwStore warm memory size=16M
+CachemwStore tiers multitier l1=warm l2=small
 CachemwProvider hot
 CachemwNamespace pages
 CacheEnable cachemw /
@@ -59,6 +61,10 @@ CacheDisable /server-status
 <Location "/away">
     SetHandler cachemw-api
     CachemwApi away auth_token=open-sesame
+</Location>
+<Location "/tiers">
+    SetHandler cachemw-api
+    CachemwApi tiers auth_token=open-sesame
 </Location>
 <Location "/open">
     SetHandler cachemw-api
@@ -205,6 +211,17 @@ def test_deleting_what_is_not_there_is_success(place):
 def test_stores_are_apart(place):
     place("hot").put()
     is_error(place("files").get(), 404)
+
+
+def test_tiers_in_memory_take_what_clients_put(server, place):
+    one = place("tiers")
+    made = value(one.key, b"near")
+    assert one.put(made).status == 204
+    before = figures(server, "tiers")
+    assert stored(one.get()) == made
+    found = figures(server, "tiers")
+    assert int(found["AnsweredByL1"]) == int(before["AnsweredByL1"]) + 1
+    assert found["AnsweredByL2"] == before["AnsweredByL2"]
 
 
 def test_entry_lives_as_long_as_the_client_says_whatever_its_clock_shows(
@@ -542,7 +559,7 @@ def test_long_keys(server):
                 data=envelope(value(longest))).status == 204
     assert stored(curl(base + longest.decode(), token=TOKEN))
     is_error(curl(base + longest.decode() + "k", token=TOKEN), 414)
-    for key, status in ((longest, 204), (longest + b"k", 422)):
+    for key, status in ((longest, 204), (longest + b"k", 413)):
         done = curl(base + name_of(key), token=TOKEN,
                     data=envelope(value(key)))
         assert done.status == status, done

@@ -11,6 +11,7 @@
 #include "apr_general.h"
 
 #include "core/api_entry.h"
+#include "core/entry.h"
 
 #define EXPIRES APR_INT64_C(1700000000123456)
 
@@ -64,6 +65,31 @@ static void test_api_head_comes_back_with_key_and_expiry(void **state)
         assert_memory_equal(entry.head, head_bytes, entry.head_len);
         assert_int_equal(entry.expires, EXPIRES);
     }
+}
+
+/* Each layer is summed anew, so who sends them must not choose how many. */
+static void test_head_is_sound_within_a_few_services(void **state)
+{
+    apr_pool_t *pool = *state;
+    mw_head_t head = { .status = 200 };
+    cachemw_entry_t entry = { .expires = EXPIRES };
+    int i;
+
+    assert_int_equal(
+        mw_head_encode(&head, 1, pool, &entry.head, &entry.head_len),
+        APR_SUCCESS);
+    for (i = 0; i <= MW_API_HOPS_MAX; i++) {
+        assert_true(mw_api_head_is_sound(entry.head, entry.head_len, -1, pool));
+        entry = encoded(pool, &the_key, &entry, 1);
+    }
+    assert_false(mw_api_head_is_sound(entry.head, entry.head_len, -1, pool));
+}
+
+static void test_head_of_noise_is_not_sound(void **state)
+{
+    const cachemw_entry_t entry = encoded(*state, &the_key, &the_entry, 1);
+
+    assert_false(mw_api_head_is_sound(entry.head, entry.head_len, -1, *state));
 }
 
 static void test_api_head_may_be_empty_and_the_key_too(void **state)
@@ -168,6 +194,10 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_api_head_too_long_does_not_fit,
                                         setup, teardown),
         cmocka_unit_test_setup_teardown(test_api_key_is_no_pages, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(
+            test_head_is_sound_within_a_few_services, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_head_of_noise_is_not_sound, setup,
                                         teardown),
     };
 
