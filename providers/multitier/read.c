@@ -59,8 +59,8 @@ apr_status_t mw_tiers_read(void *store, const cachemw_call_t *call,
     mw_fill_t *fill = mw_fill_take_piece(tiers, id, offset);
     int first = fill ? mw_fill_from(fill) : 0;
     int left = tiers->nremote;
-    apr_status_t answer = APR_EGENERAL;
-    apr_status_t rv = APR_EGENERAL;
+    apr_status_t answer = APR_NOTFOUND;
+    apr_status_t rv = APR_NOTFOUND;
     cachemw_call_t own;
     int i;
 
@@ -71,7 +71,7 @@ apr_status_t mw_tiers_read(void *store, const cachemw_call_t *call,
         rv = tier->table->read(tier->self,
                                mw_tier_call(tiers, at, call, &own, &left), key,
                                id, offset, limit, body);
-        answer = mw_tiers_answer(answer, rv);
+        answer = mw_tiers_lost(answer, rv);
     }
     if (fill) {
         /* the sentinel's successor is the first bucket */

@@ -82,6 +82,12 @@ apr_status_t mw_tiers_answer(apr_status_t a, apr_status_t b)
     return answer_rank(b) > answer_rank(a) ? b : a;
 }
 
+apr_status_t mw_tiers_lost(apr_status_t a, apr_status_t b)
+{
+    return a == APR_NOTFOUND || (a == APR_EGENERAL && b != APR_NOTFOUND) ? b
+                                                                         : a;
+}
+
 /* FNV-1a. Who makes keys that share a note keeps them from being filled in at
  * the moment that another one changes. */
 static apr_uint64_t *note_of(const mw_tiers_t *tiers, const cachemw_key_t *key)

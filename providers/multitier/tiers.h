@@ -102,6 +102,12 @@ const cachemw_call_t *mw_tier_call(const mw_tiers_t *tiers, int at,
  */
 apr_status_t mw_tiers_answer(apr_status_t a, apr_status_t b);
 
+/**
+ * The same where APR_NOTFOUND says that something is gone for good: only when
+ * both said so. A tier that was not asked may have it, and is asked again.
+ */
+apr_status_t mw_tiers_lost(apr_status_t a, apr_status_t b);
+
 /** The note of a key, and whether it is another one by now. */
 apr_uint64_t mw_note_read(const mw_tiers_t *tiers, const cachemw_key_t *key);
 void mw_note_change(mw_tiers_t *tiers, const cachemw_key_t *key);

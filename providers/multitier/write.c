@@ -38,7 +38,7 @@ static apr_status_t tiers_drop(mw_tiers_t *tiers, unsigned int which,
         note_change_before(tiers, i, key);
         rv = tier->table->remove(tier->self, its, key, id);
         if (rv != APR_SUCCESS) {
-            answer = answer == APR_SUCCESS ? rv : mw_tiers_answer(answer, rv);
+            answer = answer == APR_SUCCESS ? rv : mw_tiers_lost(answer, rv);
         }
     }
     return answer;
@@ -242,7 +242,10 @@ apr_status_t mw_tiers_set_commit(void *store, const cachemw_call_t *call,
         answer = mw_tiers_answer(answer, rv);
     }
     if (done != all) {
-        tiers_drop(tiers, all & ~done, call, &set->key, NULL);
+        /* the commit may have used up the time for storing */
+        own = *call;
+        own.deadline = 0;
+        tiers_drop(tiers, all & ~done, &own, &set->key, NULL);
     }
     return done ? APR_SUCCESS : answer;
 }

@@ -847,6 +847,53 @@ static void test_breaker_of_a_tier_is_its_own(void **state)
     assert_int_equal(has(tiers.store, "k", NULL), 'x');
 }
 
+/* As with that tier alone: the reader asks again until it is back. */
+static void test_body_on_its_way_waits_for_a_tier_that_is_out_of_use(
+    void **state)
+{
+    cachemw_provider_t remote = with_flags(&fake_full, CACHEMW_REMOTE);
+    visit_t v;
+    int i;
+
+    (void)state;
+    start(&mw_memory_provider, &remote);
+    fake.piece = 65536;
+    put(tiers.far, "k", 'x', 400000, SECONDS(1000));
+    assert_int_equal(visit_begin(&v, "k", 1), APR_SUCCESS);
+    fake_fails(ECONNREFUSED);
+    for (i = 0; i < MW_BREAKER_FAILURES; i++) {
+        has(tiers.store, "none", NULL);
+    }
+    assert_false(mw_store_is_usable(tiers.far));
+    assert_int_equal(visit_read(&v), APR_EGENERAL);
+    visit_end(&v);
+}
+
+/* The time for storing is over when its commit is given up; what it had before
+ * is removed all the same. */
+static void test_tier_that_is_late_loses_what_it_had(void **state)
+{
+    cachemw_provider_t remote = with_flags(&fake_full, CACHEMW_REMOTE);
+    cachemw_call_t call;
+    cachemw_key_t key = fixture_key("k");
+    cachemw_entry_t entry = fixture_entry('y', "head", 3);
+    mw_set_t *set;
+
+    (void)state;
+    start(&mw_memory_provider, &remote);
+    put(tiers.store, "k", 'x', 10, SECONDS(1000));
+    call = fixture_call(tiers.f);
+    entry.expires = FIXTURE_NOW + SECONDS(1000);
+    assert_int_equal(
+        mw_store_set_begin(tiers.store, &call, &key, &key, &entry, &set),
+        APR_SUCCESS);
+    assert_int_equal(mw_store_set_write(set, "abc", 3), APR_SUCCESS);
+    call.deadline = 1;
+    assert_int_equal(mw_store_set_commit(set, &call), APR_SUCCESS);
+    assert_int_equal(has(tiers.near, "k", NULL), 'y');
+    assert_int_equal(has(tiers.far, "k", NULL), 0);
+}
+
 static apr_interval_time_t time_left;
 
 static apr_interval_time_t stub_remaining(const cachemw_services_t *services,
@@ -986,6 +1033,8 @@ int main(void)
         TIERS_TEST(test_amending_leaves_no_other_entry_in_any_tier),
         TIERS_TEST(test_is_remote_when_a_tier_is),
         TIERS_TEST(test_breaker_of_a_tier_is_its_own),
+        TIERS_TEST(test_body_on_its_way_waits_for_a_tier_that_is_out_of_use),
+        TIERS_TEST(test_tier_that_is_late_loses_what_it_had),
         TIERS_TEST(test_tiers_elsewhere_share_the_time),
         TIERS_TEST(test_mistakes_are_named),
         TIERS_TEST(test_keys_of_all_tiers_are_told_once),
