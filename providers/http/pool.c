@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
+#include <fcntl.h>
 #include <netdb.h>
 #include <pthread.h>
 #include <stdlib.h>
@@ -62,9 +63,18 @@ static void proxy_set(CURL *easy, const mw_http_t *store)
     const mw_http_url_t *proxy = &store->settings.proxy;
 
     curl_easy_setopt(easy, CURLOPT_PROXY, proxy->host ? proxy->text : "");
+    curl_easy_setopt(easy, CURLOPT_PROXYPORT, (long)proxy->port);
     curl_easy_setopt(easy, CURLOPT_NOPROXY, "");
     curl_easy_setopt(easy, CURLOPT_HEADEROPT, (long)CURLHEADER_SEPARATE);
     curl_easy_setopt(easy, CURLOPT_SUPPRESS_CONNECT_HEADERS, 1L);
+}
+
+/* Programs that the child starts get none of our sockets. */
+static int socket_made(void *baton, curl_socket_t fd, curlsocktype purpose)
+{
+    (void)baton, (void)purpose;
+    return fcntl(fd, F_SETFD, FD_CLOEXEC) == 0 ? CURL_SOCKOPT_OK
+                                               : CURL_SOCKOPT_ERROR;
 }
 
 /* What holds for every request. */
@@ -74,6 +84,7 @@ static void conn_set(mw_http_conn_t *conn, const mw_http_t *store)
 
     curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, conn->error);
     curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
+    curl_easy_setopt(easy, CURLOPT_SOCKOPTFUNCTION, socket_made);
     curl_easy_setopt(easy, CURLOPT_QUICK_EXIT, 1L);
     curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http,https");
     curl_easy_setopt(easy, CURLOPT_FOLLOWLOCATION, 0L);

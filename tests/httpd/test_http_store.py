@@ -10,6 +10,7 @@ import os
 import re
 import threading
 import time
+from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
@@ -678,6 +679,29 @@ def test_graceful_restarts_leave_nothing(make, secure, authority, origin,
         assert_hit(server, page, body)
     assert parent(server)[0] <= files
     assert parent(server)[1] - size < 4096, "KB more than before"
+
+
+def flags_of_sockets_to(port, pids):
+    """of the descriptors of processes, as fcntl(2) has them"""
+    inodes = {x.split()[9] for x in
+              Path("/proc/net/tcp").read_text().splitlines()[1:]
+              if x.split()[2].endswith(f":{port:04X}")}
+    found = []
+    for pid in pids:
+        for fd in os.listdir(f"/proc/{pid}/fd"):
+            link = os.readlink(f"/proc/{pid}/fd/{fd}")
+            if link.startswith("socket:[") and link[8:-1] in inodes:
+                info = Path(f"/proc/{pid}/fdinfo/{fd}").read_text()
+                found.append(int(re.search(r"flags:\s*(\d+)", info)[1], 8))
+    return found
+
+
+def test_programs_get_no_connection_of_ours(make, plain, origin, path):
+    server = make(plain.url)
+    page = path()
+    assert_hit(server, page, stored(server, origin, page))
+    flags = flags_of_sockets_to(plain.port, server.children())
+    assert flags and all(x & os.O_CLOEXEC for x in flags), flags
 
 
 # ---- configuration ----------------------------------------------------------
