@@ -160,6 +160,8 @@ int mw_breaker_allows(mw_state_t *state, apr_int64_t now);
  * @return non-zero when this closed the breaker
  */
 int mw_breaker_success(mw_state_t *state);
+/** A call was not tried after all: had it been the probe, the next one is. */
+void mw_breaker_untried(mw_state_t *state, apr_int64_t now);
 /** @param random any number, for the ±20 %. @return non-zero when this opened
  *  a closed breaker */
 int mw_breaker_failure(mw_state_t *state, apr_int64_t now, apr_uint32_t random,

@@ -145,6 +145,27 @@ static void test_breaker_closes_when_a_probe_works(void **state)
     assert_int_equal(fixture_logged(f, "works again"), 1);
 }
 
+/* All connections are in use for a moment: the next call is the probe then, not
+ * one that comes a whole pause later. */
+static void test_breaker_asks_again_when_a_probe_was_not_tried(void **state)
+{
+    fixture_t *f = *state;
+    apr_status_t rv;
+    int i;
+
+    breaker_open_long_ago(start_remote(f));
+    fake.fail[FAKE_GET] = APR_EAGAIN;
+    for (i = 1; i <= 3; i++) {
+        fixture_get(f, "k", &rv);
+        assert_int_equal(rv, APR_EGENERAL);
+        assert_int_equal(fake.calls[FAKE_GET], i);
+    }
+    fake.fail[FAKE_GET] = APR_SUCCESS;
+    fixture_get(f, "k", &rv);
+    assert_int_equal(rv, APR_NOTFOUND);
+    assert_int_equal(fixture_logged(f, "works again"), 1);
+}
+
 static void test_breaker_stays_open_when_a_probe_fails(void **state)
 {
     fixture_t *f = *state;
@@ -626,6 +647,7 @@ int main(void)
         TEST(test_breaker_of_local_stores_never_opens),
         TEST(test_breaker_counts_answers_as_success),
         TEST(test_breaker_closes_when_a_probe_works),
+        TEST(test_breaker_asks_again_when_a_probe_was_not_tried),
         TEST(test_breaker_stays_open_when_a_probe_fails),
         TEST(test_breaker_each_change_is_a_line),
         TEST(test_breaker_lines_are_limited),
