@@ -554,6 +554,10 @@ DAMAGES = {
     "no header": lambda e: e.redis.ask("DEL", e.key),
     "no body": lambda e: e.redis.ask("HDEL", e.body, "0") if e.body
     else e.put("0", b""),
+    "evicted body": lambda e: e.redis.ask("DEL", e.body or e.key),
+    "far too long": lambda e: e.redis.ask("HSET", e.body, "0", b"x" * 2000000)
+    if e.body else e.redis.ask("SET", e.key, b"x" * 2000000),
+    "too long by a little": lambda e: e.put("0", e.get("0") + bytes(67000)),
     "empty header": lambda e: e.redis.ask("SET", e.key, ""),
     "short header": lambda e: e.redis.ask("SET", e.key, "MWR1"),
     "half a header": lambda e: e.redis.ask("SET", e.key, e.get("h")[:50]),
@@ -582,7 +586,9 @@ def test_damaged_entries_are_misses(make, redis, origin, path, damage, size):
     DAMAGES[damage](Parts(redis))
     assert_miss(server, page, body)
     assert_hit(server, page, body)
-    assert figures(server)["State"] == "on"
+    found = figures(server)
+    assert found["State"] == "on" and int(found["GetErrors"]) == 0, found
+    assert "Failures-nonsense" not in found
 
 
 def test_each_byte_of_an_entry_is_looked_at(make, redis, origin, path):
@@ -660,12 +666,13 @@ def test_signed_entries_are_changed(make, redis, origin, path, secrets, field):
 class Cheat(threading.Thread):
     """In front of a Redis: once `instead` is set, the next connection that
     asks for something gets that and its end; while `flood` is set, each gets
-    that without end; all others reach Redis."""
+    that without end; all others reach Redis, after before(what they ask)."""
 
     def __init__(self, redis):
         super().__init__(daemon=True)
         self.redis, self.instead, self.told = redis, None, 0
         self.flood = None
+        self.before = None
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.port = self.listener.getsockname()[1]
         self.start()
@@ -696,6 +703,8 @@ class Cheat(threading.Thread):
                         return
                     if not data:
                         return
+                    if one is client and self.before:
+                        self.before(data)
                     ends[one].sendall(data)
 
     def _pour(self, client):
@@ -709,6 +718,41 @@ class Cheat(threading.Thread):
     def close(self):
         self.flood = None
         self.listener.close()
+
+
+def test_longer_header_comes_between_two_looks(make, redis, origin, path):
+    """Who wants no body asks for the beginning of a header, then for the rest
+    of it: by then it may be another one."""
+    def come(number, size):
+        origin.on(page, cacheable(body, 100, etag='"1"', headers=[
+            ("X-Long", f"{number}{'x' * size}")]))
+        assert server.ask("POST", page, body=b"", host="shared.test:80"
+                          ).status == 200
+        assert get(server, page).body == body
+        return redis.ask("GET", only_key(redis))
+
+    cheat = Cheat(redis)
+    try:
+        server = make(f"redis://127.0.0.1:{cheat.port}")
+        page, body = path(), noise(5000, 1)
+        second, first = come("2", 7000), come("1", 4500)
+        key, asked = only_key(redis), []
+
+        def replace(data):
+            if data.count(b"GETRANGE"):
+                asked.append(data)
+                if len(asked) == 2:
+                    redis.ask("SET", key, second, "KEEPTTL")
+
+        cheat.before = replace
+        removed = redis.info("commandstats").get("cmdstat_del")
+        res = server.ask("HEAD", page, host="shared.test:80")
+        assert (res.cache, res.get("X-Long")[0]) == ("HIT", "2")
+        assert len(asked) == 3 and first != second
+        assert redis.info("commandstats").get("cmdstat_del") == removed
+        assert "Failures-damaged" not in figures(server)
+    finally:
+        cheat.close()
 
 
 @pytest.mark.parametrize("size", [500, 65536 + 500, 5000])
