@@ -73,7 +73,8 @@ static int request_is_error_document(const request_rec *r)
  * invalid, with all its variants. mod_cache asks only after the success, so
  * the epoch changes here, whether anything is stored or not: what is being
  * fetched at this moment is older than the change. What cannot be read now
- * cannot be marked: rather no copy than one that passes for fresh. */
+ * cannot be marked: rather no copy than one that passes for fresh. And where
+ * nothing is stored yet, other servers may be fetching it. */
 static apr_status_t adapter_open_any(mw_handle_t *handle, request_rec *r)
 {
     cachemw_call_t call;
@@ -81,7 +82,8 @@ static apr_status_t adapter_open_any(mw_handle_t *handle, request_rec *r)
 
     mw_epoch_bump(mw_store_state(handle->store), &handle->plain);
     rv = mw_lookup_any(handle, r);
-    if (rv != APR_SUCCESS && rv != APR_NOTFOUND) {
+    if (rv != APR_SUCCESS
+        && (rv != APR_NOTFOUND || mw_store_is_telling(handle->store))) {
         mw_request_call(r, apr_time_now(), &call);
         mw_store_remove(handle->store, &call, &handle->plain, NULL);
     }

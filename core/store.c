@@ -211,7 +211,16 @@ apr_status_t mw_store_post_config(mw_store_t *store, apr_pool_t *pconf,
         return rv;
     }
     store->guards &= ~MW_GUARD_OFF;
-    return APR_SUCCESS;
+    return store->settings.announce ? mw_store_publish(store) : APR_SUCCESS;
+}
+
+apr_status_t mw_store_publish(mw_store_t *store)
+{
+    if (store->guards & MW_GUARD_OFF) {
+        return APR_EGENERAL;
+    }
+    store->is_telling = 1;
+    return store->table.publish(store->self);
 }
 
 apr_status_t mw_store_child_init(mw_store_t *store, apr_pool_t *pchild)
@@ -283,6 +292,11 @@ apr_interval_time_t mw_store_sweep_interval(const mw_store_t *store)
 int mw_store_can_sweep(const mw_store_t *store)
 {
     return store->can_sweep;
+}
+
+int mw_store_is_telling(const mw_store_t *store)
+{
+    return store->is_telling;
 }
 
 int mw_store_can_sync(const mw_store_t *store)

@@ -68,6 +68,7 @@ typedef struct mw_store_settings_t {
     apr_interval_time_t store_timeout;    /**< remote: for storing */
     int coalesce;                         /**< one fetch per page */
     apr_interval_time_t coalesce_timeout; /**< longest wait for it */
+    int announce;                         /**< changes are told to others */
 } mw_store_settings_t;
 
 /** @name Life. See mod_cachemw.h for who calls what where. @{ */
@@ -241,6 +242,12 @@ apr_status_t mw_store_keys(mw_store_t *store, const cachemw_call_t *call,
  *  of 1 s where the store is remote. */
 apr_status_t mw_store_sweep(mw_store_t *store, const cachemw_call_t *call,
                             int *more);
+/** As the slot, for stores that have it. */
+apr_status_t mw_store_publish(mw_store_t *store);
+/** As the slot, for stores that have it: APR_EINCOMPLETE and APR_TIMEUP have their
+ *  meaning. */
+apr_status_t mw_store_watch(mw_store_t *store, const cachemw_call_t *call,
+                            cachemw_watch_fn *each, void *baton);
 /** Waits for the disk: see cachemw_provider_t. */
 apr_status_t mw_store_sync(mw_store_t *store, const cachemw_call_t *call);
 /**
@@ -253,6 +260,9 @@ apr_status_t mw_store_stats(mw_store_t *store, const cachemw_call_t *call,
 
 /** Non-zero: the provider has a sweep. */
 int mw_store_can_sweep(const mw_store_t *store);
+/** Non-zero: other servers hear of what is removed, also of what was not
+ *  there. */
+int mw_store_is_telling(const mw_store_t *store);
 /** Non-zero: the provider has a sync. */
 int mw_store_can_sync(const mw_store_t *store);
 /** Time between two syncs: what the provider wants, or 30 s. */

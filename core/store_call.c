@@ -13,6 +13,7 @@
 #define ALLOWS_DAMAGED 0x1u  /* APR_EINCOMPLETE: the caller handles it */
 #define ALLOWS_NO_SPACE 0x2u /* APR_ENOSPC */
 #define ALLOWS_MISSING 0x4u  /* APR_ENOTIMPL */
+#define ALLOWS_WAITING 0x40u /* APR_TIMEUP: it goes on */
 #define FOR_STORING 0x8u     /* store_timeout is its deadline */
 #define IS_UPKEEP 0x10u      /* the breaker is neither asked nor told */
 #define IS_A_LOOK 0x20u      /* whoever looks must not see its own failures */
@@ -42,7 +43,9 @@ static const slot_t slots[MW_SLOTS] = {
     [MW_SLOT_KEYS] = { "keys", MW_COUNT_ERROR_OTHER, ALLOWS_MISSING },
     [MW_SLOT_SWEEP] = { "sweep", MW_COUNT_ERROR_OTHER, IS_UPKEEP },
     [MW_SLOT_SYNC] = { "sync", MW_COUNT_ERROR_OTHER, IS_UPKEEP },
-    [MW_SLOT_STATS] = { "stats", MW_COUNT_ERROR_OTHER, IS_UPKEEP | IS_A_LOOK }
+    [MW_SLOT_STATS] = { "stats", MW_COUNT_ERROR_OTHER, IS_UPKEEP | IS_A_LOOK },
+    [MW_SLOT_WATCH] = { "watch", MW_COUNT_ERROR_OTHER,
+                        ALLOWS_DAMAGED | ALLOWS_WAITING | IS_UPKEEP }
 };
 
 static int status_is_timeout(apr_status_t rv)
@@ -62,6 +65,8 @@ static int status_is_trouble(apr_status_t rv, unsigned int rules)
         return !(rules & ALLOWS_NO_SPACE);
     case APR_ENOTIMPL:
         return !(rules & ALLOWS_MISSING);
+    case APR_TIMEUP:
+        return !(rules & ALLOWS_WAITING);
     default:
         return 1;
     }
@@ -389,6 +394,19 @@ apr_status_t mw_store_sync(mw_store_t *store, const cachemw_call_t *call)
         return rv;
     }
     return mw_pass_leave(&pass, store->table.sync(store->self, pass.call));
+}
+
+apr_status_t mw_store_watch(mw_store_t *store, const cachemw_call_t *call,
+                            cachemw_watch_fn *each, void *baton)
+{
+    mw_pass_t pass;
+    apr_status_t rv = mw_pass_enter(&pass, store, call, MW_SLOT_WATCH);
+
+    if (rv != APR_SUCCESS) {
+        return rv;
+    }
+    return mw_pass_leave(
+        &pass, store->table.watch(store->self, pass.call, each, baton));
 }
 
 apr_status_t mw_store_stats(mw_store_t *store, const cachemw_call_t *call,

@@ -199,6 +199,17 @@ static apr_off_t facade_object_limit(void *store)
     return mw_store_settings(store)->max_object_size;
 }
 
+static apr_status_t facade_publish(void *store)
+{
+    return mw_store_publish(store);
+}
+
+static apr_status_t facade_watch(void *store, const cachemw_call_t *call,
+                                 cachemw_watch_fn *each, void *baton)
+{
+    return mw_store_watch(store, call, each, baton);
+}
+
 static const cachemw_provider_t facade = { .size = sizeof(cachemw_provider_t),
                                            .open = facade_open,
                                            .close = facade_close,
@@ -265,6 +276,10 @@ static apr_status_t tier_set_begin(void *store, const cachemw_call_t *call,
 void mw_facade_init(mw_store_t *store)
 {
     store->facade = facade;
+    if (store->table.publish) {
+        store->facade.publish = facade_publish;
+        store->facade.watch = facade_watch;
+    }
     store->facade.flags = store->flags & ~CACHEMW_SERIALIZE;
     store->tier = store->facade;
     if (store->flags & CACHEMW_IN_MEMORY) {

@@ -44,6 +44,7 @@ typedef enum mw_slot_e {
     MW_SLOT_SWEEP,
     MW_SLOT_SYNC,
     MW_SLOT_STATS,
+    MW_SLOT_WATCH,
     MW_SLOTS
 } mw_slot_e;
 
@@ -84,6 +85,7 @@ struct mw_store_t {
     int whole_bodies;         /**< the provider has no read */
     int can_sweep;            /**< the provider has a sweep */
     int can_sync;             /**< the provider has a sync */
+    int is_telling;           /**< others hear of what is removed */
     void *self;               /**< what open() returned */
     mw_state_t *state;        /**< NULL before post_config */
     cachemw_provider_t table; /**< every slot that calls use is there */

@@ -137,6 +137,22 @@ static const char *services_via(const cachemw_services_t *services,
                : tag;
 }
 
+static void services_removed(const cachemw_services_t *services,
+                             const cachemw_key_t *key)
+{
+    const mw_store_t *store = services_store(services);
+
+    if (!store->state) {
+        return;
+    }
+    if (key) {
+        mw_epoch_bump(store->state, key);
+    }
+    else {
+        mw_epoch_bump_all(store->state);
+    }
+}
+
 static apr_status_t services_random(const cachemw_services_t *services,
                                     void *buffer, apr_size_t length)
 {
@@ -197,6 +213,7 @@ static void longer(apr_interval_time_t *longest, apr_interval_time_t time)
 static void store_add_tier(mw_store_t *store, const mw_store_t *tier)
 {
     if (store->flags & CACHEMW_TIERED) {
+        store->is_telling |= tier->table.publish != NULL;
         store->flags |= tier->flags & CACHEMW_REMOTE;
         store->flags &= tier->flags | ~CACHEMW_IN_MEMORY;
         if (mw_store_is_remote(tier)) {
@@ -242,4 +259,5 @@ void mw_services_init(mw_store_t *store)
     services->count_kind = services_count_kind;
     services->explain = services_explain;
     services->via = services_via;
+    services->removed = services_removed;
 }

@@ -117,6 +117,7 @@ const char *mw_settings_read(mw_store_t *store, const mw_options_t *options,
     to->coalesce = settings_number(options, "coalesce", CACHEMW_FLAG) != 0;
     to->coalesce_timeout =
         settings_number(options, "coalesce_timeout", CACHEMW_DURATION);
+    to->announce = settings_number(options, "announce", CACHEMW_FLAG) != 0;
     error = settings_object_size(store, options, &to->max_object_size, pool);
     store->services.max_object_size =
         to->max_object_size < 0 ? SETTINGS_OBJECT_SIZE : to->max_object_size;
@@ -165,6 +166,10 @@ const char *mw_settings_limit(mw_store_t *store, const mw_options_t *options,
 
     if (error) {
         return error;
+    }
+    if (to->announce && !store->table.publish) {
+        return "announce: only stores that several servers can share and listen"
+               " to have this";
     }
     if (store->flags & CACHEMW_TIERED) {
         settings_of_tiers(store, options);
@@ -262,5 +267,10 @@ const cachemw_option_t mw_store_options[] = {
       .maximum = "60s",
       .help = "Longest time that a request waits for another one's fetch;"
               " after it the request goes to the origin." },
+    { .name = "announce",
+      .type = CACHEMW_FLAG,
+      .fallback = "off",
+      .help = "Whether changes are told to servers that have the store as the"
+              " far one of tiers. Who has it so does." },
     { .name = NULL }
 };

@@ -100,6 +100,9 @@ static const char *table_missing(const cachemw_provider_t *table)
         return "of set_begin, set_write, set_commit and set_abort it has some"
                " but not all";
     }
+    if (!table->publish != !table->watch) {
+        return "of publish and watch it has one but not the other";
+    }
     if (!table->set && streaming == 0) {
         return "it has neither set nor set_begin";
     }

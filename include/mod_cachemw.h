@@ -452,7 +452,8 @@ struct cachemw_services_t {
     /**
      * Another store by name, in open() only: its calls go through mod_cachemw
      * like any request's (deadline, breaker, counters). The table returned
-     * has every slot; hand them *self as their first argument. Its flags and
+     * has every slot, save that publish and watch are NULL where the store has
+     * none; hand them *self as their first argument. Its flags and
      * its object_limit() are those of the store. A call's deadline only ever
      * shortens the store's own. What is not even tried (the breaker is open,
      * the store is off) is APR_EGENERAL.
@@ -512,6 +513,16 @@ struct cachemw_services_t {
      */
     const char *(*via)(const cachemw_services_t *services,
                        const cachemw_call_t *call);
+
+    /**
+     * Something was removed or invalidated by another server: what of it a
+     * request of this one is storing now is older than that, and is refused, as
+     * it is after a removal here. Before the provider undoes what was stored
+     * already. Any thread, from post_config() on.
+     * @param key as slots get it; NULL: everything
+     */
+    void (*removed)(const cachemw_services_t *services,
+                    const cachemw_key_t *key);
 };
 
 /** @} */
@@ -538,6 +549,25 @@ typedef struct cachemw_stats_t {
  */
 typedef apr_status_t cachemw_keys_fn(void *baton, const cachemw_key_t *key,
                                      const cachemw_entry_t *entry);
+
+/** What happened to a key, as servers tell each other. */
+typedef enum cachemw_change_e {
+    CACHEMW_CHANGE_SET,     /**< it has another entry */
+    CACHEMW_CHANGE_AMENDED, /**< its entry has another head or expires, perhaps
+                               because it was invalidated */
+    CACHEMW_CHANGE_REMOVED, /**< it has none, perhaps it had none before */
+    CACHEMW_CHANGE_CLEARED  /**< all keys lose their entries */
+} cachemw_change_e;
+
+/**
+ * Called by watch() for each change, in the order of the changes of a key.
+ * @param key NULL: CACHEMW_CHANGE_CLEARED. Valid during the call only
+ * @param id of the entry that was set or amended; else NULL
+ * @param is_own non-zero: a process of this server did it
+ */
+typedef void cachemw_watch_fn(void *baton, cachemw_change_e what,
+                              const cachemw_key_t *key, const cachemw_id_t *id,
+                              int is_own);
 
 /**
  * The table of a provider. It begins with its own size and grows only at its
@@ -732,8 +762,39 @@ struct cachemw_provider_t {
     /** @name Reserved: NULL. @{ */
     void (*lock)(void);
     void (*unlock)(void);
-    void (*publish)(void);
-    void (*watch)(void);
+    /** @} */
+
+    /**
+     * @name For servers that share a backend: both or neither. @{
+     *
+     * From now on every change that is made through this store (set,
+     * set_commit, set_head, remove, clear) tells all who watch the same place
+     * of the backend. A change and the telling of it are one step: a process
+     * that dies leaves both or none. A remove is told also when there was
+     * nothing to remove; one of an id only when it was that. Of expiry and
+     * eviction nothing is told. Parent, after post_config() and before the
+     * first child; more than once is as good as once.
+     */
+    apr_status_t (*publish)(void *store);
+
+    /**
+     * Listen for changes until call->deadline, a fraction of a second; only
+     * connecting may take longer. In the process that sweeps, one thread at a
+     * time, again and again; what the provider needs for it ends with the
+     * child's pool, whose clean-up comes when no call is under way. The breaker
+     * has no say in it.
+     * @return APR_SUCCESS: `each` was called for all changes from the last
+     *         APR_EINCOMPLETE up to the beginning of this call; and for some
+     *         later ones. This takes an answer of the backend: what cannot be
+     *         proved is not APR_SUCCESS.
+     *         APR_EINCOMPLETE: listening has begun, perhaps again. What was
+     *         changed before may have been missed.
+     *         APR_TIMEUP: it goes on, but the backend has not answered yet.
+     *         Trouble: it does not listen. The next call begins anew, with an
+     *         APR_EINCOMPLETE
+     */
+    apr_status_t (*watch)(void *store, const cachemw_call_t *call,
+                          cachemw_watch_fn *each, void *baton);
     /** @} */
 
     /**

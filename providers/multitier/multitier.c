@@ -5,7 +5,7 @@
 #include "apr_strings.h"
 
 #include "multitier.h"
-#include "tiers.h"
+#include "watch.h"
 
 enum { OPTION_RATIO = MW_TIERS_MAX };
 
@@ -112,17 +112,23 @@ static apr_status_t tiers_post_config(void *store, apr_pool_t *pconf,
     (void)pconf, (void)uid, (void)gid;
     rv = tiers->services->segment(tiers->services, mw_tiers_shared_size(),
                                   MW_TIERS_LAYOUT, &base, &is_new);
-    tiers->shared = rv == APR_SUCCESS ? base : NULL;
-    return rv;
+    if (rv != APR_SUCCESS) {
+        return rv;
+    }
+    mw_tiers_share(tiers, base);
+    mw_watch_make(tiers);
+    return APR_SUCCESS;
 }
 
 static apr_status_t tiers_child_init(void *store, apr_pool_t *pchild)
 {
     mw_fills_child_init(store, pchild);
+    mw_watch_child_init(store, pchild);
     return APR_SUCCESS;
 }
 
-static void stats_extra(mw_tiers_t *tiers, cachemw_stats_t *stats)
+static void stats_extra(mw_tiers_t *tiers, apr_time_t now,
+                        cachemw_stats_t *stats)
 {
     static const char *const names[] = { [MW_TIERS_FILLED] = "filled",
                                          [MW_TIERS_DROPPED] = "fills_dropped",
@@ -141,6 +147,7 @@ static void stats_extra(mw_tiers_t *tiers, cachemw_stats_t *stats)
     for (i = 0; i < MW_TIERS_COUNTS; i++) {
         stats->extra(stats->baton, names[i], mw_tiers_counted(tiers, i));
     }
+    mw_watch_stats(tiers, now, stats);
 }
 
 /* What is in the others is in the farthest, too. */
@@ -158,7 +165,7 @@ static apr_status_t tiers_stats(void *store, const cachemw_call_t *call,
         stats->bytes_max = held.bytes_max;
         stats->entries_max = held.entries_max;
     }
-    stats_extra(tiers, stats);
+    stats_extra(tiers, call->now, stats);
     return APR_SUCCESS;
 }
 
@@ -196,6 +203,7 @@ const cachemw_provider_t mw_multitier_provider = {
     .exists = mw_tiers_exists,
     .clear = mw_tiers_clear,
     .keys = mw_tiers_keys,
+    .sweep = mw_watch_sweep,
     .stats = tiers_stats,
     .object_limit = tiers_object_limit,
 };

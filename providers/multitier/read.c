@@ -1,11 +1,22 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
-#include "tiers.h"
+#include "watch.h"
 
-/* Apart, so that a hit in the nearest tier saves no registers for it. */
+/* The first tier that may be asked. */
+static inline int tiers_first(mw_tiers_t *tiers, apr_time_t now)
+{
+    return !tiers->watched
+                   || now <= __atomic_load_n(&tiers->heard->alive_until,
+                                             __ATOMIC_RELAXED)
+               ? 0
+               : mw_watch_first(tiers, now);
+}
+
+/* From the tier `first` on. Apart, so that a hit in the nearest tier saves no
+ * registers for it. */
 static apr_status_t __attribute__((noinline))
 get_behind(mw_tiers_t *tiers, const cachemw_call_t *call,
-           const cachemw_key_t *key, cachemw_entry_t *entry,
+           const cachemw_key_t *key, cachemw_entry_t *entry, int first,
            apr_status_t answer, int left)
 {
     const apr_uint64_t note = mw_note_read(tiers, key);
@@ -14,7 +25,7 @@ get_behind(mw_tiers_t *tiers, const cachemw_call_t *call,
     apr_status_t rv;
     int i;
 
-    for (i = 1; i < tiers->n; i++) {
+    for (i = first; i < tiers->n; i++) {
         const mw_tier_t *tier = &tiers->tier[i];
 
         rv = tier->table->get(
@@ -36,14 +47,19 @@ apr_status_t mw_tiers_get(void *store, const cachemw_call_t *call,
     mw_tiers_t *tiers = store;
     const mw_tier_t *near = tiers->tier;
     int left = tiers->nremote;
+    int first = tiers_first(tiers, call->now);
     cachemw_call_t own;
     apr_status_t rv;
 
+    if (first) {
+        return get_behind(tiers, call, key, entry, first, APR_EGENERAL,
+                          mw_tiers_remote(tiers, first));
+    }
     rv = near->table->get(
         near->self, left ? mw_tier_call(tiers, 0, call, &own, &left) : call,
         key, entry);
     if (rv != APR_SUCCESS) {
-        return get_behind(tiers, call, key, entry, rv, left);
+        return get_behind(tiers, call, key, entry, 1, rv, left);
     }
     mw_tiers_answered(tiers, 0);
     return APR_SUCCESS;
@@ -85,13 +101,13 @@ apr_status_t mw_tiers_exists(void *store, const cachemw_call_t *call,
                              const cachemw_key_t *key)
 {
     mw_tiers_t *tiers = store;
-    int left = tiers->nremote;
+    int i = tiers_first(tiers, call->now);
+    int left = mw_tiers_remote(tiers, i);
     apr_status_t answer = APR_EGENERAL;
     apr_status_t rv = APR_EGENERAL;
     cachemw_call_t own;
-    int i;
 
-    for (i = 0; i < tiers->n && rv != APR_SUCCESS; i++) {
+    for (; i < tiers->n && rv != APR_SUCCESS; i++) {
         const mw_tier_t *tier = &tiers->tier[i];
 
         rv = tier->table->exists(

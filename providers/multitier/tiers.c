@@ -14,11 +14,18 @@ struct mw_tiers_shared_t {
     answers_t answers[SPREAD];
     apr_uint64_t counts[MW_TIERS_COUNTS];
     apr_uint64_t notes[NOTES];
+    mw_heard_t heard;
 };
 
 apr_size_t mw_tiers_shared_size(void)
 {
     return sizeof(mw_tiers_shared_t);
+}
+
+void mw_tiers_share(mw_tiers_t *tiers, void *segment)
+{
+    tiers->shared = segment;
+    tiers->heard = &tiers->shared->heard;
 }
 
 apr_time_t mw_tier_expires(double ratio, apr_time_t now, apr_time_t behind)
@@ -63,6 +70,16 @@ const cachemw_call_t *mw_tier_call(const mw_tiers_t *tiers, int at,
     return own;
 }
 
+int mw_tiers_remote(const mw_tiers_t *tiers, int from)
+{
+    int n = tiers->nremote;
+
+    while (--from >= 0) {
+        n -= (tiers->tier[from].table->flags & CACHEMW_REMOTE) != 0;
+    }
+    return n;
+}
+
 static int answer_rank(apr_status_t rv)
 {
     switch (rv) {
@@ -90,7 +107,7 @@ apr_status_t mw_tiers_lost(apr_status_t a, apr_status_t b)
 
 /* FNV-1a. Who makes keys that share a note keeps them from being filled in at
  * the moment that another one changes. */
-static apr_uint64_t *note_of(const mw_tiers_t *tiers, const cachemw_key_t *key)
+apr_uint64_t mw_tiers_hash(const cachemw_key_t *key)
 {
     apr_uint64_t hash = APR_UINT64_C(14695981039346656037);
     apr_size_t i;
@@ -99,6 +116,13 @@ static apr_uint64_t *note_of(const mw_tiers_t *tiers, const cachemw_key_t *key)
         hash =
             (hash ^ (unsigned char)key->data[i]) * APR_UINT64_C(1099511628211);
     }
+    return hash;
+}
+
+static apr_uint64_t *note_of(const mw_tiers_t *tiers, const cachemw_key_t *key)
+{
+    const apr_uint64_t hash = mw_tiers_hash(key);
+
     return &tiers->shared->notes[(hash ^ hash >> 32) % NOTES];
 }
 

@@ -9,6 +9,7 @@
  *     read.c       looking up: from near to far
  *     write.c      changing: from far to near
  *     fill.c       what was found behind goes into the tiers before
+ *     watch.c      what other servers change behind goes from the tiers before
  *
  * A tier is another store, called through the table that core gives for it:
  * which brings its own deadline, breaker, counters and log.
@@ -45,6 +46,29 @@ typedef struct mw_tier_t {
 /** What the children share. */
 typedef struct mw_tiers_shared_t mw_tiers_shared_t;
 
+#define MW_LISTED 2048
+
+/** An entry that is being set or amended, or was: see watch.h. */
+typedef struct mw_listed_t {
+    apr_uint64_t serial; /**< 0: none, or it is being written */
+    apr_uint64_t key;    /**< hash */
+    apr_uint64_t id[2];
+} mw_listed_t;
+
+/** What those who watch tell the others; all of it atomic. */
+typedef struct mw_heard_t {
+    apr_time_t alive_until; /**< all near tiers are believed: wall clock */
+    apr_uint64_t unused[7]; /**< it has a line of the cache to itself */
+    apr_time_t until[MW_TIERS_MAX]; /**< by the tier that is watched */
+    apr_uint64_t messages;          /**< of other servers */
+    apr_uint64_t gaps;              /**< something may have been missed */
+    apr_uint64_t bypassed;          /**< look-ups */
+    apr_uint64_t next;              /**< of listed */
+    mw_listed_t listed[MW_LISTED];
+} mw_heard_t;
+
+typedef struct mw_watches_t mw_watches_t;
+
 typedef enum mw_tiers_count_e {
     MW_TIERS_FILLED,    /**< put into a nearer tier */
     MW_TIERS_DROPPED,   /**< not: too many at once */
@@ -60,6 +84,8 @@ typedef struct mw_tiers_t {
     int nremote; /**< of these, on other machines */
     double ratio;
     mw_tiers_shared_t *shared;
+    mw_heard_t *heard;    /**< of the same segment */
+    unsigned int watched; /**< a bit for each tier that is; never the nearest */
     mw_tier_t tier[MW_TIERS_MAX];
 
     /** @name Of this process; see fill.c @{ */
@@ -68,13 +94,18 @@ typedef struct mw_tiers_t {
     mw_fill_t *fills; /**< those whose bodies are being read */
     int nfills;       /**< those and the others */
     int is_ending;
+    mw_watches_t *watches; /**< of the one that sweeps; see watch.c */
     /** @} */
 } mw_tiers_t;
 
 /** @name tiers.c @{ */
 
 apr_size_t mw_tiers_shared_size(void);
-#define MW_TIERS_LAYOUT 1
+#define MW_TIERS_LAYOUT 2
+void mw_tiers_share(mw_tiers_t *tiers, void *segment);
+
+/** Tells keys apart, mostly. */
+apr_uint64_t mw_tiers_hash(const cachemw_key_t *key);
 
 /**
  * When an entry expires in the tier before one in which it expires at `behind`.
@@ -95,6 +126,9 @@ void mw_tiers_expire(const mw_tiers_t *tiers, apr_time_t now, int from,
 const cachemw_call_t *mw_tier_call(const mw_tiers_t *tiers, int at,
                                    const cachemw_call_t *call,
                                    cachemw_call_t *own, int *left);
+
+/** How many of the tiers from this one on are on other machines. */
+int mw_tiers_remote(const mw_tiers_t *tiers, int from);
 
 /**
  * What two tiers' answers come to when neither did what was wanted: trouble,

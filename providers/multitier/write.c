@@ -4,7 +4,7 @@
 
 #include "apr_strings.h"
 
-#include "tiers.h"
+#include "watch.h"
 
 /* From far to near; see tiers.h. */
 static void note_change_before(mw_tiers_t *tiers, int at,
@@ -89,6 +89,9 @@ apr_status_t mw_tiers_set_head(void *store, const cachemw_call_t *call,
     cachemw_call_t own;
     int i;
 
+    if (tiers->watched) {
+        mw_watch_list(tiers, key, id);
+    }
     expires[tiers->n - 1] = entry->expires;
     mw_tiers_expire(tiers, call->now, tiers->n - 1, expires);
     for (i = tiers->n - 1; i >= 0; i--) {
@@ -117,6 +120,7 @@ apr_status_t mw_tiers_set_head(void *store, const cachemw_call_t *call,
 /* In pieces, to all tiers at once. */
 typedef struct tiers_set_t {
     cachemw_key_t key;
+    cachemw_id_t id;
     apr_off_t announced; /* or -1 */
     apr_off_t length;
     unsigned int open; /* a bit for each tier that takes it */
@@ -156,6 +160,7 @@ apr_status_t mw_tiers_set_begin(void *store, const cachemw_call_t *call,
     }
     set->key.data = apr_pmemdup(call->pool, key->data, key->len);
     set->key.len = key->len;
+    set->id = entry->id;
     set->announced = entry->body_len;
     *result = set;
     return APR_SUCCESS;
@@ -211,23 +216,16 @@ apr_status_t mw_tiers_set_write(void *store, const cachemw_call_t *call,
     return set->open ? APR_SUCCESS : answer;
 }
 
-/* A tier that does not get it must not show what it had before, either. */
-apr_status_t mw_tiers_set_commit(void *store, const cachemw_call_t *call,
-                                 void *opaque)
+/* From far to near. @return a bit for each tier that has it */
+static unsigned int set_commit_all(mw_tiers_t *tiers,
+                                   const cachemw_call_t *call, tiers_set_t *set,
+                                   apr_status_t *answer)
 {
-    mw_tiers_t *tiers = store;
-    tiers_set_t *set = opaque;
-    const unsigned int all = (1u << tiers->n) - 1;
     int left = tiers->nremote;
     unsigned int done = 0;
-    apr_status_t answer = APR_EGENERAL;
     cachemw_call_t own;
     int i;
 
-    if (set->announced >= 0 && set->length != set->announced) {
-        mw_tiers_set_abort(store, set);
-        return APR_EINVAL;
-    }
     for (i = tiers->n - 1; i >= 0; i--) {
         const mw_tier_t *tier = &tiers->tier[i];
         const cachemw_call_t *its = mw_tier_call(tiers, i, call, &own, &left);
@@ -239,12 +237,48 @@ apr_status_t mw_tiers_set_commit(void *store, const cachemw_call_t *call,
         note_change_before(tiers, i, &set->key);
         rv = tier->table->set_commit(tier->self, its, set->sets[i]);
         done |= (unsigned int)(rv == APR_SUCCESS) << i;
-        answer = mw_tiers_answer(answer, rv);
+        *answer = mw_tiers_answer(*answer, rv);
+    }
+    return done;
+}
+
+/* What the note has come to when nobody else has changed the key. */
+static apr_uint64_t set_note(const mw_tiers_t *tiers, const tiers_set_t *set)
+{
+    const unsigned int near = set->open & ~(1u << (tiers->n - 1));
+
+    return mw_note_read(tiers, &set->key)
+           + (apr_uint64_t)__builtin_popcount(near);
+}
+
+/* A tier that does not get it must not show what it had before, either. Nor may
+ * near tiers keep what another server replaced in the far one, of which we may
+ * have heard before it was put there. */
+apr_status_t mw_tiers_set_commit(void *store, const cachemw_call_t *call,
+                                 void *opaque)
+{
+    mw_tiers_t *tiers = store;
+    tiers_set_t *set = opaque;
+    const unsigned int all = (1u << tiers->n) - 1;
+    const apr_uint64_t note = tiers->watched ? set_note(tiers, set) : 0;
+    apr_status_t answer = APR_EGENERAL;
+    cachemw_call_t own = *call;
+    unsigned int done;
+
+    if (set->announced >= 0 && set->length != set->announced) {
+        mw_tiers_set_abort(store, set);
+        return APR_EINVAL;
+    }
+    if (tiers->watched) {
+        mw_watch_list(tiers, &set->key, &set->id);
+    }
+    done = set_commit_all(tiers, call, set, &answer);
+    /* the commit may have used up the time for storing */
+    own.deadline = 0;
+    if (tiers->watched && mw_note_read(tiers, &set->key) != note) {
+        tiers_drop(tiers, all >> 1, &own, &set->key, &set->id);
     }
     if (done != all) {
-        /* the commit may have used up the time for storing */
-        own = *call;
-        own.deadline = 0;
         tiers_drop(tiers, all & ~done, &own, &set->key, NULL);
     }
     return done ? APR_SUCCESS : answer;

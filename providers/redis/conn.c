@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
 #include <errno.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -84,34 +85,50 @@ static void conn_explain(const mw_redis_conn_t *conn, apr_status_t rv)
     }
 }
 
-static apr_status_t reply_read(mw_redis_conn_t *conn, apr_size_t *room,
-                               apr_int64_t deadline, mw_redis_reply_t **reply)
+/* What has come: NULL if that is no whole reply. */
+static apr_status_t reply_parse(mw_redis_conn_t *conn, mw_redis_reply_t **reply)
+{
+    void *parsed = NULL;
+
+    if (redisReaderGetReply(conn->reader, &parsed) != REDIS_OK) {
+        return EPROTO;
+    }
+    *reply = parsed;
+    return APR_SUCCESS;
+}
+
+static apr_status_t reader_feed(mw_redis_conn_t *conn, apr_size_t *room,
+                                apr_int64_t deadline)
 {
     char buffer[CONN_READ];
     const struct iovec iov = { buffer, sizeof(buffer) };
     apr_size_t length;
     apr_status_t rv;
 
-    for (;;) {
-        void *parsed = NULL;
-
-        if (redisReaderGetReply(conn->reader, &parsed) != REDIS_OK) {
-            return EPROTO;
-        }
-        if (parsed) {
-            *reply = parsed;
-            return APR_SUCCESS;
-        }
-        rv = conn->stream.ops->recv(&conn->stream, &iov, 1, &length, deadline);
-        if (rv != APR_SUCCESS) {
-            return rv;
-        }
-        if (length > *room
-            || redisReaderFeed(conn->reader, buffer, length) != REDIS_OK) {
-            return EPROTO;
-        }
-        *room -= length;
+    rv = conn->stream.ops->recv(&conn->stream, &iov, 1, &length, deadline);
+    if (rv != APR_SUCCESS) {
+        return rv;
     }
+    if (length > *room
+        || redisReaderFeed(conn->reader, buffer, length) != REDIS_OK) {
+        return EPROTO;
+    }
+    *room -= length;
+    return APR_SUCCESS;
+}
+
+static apr_status_t reply_read(mw_redis_conn_t *conn, apr_size_t *room,
+                               apr_int64_t deadline, mw_redis_reply_t **reply)
+{
+    apr_status_t rv = reply_parse(conn, reply);
+
+    while (rv == APR_SUCCESS && !*reply) {
+        rv = reader_feed(conn, room, deadline);
+        if (rv == APR_SUCCESS) {
+            rv = reply_parse(conn, reply);
+        }
+    }
+    return rv;
 }
 
 static apr_status_t replies_read(mw_redis_conn_t *conn, mw_redis_batch_t *batch,
@@ -157,6 +174,40 @@ apr_status_t mw_redis_conn_batch(mw_redis_conn_t *conn, mw_redis_batch_t *batch,
     conn_explain(conn, rv);
     if (rv == EPROTO || APR_STATUS_IS_TIMEUP(rv)) {
         mw_redis_count(conn->store, rv == EPROTO ? "nonsense" : "timeout");
+    }
+    return rv;
+}
+
+/* --- listening ------------------------------------------------------------ */
+
+apr_status_t mw_redis_conn_send(mw_redis_conn_t *conn, mw_redis_batch_t *batch,
+                                apr_int64_t deadline)
+{
+    apr_status_t rv = batch_send(conn, batch, deadline);
+
+    if (rv != APR_SUCCESS) {
+        conn_explain(conn, rv);
+    }
+    return rv;
+}
+
+apr_status_t mw_redis_conn_listen(mw_redis_conn_t *conn, apr_size_t *room,
+                                  apr_int64_t deadline,
+                                  mw_redis_reply_t **reply)
+{
+    apr_status_t rv = reply_parse(conn, reply);
+
+    while (rv == APR_SUCCESS && !*reply) {
+        rv = mw_redis_stream_wait(&conn->stream, POLLIN, deadline);
+        if (rv == APR_SUCCESS) {
+            rv = reader_feed(conn, room, deadline);
+        }
+        if (rv == APR_SUCCESS) {
+            rv = reply_parse(conn, reply);
+        }
+    }
+    if (rv != APR_SUCCESS && !APR_STATUS_IS_TIMEUP(rv)) {
+        conn_explain(conn, rv);
     }
     return rv;
 }

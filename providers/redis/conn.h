@@ -58,4 +58,22 @@ apr_status_t mw_redis_conn_batch(mw_redis_conn_t *conn, mw_redis_batch_t *batch,
                                  apr_int64_t deadline,
                                  mw_redis_reply_t ***replies);
 
+/**
+ * Send a batch whose replies, and what else the server sends, are read by
+ * mw_redis_conn_listen().
+ */
+apr_status_t mw_redis_conn_send(mw_redis_conn_t *conn, mw_redis_batch_t *batch,
+                                apr_int64_t deadline);
+
+/**
+ * The next thing that the server sends; waits asleep. conn->making says what
+ * it is made of.
+ * @param room bytes that may still come before it is whole
+ * @return APR_TIMEUP: there is none yet, and what has come of it is kept: go on
+ *         with the same making and room; else as mw_redis_conn_batch()
+ */
+apr_status_t mw_redis_conn_listen(mw_redis_conn_t *conn, apr_size_t *room,
+                                  apr_int64_t deadline,
+                                  mw_redis_reply_t **reply);
+
 #endif

@@ -7,6 +7,7 @@
 #include "apr_strings.h"
 
 #include "keep.h"
+#include "say.h"
 #include "script.h"
 #include "servers.h"
 
@@ -22,6 +23,9 @@
 /* Of the reply to a command for one name. */
 #define CLEAR_REPLY_MAX 1024
 #define LISTING_REPLY_MAX (MW_REDIS_HEADER_MAX + 1024)
+
+/* Of the time for clear, what telling others of it may take. */
+#define CLEAR_RESERVE 8
 
 /* Most times that clear goes over a cluster. */
 #define CLEAR_ROUNDS 3
@@ -237,18 +241,54 @@ static apr_status_t clear_work(scan_t *scan, void *baton)
 }
 
 /* What moves from one server to another may be behind the scan each time. */
-apr_status_t mw_redis_clear(void *self, const cachemw_call_t *call)
+static apr_status_t clear_all(mw_redis_t *store, const cachemw_call_t *call)
 {
-    const mw_redis_t *store = self;
     int rounds = store->servers->is_many ? CLEAR_ROUNDS : 1;
     apr_status_t rv;
     int is_found;
 
     do {
         is_found = 0;
-        rv = scan_all(self, call, clear_work, &is_found);
+        rv = scan_all(store, call, clear_work, &is_found);
     } while (rv == APR_SUCCESS && is_found && --rounds > 0);
     return rv;
+}
+
+static apr_status_t clear_tell(mw_redis_t *store, const cachemw_call_t *call)
+{
+    const mw_redis_bytes_t *channel = &store->say->channel;
+    mw_redis_reply_t **ignored;
+    mw_redis_bytes_t message;
+    mw_redis_batch_t batch;
+    apr_status_t rv = mw_redis_say_make(store, CACHEMW_CHANGE_CLEARED, NULL,
+                                        NULL, call->pool, &message);
+
+    if (rv != APR_SUCCESS) {
+        return rv;
+    }
+    mw_redis_batch_init(&batch, CLEAR_REPLY_MAX, call->pool);
+    mw_redis_say_add(store, &batch, &message);
+    return mw_redis_run(store, channel->data, channel->len, &batch,
+                        mw_redis_deadline(store, call), &ignored);
+}
+
+/* Others are told of it also when that was not all. */
+apr_status_t mw_redis_clear(void *self, const cachemw_call_t *call)
+{
+    mw_redis_t *store = self;
+    cachemw_call_t most = *call;
+    apr_status_t rv, told;
+    apr_int64_t left;
+
+    if (!store->say->is_on) {
+        return clear_all(store, call);
+    }
+    most.deadline = mw_redis_deadline(store, call);
+    left = most.deadline - mw_redis_clock(store);
+    most.deadline -= left / CLEAR_RESERVE;
+    rv = clear_all(store, &most);
+    told = clear_tell(store, call);
+    return rv == APR_SUCCESS ? told : rv;
 }
 
 /* --- keys ----------------------------------------------------------------- */

@@ -12,10 +12,12 @@
 
 #include "get.h"
 #include "keep.h"
+#include "say.h"
 #include "seal.h"
 #include "servers.h"
 #include "set.h"
 #include "tls.h"
+#include "watch.h"
 
 /* A call without a deadline waits for so long. */
 #define PATIENCE apr_time_from_sec(10)
@@ -248,6 +250,7 @@ static apr_status_t redis_open(const cachemw_services_t *services,
     if (*error) {
         return APR_EINVAL;
     }
+    mw_redis_say_init(store, pconf);
     store->servers = servers_of[store->settings.url.scheme];
     *result = store;
     return APR_SUCCESS;
@@ -263,15 +266,18 @@ static void redis_close(void *self)
 static apr_status_t redis_post_config(void *self, apr_pool_t *pconf,
                                       apr_uid_t uid, apr_gid_t gid)
 {
+    apr_status_t rv = mw_redis_say_begin(self);
+
     (void)pconf, (void)uid, (void)gid;
-    return mw_redis_names_make(self);
+    return rv == APR_SUCCESS ? mw_redis_names_make(self) : rv;
 }
 
 static apr_status_t redis_child_init(void *self, apr_pool_t *pchild)
 {
     mw_redis_t *store = self;
+    apr_status_t rv = store->servers->child_init(store, pchild);
 
-    return store->servers->child_init(store, pchild);
+    return rv == APR_SUCCESS ? mw_redis_watch_child_init(store, pchild) : rv;
 }
 
 static apr_off_t redis_object_limit(void *self)
@@ -299,6 +305,8 @@ static const cachemw_provider_t redis_provider = {
     .keys = mw_redis_keys,
     .sweep = mw_redis_sweep,
     .object_limit = redis_object_limit,
+    .publish = mw_redis_publish,
+    .watch = mw_redis_watch,
 };
 
 static void register_hooks(apr_pool_t *p)

@@ -89,6 +89,13 @@ const mw_redis_endpoint_t *mw_redis_pool_endpoint(const mw_redis_pool_t *pool)
     return &pool->endpoint;
 }
 
+apr_status_t mw_redis_pool_connect(const mw_redis_pool_t *pool,
+                                   apr_int64_t deadline, mw_redis_conn_t **conn)
+{
+    return mw_redis_conn_open(pool->store, &pool->endpoint, pool->greeting,
+                              deadline, conn);
+}
+
 void mw_redis_pool_drop(mw_redis_pool_t *pool)
 {
     mw_redis_conn_t *conn = NULL;

@@ -36,6 +36,14 @@ const mw_redis_endpoint_t *mw_redis_pool_endpoint(const mw_redis_pool_t *pool);
 void mw_redis_pool_drop(mw_redis_pool_t *pool);
 
 /**
+ * A connection beside those of the pool, for who needs one for long; the caller
+ * closes it, before the pool goes. See mw_redis_conn_open().
+ */
+apr_status_t mw_redis_pool_connect(const mw_redis_pool_t *pool,
+                                   apr_int64_t deadline,
+                                   mw_redis_conn_t **conn);
+
+/**
  * Run a batch on a connection of the pool. Any thread. It is tried once more,
  * on a new connection, when an idle one turns out to have ended; and with
  * retry_on_timeout when half of the time has passed without an answer.

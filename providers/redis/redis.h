@@ -17,6 +17,7 @@
  *     turn                one thread asks for all
  *     layout, seal        entries as fields
  *     get, set, keep      the slots
+ *     say, watch          what servers tell each other
  *
  * All deadlines are absolute: monotonic clock, microseconds.
  */
@@ -31,6 +32,8 @@ typedef struct mw_redis_t mw_redis_t;
 typedef struct mw_redis_names_t mw_redis_names_t;
 typedef struct mw_redis_pool_t mw_redis_pool_t;
 typedef struct mw_redis_seal_t mw_redis_seal_t;
+typedef struct mw_redis_say_t mw_redis_say_t;
+typedef struct mw_redis_ears_t mw_redis_ears_t;
 typedef struct mw_redis_servers_ops_t mw_redis_servers_ops_t;
 typedef struct mw_redis_tls_t mw_redis_tls_t;
 
@@ -72,6 +75,8 @@ struct mw_redis_t {
     apr_uint64_t *place;
     mw_redis_seal_t *seal;                 /**< NULL: no secret */
     mw_redis_tls_t *tls;                   /**< NULL: plain */
+    mw_redis_say_t *say;                   /**< what changes are told */
+    mw_redis_ears_t *ears;                 /**< of a child: see watch.h */
     const mw_redis_servers_ops_t *servers; /**< by the URL's scheme */
     void *servers_self; /**< theirs: made by their child_init() */
 };

@@ -30,7 +30,10 @@ static const char *const script_texts[] = {
                            "return 0 end\n"
                            "body_expire(h, 60000)\n"
                            "end\n"
-                           "redis.call('UNLINK', KEYS[1])\n"
+                           "local n = redis.call('UNLINK', KEYS[1])\n"
+                           "if ARGV[2] and (ARGV[1] == '' or n == 1) then\n"
+                           "redis.call('PUBLISH', ARGV[2], ARGV[3])\n"
+                           "end\n"
                            "return 1\n",
     [MW_REDIS_AMEND] = BODY_EXPIRE
     "local n = tonumber(ARGV[2])\n" HEADER "n + 15)\n"
@@ -48,6 +51,7 @@ static const char *const script_texts[] = {
     "end\n"
     "redis.call('PEXPIRE', KEYS[1], ARGV[4])\n"
     "body_expire(h, tonumber(ARGV[4]) + 60000)\n"
+    "if ARGV[6] then redis.call('PUBLISH', ARGV[6], ARGV[7]) end\n"
     "return 1\n",
 };
 

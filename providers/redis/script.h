@@ -13,10 +13,13 @@
 
 typedef enum mw_redis_script_e {
     /** Remove what is there, if it has the id in the first argument, or that
-     *  is empty. 1: done, or nothing was there; 0: it is another one */
+     *  is empty. 1: done, or nothing was there; 0: it is another one. With two
+     *  more, a channel and a message, others are told: not of an id that was
+     *  gone */
     MW_REDIS_REMOVE,
     /** Id, how much of the header to keep, the rest of a header, ms to live,
-     *  the time now in µs. 1: done; 0: it is another one or gone */
+     *  the time now in µs; a channel and a message, or neither. 1: done; 0: it
+     *  is another one or gone */
     MW_REDIS_AMEND
 } mw_redis_script_e;
 

@@ -5,6 +5,7 @@
 
 #include "apr_strings.h"
 
+#include "say.h"
 #include "script.h"
 #include "servers.h"
 #include "set.h"
@@ -49,6 +50,7 @@ typedef struct set_t {
     const cachemw_entry_t *entry;
     mw_redis_bytes_t name;
     mw_redis_bytes_t header;
+    mw_redis_bytes_t message; /* that others are told; of no length: none */
     apr_int64_t ttl;
     apr_int64_t deadline;
     apr_pool_t *pool;
@@ -293,17 +295,21 @@ static apr_status_t string_add(set_t *set, mw_redis_batch_t *batch)
     return rv;
 }
 
-/* The answers to GETRANGE and SET.
+/* The answers to GETRANGE and SET, and what comes with them.
  * @param before the beginning of the entry that there was */
 static apr_status_t string_check(const set_t *set,
                                  mw_redis_reply_t *const *replies, int is_whole,
                                  const mw_redis_reply_t **before)
 {
+    const int more = set->message.len != 0;
+
     if (is_whole) {
-        if (replies[3]->type != REDIS_REPLY_ARRAY || replies[3]->len != 2) {
+        replies += 3 + more;
+        if (replies[0]->type != REDIS_REPLY_ARRAY
+            || replies[0]->len != (apr_size_t)(2 + more)) {
             return mw_redis_nonsense(set->store);
         }
-        replies = replies[3]->elements;
+        replies = replies[0]->elements;
     }
     *before = replies[0];
     return mw_redis_reply_is(replies[1], "OK") ? APR_SUCCESS
@@ -313,10 +319,11 @@ static apr_status_t string_check(const set_t *set,
 /* What is there is asked for, since the body of a long entry goes after it. If
  * somebody else's comes between the two commands, that body is not found here,
  * and stays as long as its entry would have. They are a transaction where slots
- * move from one server to another, so that both are done by one. */
+ * move from one server to another, so that both are done by one, and where
+ * others are told. */
 static apr_status_t string_set(set_t *set, const mw_redis_reply_t **before)
 {
-    int is_whole = set->store->servers->is_many;
+    int is_whole = set->store->servers->is_many || set->message.len;
     mw_redis_reply_t **replies;
     mw_redis_batch_t batch;
     apr_status_t rv;
@@ -327,6 +334,9 @@ static apr_status_t string_set(set_t *set, const mw_redis_reply_t **before)
     }
     mw_redis_header_ask(&batch, &set->name, MW_REDIS_HEADER_ID_END);
     rv = string_add(set, &batch);
+    if (set->message.len) {
+        mw_redis_say_add(set->store, &batch, &set->message);
+    }
     if (is_whole) {
         mw_redis_batch_words(&batch, "EXEC", NULL);
     }
@@ -385,6 +395,10 @@ apr_status_t mw_redis_set(void *self, const cachemw_call_t *call,
         mw_redis_name_body(&set.name, &entry->id, call->pool, &set.body);
     }
     rv = mw_redis_header_make(self, key, entry, call->pool, &set.header);
+    if (rv == APR_SUCCESS && set.store->say->is_on) {
+        rv = mw_redis_say_make(self, CACHEMW_CHANGE_SET, key, &entry->id,
+                               call->pool, &set.message);
+    }
     return rv == APR_SUCCESS ? entry_set(&set) : rv;
 }
 
@@ -394,7 +408,7 @@ typedef struct change_t {
     mw_redis_script_e script;
     mw_redis_bytes_t name;
     int count; /* of args */
-    mw_redis_bytes_t args[5];
+    mw_redis_bytes_t args[7];
 } change_t;
 
 static void args_add(mw_redis_batch_t *batch, const change_t *change)
@@ -404,6 +418,19 @@ static void args_add(mw_redis_batch_t *batch, const change_t *change)
     for (i = 0; i < change->count; i++) {
         mw_redis_batch_arg(batch, change->args[i].data, change->args[i].len);
     }
+}
+
+/* That others are told of it, when they are. */
+static apr_status_t change_tell(mw_redis_t *store, change_t *change,
+                                cachemw_change_e what, const cachemw_key_t *key,
+                                const cachemw_id_t *id, apr_pool_t *pool)
+{
+    if (!store->say->is_on) {
+        return APR_SUCCESS;
+    }
+    change->args[change->count++] = store->say->channel;
+    return mw_redis_say_make(store, what, key, id, pool,
+                             &change->args[change->count++]);
 }
 
 /* Run a script, known to the server or not. It answers 1, or 0: another
@@ -442,18 +469,21 @@ apr_status_t mw_redis_remove(void *self, const cachemw_call_t *call,
                              const cachemw_key_t *key, const cachemw_id_t *id)
 {
     change_t change = { .script = MW_REDIS_REMOVE, .count = 1 };
+    apr_status_t rv;
 
     mw_redis_name(self, key, call->pool, &change.name);
     change.args[0].data = id ? (const char *)id->bytes : "";
     change.args[0].len = id ? sizeof(id->bytes) : 0;
-    return change_run(self, call, &change);
+    rv = change_tell(self, &change, CACHEMW_CHANGE_REMOVED, key, NULL,
+                     call->pool);
+    return rv == APR_SUCCESS ? change_run(self, call, &change) : rv;
 }
 
 apr_status_t mw_redis_set_head(void *self, const cachemw_call_t *call,
                                const cachemw_key_t *key, const cachemw_id_t *id,
                                const cachemw_entry_t *entry)
 {
-    const mw_redis_t *store = self;
+    mw_redis_t *store = self;
     apr_size_t kept = mw_redis_header_kept(store);
     change_t change = { .script = MW_REDIS_AMEND, .count = 5 };
     cachemw_entry_t amended = *entry;
@@ -482,5 +512,7 @@ apr_status_t mw_redis_set_head(void *self, const cachemw_call_t *call,
     change.args[4].data =
         apr_psprintf(call->pool, "%" APR_TIME_T_FMT, call->now);
     change.args[4].len = strlen(change.args[4].data);
-    return change_run(self, call, &change);
+    rv =
+        change_tell(self, &change, CACHEMW_CHANGE_AMENDED, key, id, call->pool);
+    return rv == APR_SUCCESS ? change_run(self, call, &change) : rv;
 }
