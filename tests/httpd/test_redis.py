@@ -2,8 +2,10 @@
 """The provider redis on real servers: what one web server stores, the others
 serve; and whatever Redis answers, no visitor notices."""
 
+import collections
 import contextlib
 import os
+import random
 import re
 import select
 import socket
@@ -345,6 +347,84 @@ def test_redis_evicts_all_the_time(make, start_redis, origin, path):
     assert int(redis.info("stats")["evicted_keys"]) > 0
     found = figures(server)
     assert int(found["GetErrors"]) == int(found["SetErrors"]) == 0, found
+
+
+def read_slowly(server, page, meanwhile=None):
+    """what a visitor gets who has the first bytes of a hit in a small buffer
+    while MEANWHILE runs; None: it was no hit"""
+    with server.connect(host="shared.test:80", rcvbuf=8192) as conn:
+        conn.send("GET", page)
+        res = conn.head()
+        if meanwhile:
+            if res.cache != "HIT":
+                return None
+            meanwhile()
+        return conn.body(res)
+
+
+def test_redis_evicts_under_load(make, start_redis, origin, path):
+    """Entries and the hashes of long bodies go at any moment, also of those
+    that are being read: nobody takes what he gets for a whole page unless it
+    is."""
+    redis = start_redis("maxmemory 8mb\nmaxmemory-policy allkeys-lru")
+    server = make(redis.url)
+    pages = [(path(f"p{i}"), noise(300000 + 40000 * i, i)) for i in range(20)]
+    for page, body in pages:
+        origin.page(page, body)
+    seen, wrong, is_over = collections.Counter(), [], threading.Event()
+
+    def visit(seed):
+        dice = random.Random(seed)
+        while not is_over.is_set() and not wrong:
+            page, body = pages[int(dice.random() ** 2 * len(pages))]
+            res = read_slowly(server, page) if seed % 2 else get(server, page)
+            seen[res.cache if res.complete else "cut"] += 1
+            if res.status != 200 or not body.startswith(res.body) \
+                    or res.complete != (res.body == body) \
+                    or not (res.complete or res.cache == "HIT"):
+                wrong.append(res)
+
+    with ThreadPoolExecutor(4) as visitors:
+        visits = [visitors.submit(visit, i) for i in range(4)]
+        try:
+            wait_for(lambda: wrong or seen["HIT"] > 200 and int(redis.info(
+                "stats")["evicted_keys"]) > 200, "hits and evictions", 120)
+        finally:
+            is_over.set()
+        for one in visits:
+            one.result()
+    print(dict(seen), redis.info("stats")["evicted_keys"])
+    assert not wrong, wrong[:2]
+    found = figures(server)
+    assert int(found["GetErrors"]) == int(found["SetErrors"]) == 0, found
+    assert "Failures-damaged" not in found and found["State"] == "on"
+
+
+def evict(redis):
+    redis.ask("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
+    redis.ask("CONFIG", "SET", "maxmemory", "1mb")
+    wait_for(lambda: not redis.keys(), "the eviction")
+    redis.ask("CONFIG", "SET", "maxmemory", "0")
+
+
+@pytest.mark.parametrize("lose", [
+    evict, lambda redis: redis.ask("FLUSHALL"),
+    lambda redis: redis.ask("DEL", Parts(redis).body)],
+    ids=["eviction", "FLUSHALL", "eviction-of-the-body"])
+def test_long_body_goes_while_it_is_read(make, redis, origin, path, lose):
+    """What a visitor has begun to read is cut, so that he sees that it is not
+    whole; the next one gets it anew."""
+    server = make(redis.url)
+    page = path()
+    body = stored(server, origin, page, 8000000)
+    res = read_slowly(server, page, lambda: lose(redis))
+    assert not res.complete and 0 < len(res.body) < len(body)
+    assert body.startswith(res.body)
+    assert_miss(server, page, body)
+    assert_hit(server, page, body)
+    found = figures(server)
+    assert found["CutBodies"] == "1" and found["State"] == "on"
+    assert found["GetErrors"] == found["SetErrors"] == "0", found
 
 
 def test_redis_is_full(make, start_redis, origin, path):
