@@ -95,12 +95,25 @@ def test_each_page_is_where_its_slot_is(make, cluster, origin, path):
                    for one in cluster.masters)
 
 
-def test_one_node_tells_of_the_others(make, cluster, origin, path):
-    gone = Redis().port
-    server = make(f"redis+cluster://127.0.0.1:{gone},"
-                  f"{cluster.masters[2].hostport}")
-    pages = fill(server, origin, path)
-    assert caches(server, pages) == ["HIT"] * len(pages)
+@pytest.mark.parametrize("is_there, said", [(False, "no answer"),
+                                            (True, "other")])
+def test_one_node_tells_of_the_others(make, cluster, origin, path, is_there,
+                                      said):
+    """and a line of the one that does not"""
+    wrong = Redis()
+    if is_there:
+        wrong.start()
+    try:
+        server = make(f"redis+cluster://{wrong.hostport},"
+                      f"{cluster.masters[2].hostport}")
+        pages = fill(server, origin, path)
+        assert caches(server, pages) == ["HIT"] * len(pages)
+        told = [x for x in server.log().splitlines() if f"{wrong.hostport} "
+                f"does not tell who serves which slots ({said}); another node "
+                "does" in x]
+        assert len(told) == 1, server.log()
+    finally:
+        wrong.remove()
 
 
 def test_one_alone_is_no_cluster(make, origin, path):
