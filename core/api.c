@@ -22,7 +22,6 @@
 #include "entry.h"
 #include "providers/common/http_value.h"
 
-#define API_FIELD "X-Cachemw-Api"
 #define API_METHODS "GET, HEAD, PUT, DELETE"
 /* What is thrown away of a body that nobody wants, rather than the
  * connection. */
@@ -151,7 +150,7 @@ static int request_has_token(request_rec *r, const mw_api_t *api)
 /* Whether it comes from here, or has come a long way: RFC 5842, section 7.2. */
 static int request_is_circular(request_rec *r, const mw_api_t *api)
 {
-    const char *list = apr_table_getm(r->pool, r->headers_in, API_FIELD);
+    const char *list = apr_table_getm(r->pool, r->headers_in, MW_HTTP_VIA);
     int hops = list != NULL;
     const char *c;
 
@@ -606,12 +605,12 @@ int mw_api_handler(request_rec *r)
                    : answer_refuse(r, HTTP_FORBIDDEN,
                                    "no " MW_DIRECTIVE_API " is configured");
     }
-    apr_table_setn(r->headers_out, API_FIELD, api->tag);
+    apr_table_setn(r->headers_out, MW_HTTP_VIA, api->tag);
     status = request_check(r, api);
     if (status != DECLINED) {
         return status;
     }
-    mw_store_serve(apr_table_getm(r->pool, r->headers_in, API_FIELD));
+    mw_store_serve(apr_table_getm(r->pool, r->headers_in, MW_HTTP_VIA));
     status = request_answer(r, api);
     mw_store_serve(NULL);
     return status;
