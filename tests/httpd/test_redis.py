@@ -230,6 +230,16 @@ def test_round_trips(make, redis, origin, path):
         == {"get": 2, "getrange": 1, "set": 1}
     assert used(lambda: assert_hit(server, page, noise(20000, 20000))) \
         == {"get": 1}
+    page = path("varies")
+    body = stored(server, origin, page, 20000, headers=[("Vary", "X-Lang")])
+    assert used(lambda: assert_hit(server, page, body)) == {"get": 2}
+    page = path("long")
+    body = stored(server, origin, page, 200000)
+    assert used(lambda: assert_hit(server, page, body)) == {"get": 1, "hmget": 3}
+    page = path("HEAD")
+    stored(server, origin, page, 20000)
+    assert used(lambda: server.ask("HEAD", page, host="shared.test:80")) \
+        == {"getrange": 1}
 
 
 def test_body_of_a_long_entry_outlives_it_for_a_minute(make, redis, origin,
@@ -746,13 +756,15 @@ def test_signed_entries_are_changed(make, redis, origin, path, secrets, field):
 class Cheat(threading.Thread):
     """In front of a Redis: once `instead` is set, the next connection that
     asks for something gets that and its end; while `flood` is set, each gets
-    that without end; all others reach Redis, after before(what they ask)."""
+    that without end; once `silent` is 1, the next one gets no answer, and what
+    it asked is in `unheard`; all others reach Redis, after before(what they
+    ask)."""
 
     def __init__(self, redis):
         super().__init__(daemon=True)
         self.redis, self.instead, self.told = redis, None, 0
         self.flood = None
-        self.before = None
+        self.before, self.silent, self.unheard = None, 0, b""
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.port = self.listener.getsockname()[1]
         self.start()
@@ -782,6 +794,11 @@ class Cheat(threading.Thread):
                         self._pour(client)
                         return
                     if not data:
+                        return
+                    if one is client and self.silent:
+                        self.silent, self.unheard = 0, data
+                        while client.recv(65536):
+                            pass
                         return
                     if one is client and self.before:
                         self.before(data)
@@ -936,6 +953,106 @@ def test_nothing_is_left_open_where_every_tenth_answer_fails(
         assert proxy.failed > count // 20
         assert proxy.connections <= 4 * len(server.children())
         assert after <= before + 4 * len(server.children())
+
+
+# ---- options of connections -------------------------------------------------
+
+def test_host_by_ipv6_address(make, start_redis, origin, path):
+    redis = start_redis("bind 127.0.0.1 ::1")
+    server = make(f"redis://[::1]:{redis.port}")
+    stored(server, origin, path())
+    redis.stop()
+    assert get(server, path("next")).status == 404
+    assert_told(server, f"[::1]:{redis.port}")
+
+
+@pytest.mark.parametrize("options, patience, cache", [
+    ("retry_on_timeout=on", "4s", "HIT"),
+    ("retry_on_timeout=off", "1s", "MISS"),
+    ("health_check_interval=1ms", "4s", "HIT"),
+    ("health_check_interval=0", "1s", "MISS")],
+    ids=lambda x: x.split("=")[-1])
+def test_idle_connection_hangs(make, redis, origin, path, options, patience,
+                               cache):
+    """The network has forgotten it: with these options it is found out in time
+    for another try."""
+    cheat = Cheat(redis)
+    try:
+        server = make(f"redis://127.0.0.1:{cheat.port}", options,
+                      patience=f"timeout={patience} store_timeout={patience} "
+                      "connect_timeout=2s")
+        page = path()
+        body = stored(server, origin, page)
+        for _ in range(20):
+            time.sleep(0.01)        # idle for longer than 1 ms
+            cheat.silent = 1
+            res = get(server, page)
+            assert (res.status, res.body) == (200, body) and not cheat.silent
+            # a child that had no connection yet makes one, and asks no PING
+            if "1ms" not in options or b"PING" in cheat.unheard:
+                break
+        assert res.cache == cache
+        found = figures(server)
+        assert int(found["Failures-timeout"]) > 0
+        if "retry" in options:
+            assert int(found.get("Failures-retried", 0)) == (cache == "HIT")
+    finally:
+        cheat.close()
+
+
+@pytest.mark.parametrize("interval", ["1ms", "1h", "0"])
+def test_health_check_interval(make, redis, origin, path, interval):
+    """who was idle for so long is asked first whether it still works"""
+    server = make(redis.url, f"health_check_interval={interval}")
+    page = path()
+    body = stored(server, origin, page)
+
+    def pings():
+        said = redis.info("commandstats").get("cmdstat_ping", "calls=0,")
+        return int(said.split("=")[1].split(",")[0])
+
+    before = pings()
+    for _ in range(20):
+        time.sleep(0.01)            # idle for longer than 1 ms
+        assert_hit(server, page, body)
+    assert (pings() > before) == (interval == "1ms")
+
+
+@pytest.mark.parametrize("flag", ["on", "off"])
+def test_socket_keepalive(make, redis, origin, path, flag):
+    server = make(redis.url, f"socket_keepalive={flag}")
+    stored(server, origin, path())
+
+    def timers():
+        """of the idle connections: 02 is that of keep-alive"""
+        with open("/proc/net/tcp", encoding="ascii") as table:
+            rows = [x.split() for x in table.readlines()[1:]]
+        return {x[5].split(":")[0] for x in rows
+                if x[2].endswith(f":{redis.port:04X}") and x[3] == "01"}
+
+    wait_for(lambda: timers() == {"02" if flag == "on" else "00"},
+             f"keep-alive to be {flag}")
+
+
+def test_connect_timeout(make, origin, path):
+    """Where nobody answers at all it is over sooner than `timeout`."""
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(socket.create_server(
+            ("127.0.0.1", 0), backlog=0))
+        for _ in range(3):      # as many as wait there; the next one hangs
+            one = stack.enter_context(socket.socket())
+            one.setblocking(False)
+            one.connect_ex(listener.getsockname())
+        port = listener.getsockname()[1]
+        server = make(f"redis://127.0.0.1:{port}",
+                      patience="timeout=30s store_timeout=30s "
+                      "connect_timeout=100ms")
+        page = path()
+        began = time.monotonic()
+        body = store(server, origin, page)
+        assert_miss(server, page, body)
+        assert time.monotonic() - began < 15
+        assert_told(server, f"127.0.0.1:{port}, it cannot be connected to")
 
 
 # ---- configuration ----------------------------------------------------------
