@@ -141,6 +141,10 @@ void mw_store_serve(const char *list);
 apr_status_t mw_store_get(mw_store_t *store, const cachemw_call_t *call,
                           const cachemw_key_t *key, cachemw_entry_t *entry);
 
+/** Files in a body are read from now on, never mapped: mapping one that a disk
+ *  or a network cannot give would end the process. */
+void mw_body_keep_unmapped(apr_bucket_brigade *body);
+
 /**
  * As the slot; made of get where the provider has none, which is for tiers:
  * such a get has given the whole body. After an error body is as it was.
