@@ -20,6 +20,7 @@ from conftest import SITE
 from harness.origin import Gate, cacheable
 from harness.redis import Redis, RedisError
 from harness.server import configtest, wait_for
+from harness.strace import strace
 from harness.tcpproxy import TcpProxy
 from test_basic import noise
 from test_status import figures
@@ -206,6 +207,24 @@ def test_host_by_name(make, redis, origin, path):
     body = store(server, origin, page)
     wait_for(lambda: get(server, page).cache == "HIT", "the address", 5)
     assert_hit(server, page, body)
+
+
+def test_requests_look_up_no_names(make, redis, origin, path, tmp_path):
+    """for nothing limits how long that takes"""
+    server = make(f"redis://localhost:{redis.port}")
+    page = path()
+    body = store(server, origin, page)
+    wait_for(lambda: get(server, page).cache == "HIT", "the address", 5)
+
+    def connect_anew():
+        for _ in range(5):
+            redis.ask("CLIENT", "KILL", "TYPE", "normal")
+            assert_hit(server, page, body)
+
+    made = strace(server, connect_anew, tmp_path / "trace",
+                  "-etrace=connect,openat,open")
+    assert f"htons({redis.port})" in made
+    assert not re.findall(r'"/etc/[^"]*"', made)
 
 
 # ---- one round trip ---------------------------------------------------------
