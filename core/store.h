@@ -266,6 +266,10 @@ apr_interval_time_t mw_store_sync_interval(const mw_store_t *store);
 apr_interval_time_t mw_store_sweep_interval(const mw_store_t *store);
 /** Non-zero: calls leave the machine. */
 int mw_store_is_remote(const mw_store_t *store);
+/** Whether a get that ended so is as good as a miss for who wants the page:
+ *  also when tiers have nothing and others, which may have it, could not be
+ *  asked. Who wants to be rid of it takes but APR_NOTFOUND for a miss. */
+int mw_store_has_missed(const mw_store_t *store, apr_status_t rv);
 
 /** @} */
 
