@@ -10,6 +10,7 @@ import re
 import select
 import socket
 import struct
+import subprocess
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from conftest import SITE
+from harness import settings
 from harness.origin import Gate, cacheable
 from harness.redis import Redis, RedisError
 from harness.server import configtest, wait_for
@@ -512,6 +514,23 @@ def test_redis_refuses(make, start_redis, origin, path, given, url, kind,
     assert_miss(server, page, body)
     assert int(figures(server)[f"Failures-{kind}"]) > 0
     assert_told(server, redis.hostport + said)
+
+
+@pytest.mark.parametrize("tests", [
+    "test_keys_t*", "test_clear_removes*", "test_set_head_*", "test_remove_*",
+    "test_read_*", "test_body_of_*"])
+def test_user_of_the_documentation_may_do_what_is_needed(start_redis, tests):
+    text = (settings.source / "docs/operations.md").read_text()
+    redis = start_redis(re.search(r"^ +(user web on >password .*)$", text,
+                                  re.M)[1])
+    done = subprocess.run(
+        [settings.build / "tests/conformance/conformance", "--test", tests,
+         "--load", settings.dso("cachemw_redis"), "redis",
+         f"url=redis://web:password@{redis.hostport}/3", "timeout=20s",
+         "store_timeout=20s", "connect_timeout=10s",
+         "health_check_interval=1ms"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "errorstat_NOPERM" not in redis.info("errorstats")
 
 
 def test_redis_has_no_place_for_more_clients(make, start_redis, origin, path):
