@@ -433,7 +433,7 @@ def test_redis_evicts_under_load(make, start_redis, origin, path):
 
 def evict(redis):
     redis.ask("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
-    redis.ask("CONFIG", "SET", "maxmemory", "1mb")
+    redis.ask("CONFIG", "SET", "maxmemory", "1")
     wait_for(lambda: not redis.keys(), "the eviction")
     redis.ask("CONFIG", "SET", "maxmemory", "0")
 
