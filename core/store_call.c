@@ -267,7 +267,8 @@ apr_status_t mw_pass_leave_slowly(mw_pass_t *pass, apr_status_t rv)
     if (pass_has_breaker(pass)) {
         pass_tell_breaker(store, rv, trouble);
     }
-    return rv;
+    /* "not even tried" is what we say, or tiers of theirs */
+    return rv == APR_EGENERAL && !(store->flags & CACHEMW_TIERED) ? EIO : rv;
 }
 
 void mw_store_share_deadline(const mw_store_t *store, cachemw_call_t *call)

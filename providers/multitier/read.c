@@ -17,10 +17,10 @@ static inline int tiers_first(mw_tiers_t *tiers, apr_time_t now)
 static apr_status_t __attribute__((noinline))
 get_behind(mw_tiers_t *tiers, const cachemw_call_t *call,
            const cachemw_key_t *key, cachemw_entry_t *entry, int first,
-           apr_status_t answer, int left)
+           unsigned int missed, apr_status_t answer)
 {
     const apr_uint64_t note = mw_note_read(tiers, key);
-    unsigned int missed = answer == APR_NOTFOUND;
+    int left = mw_tiers_remote(tiers, ~0u << first);
     cachemw_call_t own;
     apr_status_t rv;
     int i;
@@ -36,7 +36,7 @@ get_behind(mw_tiers_t *tiers, const cachemw_call_t *call,
             return APR_SUCCESS;
         }
         missed |= (unsigned int)(rv == APR_NOTFOUND) << i;
-        answer = mw_tiers_answer(answer, rv);
+        answer = mw_tiers_lost(answer, rv);
     }
     return answer;
 }
@@ -52,14 +52,13 @@ apr_status_t mw_tiers_get(void *store, const cachemw_call_t *call,
     apr_status_t rv;
 
     if (first) {
-        return get_behind(tiers, call, key, entry, first, APR_EGENERAL,
-                          mw_tiers_remote(tiers, first));
+        return get_behind(tiers, call, key, entry, first, 0, APR_NOTFOUND);
     }
     rv = near->table->get(
         near->self, left ? mw_tier_call(tiers, 0, call, &own, &left) : call,
         key, entry);
     if (rv != APR_SUCCESS) {
-        return get_behind(tiers, call, key, entry, 1, rv, left);
+        return get_behind(tiers, call, key, entry, 1, rv == APR_NOTFOUND, rv);
     }
     mw_tiers_answered(tiers, 0);
     return APR_SUCCESS;
@@ -102,9 +101,9 @@ apr_status_t mw_tiers_exists(void *store, const cachemw_call_t *call,
 {
     mw_tiers_t *tiers = store;
     int i = tiers_first(tiers, call->now);
-    int left = mw_tiers_remote(tiers, i);
-    apr_status_t answer = APR_EGENERAL;
-    apr_status_t rv = APR_EGENERAL;
+    int left = mw_tiers_remote(tiers, ~0u << i);
+    apr_status_t answer = APR_NOTFOUND;
+    apr_status_t rv = APR_NOTFOUND;
     cachemw_call_t own;
 
     for (; i < tiers->n && rv != APR_SUCCESS; i++) {
@@ -112,7 +111,7 @@ apr_status_t mw_tiers_exists(void *store, const cachemw_call_t *call,
 
         rv = tier->table->exists(
             tier->self, mw_tier_call(tiers, i, call, &own, &left), key);
-        answer = mw_tiers_answer(answer, rv);
+        answer = mw_tiers_lost(answer, rv);
     }
     return rv == APR_SUCCESS ? rv : answer;
 }
@@ -124,19 +123,27 @@ typedef struct keys_t {
     cachemw_keys_fn *each;
     void *baton;
     apr_status_t stopped;
+    unsigned int told; /* a bit for each tier of which all is */
 } keys_t;
 
-/* What a tier behind has was told of already. */
+/* What a tier behind has was told of already. One that is in trouble now but
+ * was not then may have it: nobody knows, so that is the end. */
 static apr_status_t keys_once(void *baton, const cachemw_key_t *key,
                               const cachemw_entry_t *entry)
 {
     keys_t *keys = baton;
-    const mw_tier_t *tier = &keys->tiers->tier[keys->at + 1];
-    const mw_tier_t *end = &keys->tiers->tier[keys->tiers->n];
+    int i;
 
-    for (; tier < end; tier++) {
-        if (tier->table->exists(tier->self, keys->call, key) == APR_SUCCESS) {
-            return APR_SUCCESS;
+    for (i = keys->at + 1; i < keys->tiers->n; i++) {
+        const mw_tier_t *tier = &keys->tiers->tier[i];
+        apr_status_t rv = tier->table->exists(tier->self, keys->call, key);
+
+        if (rv == APR_SUCCESS) {
+            return rv;
+        }
+        if (rv != APR_NOTFOUND && (keys->told & 1u << i)) {
+            keys->stopped = rv;
+            return rv;
         }
     }
     keys->stopped = keys->each(keys->baton, key, entry);
@@ -148,7 +155,7 @@ apr_status_t mw_tiers_keys(void *store, const cachemw_call_t *call,
                            void *baton)
 {
     mw_tiers_t *tiers = store;
-    keys_t keys = { tiers, call, 0, each, baton, APR_SUCCESS };
+    keys_t keys = { tiers, call, 0, each, baton, APR_SUCCESS, 0 };
     apr_status_t first = APR_SUCCESS;
     apr_status_t rv;
 
@@ -159,6 +166,7 @@ apr_status_t mw_tiers_keys(void *store, const cachemw_call_t *call,
         if (keys.stopped != APR_SUCCESS) {
             return keys.stopped;
         }
+        keys.told |= (unsigned int)(rv == APR_SUCCESS) << keys.at;
         first = first == APR_SUCCESS ? rv : first;
     }
     return first;

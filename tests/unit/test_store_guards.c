@@ -303,9 +303,9 @@ static void test_sweep_of_remote_stores_goes_on_without_it(void **state)
                      MW_BREAKER_OPEN);
     fixture_start(f, &fake_full, NONE);
     start_remote(f);
-    fake.fail[FAKE_SWEEP] = APR_EGENERAL;
+    fake.fail[FAKE_SWEEP] = EIO;
     for (i = 0; i < 2 * MW_BREAKER_FAILURES; i++) {
-        assert_int_equal(mw_store_sweep(f->store, &call, &more), APR_EGENERAL);
+        assert_int_equal(mw_store_sweep(f->store, &call, &more), EIO);
     }
     assert_true(mw_store_is_usable(f->store));
 }
@@ -435,8 +435,8 @@ static void test_read_on_gives_up_where_waiting_is_of_no_use(void **state)
     fixture_start(f, &fake_full, NONE);
     reading = reading_make(f);
     fake.calls[FAKE_READ] = 0;
-    fake.fail[FAKE_READ] = APR_EGENERAL;
-    assert_int_equal(reading_go(f, &reading), APR_EGENERAL);
+    fake.fail[FAKE_READ] = EIO;
+    assert_int_equal(reading_go(f, &reading), EIO);
     assert_int_equal(fake.calls[FAKE_READ], 1);
     mw_store_close(f->store);
     assert_int_equal(reading_go(f, &reading), APR_EGENERAL);
