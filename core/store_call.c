@@ -15,6 +15,7 @@
 #define ALLOWS_MISSING 0x4u  /* APR_ENOTIMPL */
 #define ALLOWS_WAITING 0x40u /* APR_TIMEUP: it goes on */
 #define FOR_STORING 0x8u     /* store_timeout is its deadline */
+#define IS_LISTENING 0x80u   /* other calls do not wait for it */
 #define IS_UPKEEP 0x10u      /* the breaker is neither asked nor told */
 #define IS_A_LOOK 0x20u      /* whoever looks must not see its own failures */
 
@@ -45,7 +46,8 @@ static const slot_t slots[MW_SLOTS] = {
     [MW_SLOT_SYNC] = { "sync", MW_COUNT_ERROR_OTHER, IS_UPKEEP },
     [MW_SLOT_STATS] = { "stats", MW_COUNT_ERROR_OTHER, IS_UPKEEP | IS_A_LOOK },
     [MW_SLOT_WATCH] = { "watch", MW_COUNT_ERROR_OTHER,
-                        ALLOWS_DAMAGED | ALLOWS_WAITING | IS_UPKEEP }
+                        ALLOWS_DAMAGED | ALLOWS_WAITING | IS_LISTENING
+                            | IS_UPKEEP }
 };
 
 static int status_is_timeout(apr_status_t rv)
@@ -102,6 +104,12 @@ static int pass_has_breaker(const mw_pass_t *pass)
            && !(slots[pass->slot].rules & IS_UPKEEP);
 }
 
+static int pass_is_locked(const mw_pass_t *pass)
+{
+    return (pass->store->guards & MW_GUARD_SERIALIZE)
+           && !(slots[pass->slot].rules & IS_LISTENING);
+}
+
 static apr_status_t pass_lock(mw_pass_t *pass, apr_int64_t now)
 {
     mw_store_t *store = pass->store;
@@ -156,7 +164,7 @@ apr_status_t mw_pass_enter_guarded(mw_pass_t *pass)
             return APR_TIMEUP;
         }
     }
-    if (guards & MW_GUARD_SERIALIZE) {
+    if (pass_is_locked(pass)) {
         rv = pass_lock(pass, now);
         if (rv != APR_SUCCESS) {
             return rv;
@@ -164,7 +172,7 @@ apr_status_t mw_pass_enter_guarded(mw_pass_t *pass)
     }
     if (pass_has_breaker(pass) && !mw_breaker_allows(store->state, now)) {
         mw_store_count(store, MW_COUNT_SKIPPED, 1);
-        if (guards & MW_GUARD_SERIALIZE) {
+        if (pass_is_locked(pass)) {
             apr_thread_mutex_unlock(store->mutex);
         }
         return APR_EGENERAL;
@@ -250,7 +258,7 @@ apr_status_t mw_pass_leave_slowly(mw_pass_t *pass, apr_status_t rv)
     apr_uint32_t kind = 0;
     const char *words = mw_services_said(store, rv, &kind);
 
-    if (store->guards & MW_GUARD_SERIALIZE) {
+    if (pass_is_locked(pass)) {
         apr_thread_mutex_unlock(store->mutex);
     }
     if (rv == APR_EAGAIN && (store->guards & MW_GUARD_REMOTE)) {

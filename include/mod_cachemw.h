@@ -782,7 +782,7 @@ struct cachemw_provider_t {
      * connecting may take longer. In the process that sweeps, one thread at a
      * time, again and again; what the provider needs for it ends with the
      * child's pool, whose clean-up comes when no call is under way. The breaker
-     * has no say in it.
+     * has no say in it, and CACHEMW_SERIALIZE does not cover it.
      * @return APR_SUCCESS: `each` was called for all changes from the last
      *         APR_EINCOMPLETE up to the beginning of this call; and for some
      *         later ones. This takes an answer of the backend: what cannot be

@@ -5,6 +5,12 @@
 #include "core/store_private.h"
 #include "store_fixture.h"
 
+static apr_status_t silent_publish(void *store)
+{
+    (void)store;
+    return APR_SUCCESS;
+}
+
 static void open_fails(fixture_t *f, const cachemw_provider_t *table,
                        const char *const *options, const char *error)
 {
@@ -46,6 +52,10 @@ static void test_table_without_a_required_slot_is_refused(void **state)
     table = fake_full;
     table.set_abort = NULL;
     open_fails(*state, &table, NONE, "some but not all");
+    table = fake_full;
+    table.publish = silent_publish;
+    open_fails(*state, &table, NONE, "of publish and watch it has one");
+    open_fails(*state, &fake_full, OPTIONS("announce=on"), "announce: only");
 }
 
 static void test_table_of_no_size_is_refused(void **state)

@@ -220,6 +220,24 @@ static void test_services_explain_is_of_its_thread(void **state)
     assert_int_equal(fixture_logged(f, "host 7"), 0);
 }
 
+static void test_services_removed_refuses_what_is_under_way(void **state)
+{
+    fixture_t *f = *state;
+    const mw_state_t *its = mw_store_state(fixture_start(f, &fake_full, NONE));
+    const cachemw_services_t *services = fake.services;
+    cachemw_key_t key = fixture_key("page");
+    apr_uint32_t slot = mw_epoch_slot(its, &key);
+    apr_uint64_t begun = mw_epoch_now(its);
+
+    assert_false(mw_epoch_is_overtaken(its, slot, begun));
+    services->removed(services, &key);
+    assert_true(mw_epoch_is_overtaken(its, slot, begun));
+    begun = mw_epoch_now(its);
+    assert_false(mw_epoch_is_overtaken(its, slot, begun));
+    services->removed(services, NULL);
+    assert_true(mw_epoch_is_overtaken(its, slot, begun));
+}
+
 static void test_services_via_names_this_server_and_those_before(void **state)
 {
     fixture_t *f = *state;
@@ -665,6 +683,76 @@ static void test_facade_passes_the_others_on(void **state)
 }
 
 /* Its breaker is the inner store's own. */
+static int published, watched;
+
+static apr_status_t talking_publish(void *store)
+{
+    (void)store;
+    published++;
+    return APR_SUCCESS;
+}
+
+static void nobody_hears(void *baton, cachemw_change_e what,
+                         const cachemw_key_t *key, const cachemw_id_t *id,
+                         int is_own)
+{
+    (void)baton, (void)what, (void)key, (void)id, (void)is_own;
+}
+
+/* Others may call meanwhile. */
+static apr_status_t talking_watch(void *store, const cachemw_call_t *call,
+                                  cachemw_watch_fn *each, void *baton)
+{
+    (void)store;
+    assert_ptr_equal(each, nobody_hears);
+    assert_null(baton);
+    assert_true(call->deadline > mw_monotonic());
+    return watched++ ? APR_TIMEUP : APR_EINCOMPLETE;
+}
+
+static void test_facade_can_be_watched_where_the_store_can(void **state)
+{
+    fixture_t *f = *state;
+    cachemw_provider_t table = fake_full;
+    facade_t facade = facade_of(f, &fake_full, NONE);
+    cachemw_call_t call = fixture_call(f);
+
+    assert_null(facade.table->publish);
+    assert_null(facade.table->watch);
+    table.publish = talking_publish;
+    table.watch = talking_watch;
+    table.flags = CACHEMW_REMOTE;
+    published = watched = 0;
+    facade = facade_of(f, &table, NONE);
+    assert_int_equal(facade.table->publish(facade.self), APR_SUCCESS);
+    assert_int_equal(published, 1);
+    call.deadline = mw_monotonic() + apr_time_from_sec(60);
+    mw_breaker_failure(mw_store_state(facade.self), 0, 0, APR_ECONNREFUSED);
+    assert_int_equal(
+        facade.table->watch(facade.self, &call, nobody_hears, NULL),
+        APR_EINCOMPLETE);
+    assert_int_equal(
+        facade.table->watch(facade.self, &call, nobody_hears, NULL),
+        APR_TIMEUP);
+    assert_int_equal(fixture_logged(f, "watch"), 0);
+    assert_int_equal(
+        mw_state_sum(mw_store_state(facade.self), MW_COUNT_TIMEOUT), 0);
+}
+
+static void test_store_that_announces_tells_from_the_start(void **state)
+{
+    cachemw_provider_t table = fake_full;
+
+    table.publish = talking_publish;
+    table.watch = talking_watch;
+    published = 0;
+    assert_false(mw_store_is_telling(fixture_start(*state, &table, NONE)));
+    assert_int_equal(published, 0);
+    assert_true(mw_store_is_telling(
+        fixture_start(*state, &table, OPTIONS("announce=on"))));
+    assert_int_equal(published, 1);
+}
+
 static void test_facade_has_deadline_and_breaker(void **state)
 {
     fixture_t *f = *state;
@@ -694,6 +782,7 @@ int main(void)
         TEST(test_services_deadline_in),
         TEST(test_services_count_kind),
         TEST(test_services_count_kind_before_post_config),
+        TEST(test_services_removed_refuses_what_is_under_way),
         TEST(test_services_via_names_this_server_and_those_before),
         TEST(test_services_via_without_a_server_is_nobody),
         TEST(test_services_explain_stands_behind_the_failure),
@@ -717,6 +806,8 @@ int main(void)
         TEST(test_facade_counts_as_requests_do),
         TEST(test_facade_sets_in_pieces_whatever_the_epoch),
         TEST(test_facade_passes_the_others_on),
+        TEST(test_facade_can_be_watched_where_the_store_can),
+        TEST(test_store_that_announces_tells_from_the_start),
         TEST(test_facade_has_deadline_and_breaker),
     };
 

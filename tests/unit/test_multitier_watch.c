@@ -1,0 +1,667 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/* Tiers in front of one that other servers change. That one tells what the test
+ * has it tell, to the thread that watches it. */
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "providers/memory/memory.h"
+#include "providers/multitier/multitier.h"
+#include "providers/multitier/watch.h"
+#include "store_fixture.h"
+
+#define EVENTS 16
+#define PATIENCE 20 /* s */
+#define LATER apr_time_from_sec(10)
+
+/* What watch() does next: return a status, or tell a change. */
+typedef struct event_t {
+    apr_status_t rv;
+    int is_change;
+    cachemw_change_e what;
+    const char *key; /* NULL: all */
+    char id;         /* 0: none */
+    int is_own;
+} event_t;
+
+/* The far tier, between the test and the thread. */
+static struct {
+    pthread_mutex_t mutex;
+    pthread_cond_t changed;
+    event_t events[EVENTS];
+    int n, done;
+    int returned; /* calls of watch() */
+    int published;
+    const event_t *in_commit; /* told in the middle of set_commit */
+    char log[4096];
+} far = { .mutex = PTHREAD_MUTEX_INITIALIZER,
+          .changed = PTHREAD_COND_INITIALIZER };
+
+static struct {
+    int clear_fails, remove_fails; /* atomic */
+} near;
+
+static cachemw_provider_t far_table, near_table;
+
+static struct {
+    fixture_t *f;
+    mw_store_t *near, *far, *store;
+    apr_pool_t *pchild;
+} tiers;
+
+/* --- the far tier --------------------------------------------------------- */
+
+static void wait_changed(int *seconds)
+{
+    struct timespec until;
+
+    clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_sec += 1;
+    if (pthread_cond_timedwait(&far.changed, &far.mutex, &until) == ETIMEDOUT
+        && --*seconds == 0) {
+        pthread_mutex_unlock(&far.mutex);
+        fail_msg("nobody watches");
+    }
+}
+
+/* Tell it, and wait until a later call has returned: it was heeded. */
+static void far_does(event_t event)
+{
+    int seconds = PATIENCE;
+    int returned;
+
+    pthread_mutex_lock(&far.mutex);
+    assert_in_range(far.n, 0, EVENTS - 1);
+    far.events[far.n++] = event;
+    pthread_cond_broadcast(&far.changed);
+    while (far.done < far.n) {
+        wait_changed(&seconds);
+    }
+    returned = far.returned + 2;
+    while (far.returned < returned) {
+        wait_changed(&seconds);
+    }
+    far.n = far.done = 0;
+    pthread_mutex_unlock(&far.mutex);
+}
+
+static void far_returns(apr_status_t rv)
+{
+    far_does((event_t){ .rv = rv });
+}
+
+static void far_tells(cachemw_change_e what, const char *key, char id,
+                      int is_own)
+{
+    far_does((event_t){
+        .is_change = 1, .what = what, .key = key, .id = id, .is_own = is_own });
+}
+
+static void event_tell(const event_t *event, cachemw_watch_fn *each,
+                       void *baton)
+{
+    cachemw_key_t key = fixture_key(event->key ? event->key : "");
+    cachemw_id_t id;
+
+    memset(&id, event->id, sizeof(id));
+    each(baton, event->what, event->key ? &key : NULL, event->id ? &id : NULL,
+         event->is_own);
+}
+
+static apr_status_t far_publish(void *store)
+{
+    (void)store;
+    far.published++;
+    return APR_SUCCESS;
+}
+
+/* Does not wait for the deadline: the test would have to. */
+static apr_status_t far_watch(void *store, const cachemw_call_t *call,
+                              cachemw_watch_fn *each, void *baton)
+{
+    apr_status_t rv = APR_SUCCESS;
+    event_t event;
+
+    (void)store;
+    (void)call;
+    apr_sleep(1000);
+    pthread_mutex_lock(&far.mutex);
+    while (far.done < far.n && rv == APR_SUCCESS) {
+        event = far.events[far.done];
+        if (event.is_change) {
+            pthread_mutex_unlock(&far.mutex);
+            event_tell(&event, each, baton);
+            pthread_mutex_lock(&far.mutex);
+        }
+        rv = event.rv;
+        far.done++;
+    }
+    far.returned++;
+    pthread_cond_broadcast(&far.changed);
+    pthread_mutex_unlock(&far.mutex);
+    return rv;
+}
+
+static apr_status_t far_set_commit(void *store, const cachemw_call_t *call,
+                                   void *set)
+{
+    const event_t *event = far.in_commit;
+    apr_status_t rv = mw_memory_provider.set_commit(store, call, set);
+
+    far.in_commit = NULL;
+    if (event) {
+        far_does(*event);
+    }
+    return rv;
+}
+
+/* --- the near one --------------------------------------------------------- */
+
+static apr_status_t near_clear(void *store, const cachemw_call_t *call)
+{
+    return __atomic_load_n(&near.clear_fails, __ATOMIC_SEQ_CST)
+               ? EIO
+               : mw_memory_provider.clear(store, call);
+}
+
+static apr_status_t near_remove(void *store, const cachemw_call_t *call,
+                                const cachemw_key_t *key,
+                                const cachemw_id_t *id)
+{
+    return __atomic_load_n(&near.remove_fails, __ATOMIC_SEQ_CST)
+               ? EIO
+               : mw_memory_provider.remove(store, call, key, id);
+}
+
+/* --- stores --------------------------------------------------------------- */
+
+static void test_log(void *baton, cachemw_level_e level, apr_status_t rv,
+                     const char *text)
+{
+    apr_size_t used;
+
+    (void)baton, (void)level, (void)rv;
+    pthread_mutex_lock(&far.mutex);
+    used = strlen(far.log);
+    snprintf(far.log + used, sizeof(far.log) - used, "%s\n", text);
+    pthread_mutex_unlock(&far.mutex);
+}
+
+/* How often the log says this. */
+static int logged(const char *text)
+{
+    const char *at = far.log;
+    int n = 0;
+
+    pthread_mutex_lock(&far.mutex);
+    while ((at = strstr(at, text)) != NULL) {
+        at++;
+        n++;
+    }
+    pthread_mutex_unlock(&far.mutex);
+    return n;
+}
+
+static mw_store_t *tiers_find(void *baton, const char *name)
+{
+    (void)baton;
+    return !strcmp(name, "near")  ? tiers.near
+           : !strcmp(name, "far") ? tiers.far
+                                  : NULL;
+}
+
+static mw_store_t *store_start(const char *name,
+                               const cachemw_provider_t *table,
+                               const char *const *options)
+{
+    tiers.f->name = tiers.f->provider_name = name;
+    if (fixture_open(tiers.f, table, options) != APR_SUCCESS) {
+        fail_msg("open: %s", tiers.f->error);
+    }
+    assert_int_equal(mw_store_post_config(tiers.f->store, tiers.f->pool, 0, 0),
+                     APR_SUCCESS);
+    assert_int_equal(mw_store_child_init(tiers.f->store, tiers.pchild),
+                     APR_SUCCESS);
+    return tiers.f->store;
+}
+
+static int test_setup(void **state)
+{
+    int rv = fixture_setup(state);
+
+    memset(&tiers, 0, sizeof(tiers));
+    memset(&near, 0, sizeof(near));
+    far.n = far.done = far.returned = far.published = 0;
+    *far.log = '\0';
+    tiers.f = *state;
+    tiers.f->host.find = tiers_find;
+    tiers.f->host.log = test_log;
+    apr_pool_create(&tiers.pchild, NULL);
+    far_table = near_table = mw_memory_provider;
+    far_table.publish = far_publish;
+    far_table.watch = far_watch;
+    far_table.set_commit = far_set_commit;
+    near_table.clear = near_clear;
+    near_table.remove = near_remove;
+    tiers.near = store_start("near", &near_table, OPTIONS("size=8M"));
+    tiers.far = store_start("far", &far_table, OPTIONS("size=8M"));
+    tiers.store = store_start("multi", &mw_multitier_provider,
+                              OPTIONS("l1=near", "l2=far"));
+    return rv;
+}
+
+static int test_teardown(void **state)
+{
+    if (tiers.pchild) {
+        apr_pool_destroy(tiers.pchild);
+    }
+    return fixture_teardown(state);
+}
+
+static void sweep(void)
+{
+    cachemw_call_t call = fixture_call(tiers.f);
+    int more;
+
+    assert_true(mw_store_can_sweep(tiers.store));
+    assert_int_equal(mw_store_sweep(tiers.store, &call, &more), APR_SUCCESS);
+    assert_int_equal(more, 0);
+}
+
+/* The near tier is believed. */
+static void start(void)
+{
+    sweep();
+    far_returns(APR_EINCOMPLETE);
+    far_returns(APR_SUCCESS);
+}
+
+static void put(mw_store_t *store, const char *text, char id)
+{
+    cachemw_call_t call = fixture_call(tiers.f);
+    cachemw_key_t key = fixture_key(text);
+    cachemw_entry_t entry = fixture_entry(id, "head", 0);
+
+    assert_int_equal(mw_store_set(store, &call, &key, &entry), APR_SUCCESS);
+}
+
+/* The id of what a store has, 0: nothing.
+ * @param pool goes when the answer has been sent */
+static char has_in(mw_store_t *store, const char *text, apr_time_t now,
+                   apr_pool_t *pool)
+{
+    cachemw_call_t call = fixture_call(tiers.f);
+    cachemw_key_t key = fixture_key(text);
+    cachemw_entry_t entry = { .body = NULL };
+
+    call.now = now;
+    call.pool = pool;
+    return mw_store_get(store, &call, &key, &entry) == APR_SUCCESS
+               ? (char)entry.id.bytes[0]
+               : 0;
+}
+
+static char has(mw_store_t *store, const char *text)
+{
+    apr_pool_t *pool;
+    char id;
+
+    apr_pool_create(&pool, NULL);
+    id = has_in(store, text, FIXTURE_NOW, pool);
+    apr_pool_destroy(pool);
+    return id;
+}
+
+static apr_int64_t figure_value;
+static const char *figure_name;
+
+static void figure_extra(void *baton, const char *name, apr_int64_t value)
+{
+    (void)baton;
+    if (!strcmp(name, figure_name)) {
+        figure_value = value;
+    }
+}
+
+static apr_int64_t figure(const char *name)
+{
+    cachemw_call_t call = fixture_call(tiers.f);
+    cachemw_stats_t stats = { .size = sizeof(stats), .extra = figure_extra };
+
+    figure_name = name;
+    figure_value = -1;
+    assert_int_equal(mw_store_stats(tiers.store, &call, &stats), APR_SUCCESS);
+    return figure_value;
+}
+
+/* --- believing ------------------------------------------------------------ */
+
+static void test_near_tier_is_not_asked_before_the_far_one_is_heard(
+    void **state)
+{
+    (void)state;
+    assert_int_equal(far.published, 1);
+    put(tiers.near, "page", 'n');
+    assert_int_equal(has(tiers.store, "page"), 0);
+    put(tiers.far, "page", 'f');
+    assert_int_equal(has(tiers.store, "page"), 'f');
+    assert_int_equal(figure("near_bypassed"), 2);
+    assert_int_equal(figure("watch_alive"), 0);
+    /* and gets nothing */
+    assert_int_equal(has(tiers.near, "page"), 'n');
+}
+
+static void test_near_tier_begins_empty(void **state)
+{
+    (void)state;
+    put(tiers.near, "page", 'n');
+    start();
+    assert_int_equal(has(tiers.near, "page"), 0);
+    put(tiers.store, "page", 's');
+    assert_int_equal(has(tiers.store, "page"), 's');
+    assert_int_equal(figure("answered_by_l1"), 1);
+    assert_int_equal(figure("watch_alive"), 1);
+    assert_int_equal(figure("watch_gaps"), 1);
+    assert_int_equal(logged("l2 tells what other servers change"), 1);
+}
+
+static void test_belief_ends_when_nothing_is_heard(void **state)
+{
+    (void)state;
+    start();
+    put(tiers.near, "page", 'n');
+    put(tiers.far, "page", 'f');
+    assert_int_equal(has_in(tiers.store, "page", FIXTURE_NOW, tiers.f->pool),
+                     'n');
+    assert_int_equal(
+        has_in(tiers.store, "page", FIXTURE_NOW + LATER, tiers.f->pool), 'f');
+    assert_int_equal(figure("near_bypassed"), 1);
+}
+
+static void test_what_was_missed_is_forgotten(void **state)
+{
+    (void)state;
+    start();
+    put(tiers.near, "page", 'n');
+    far_returns(EIO);
+    assert_int_equal(logged("l2 does not tell what other servers change"), 1);
+    far_returns(EIO);
+    assert_int_equal(has(tiers.near, "page"), 'n');
+    far_returns(APR_EINCOMPLETE);
+    assert_int_equal(has(tiers.near, "page"), 0);
+    assert_int_equal(logged("l2 tells again what other servers change"), 1);
+    assert_int_equal(logged("l2 does not tell what other servers change"), 1);
+    assert_int_equal(figure("watch_gaps"), 2);
+}
+
+static void test_late_answer_is_no_gap(void **state)
+{
+    (void)state;
+    start();
+    put(tiers.near, "page", 'n');
+    far_returns(APR_TIMEUP);
+    far_returns(APR_SUCCESS);
+    assert_int_equal(has(tiers.near, "page"), 'n');
+    assert_int_equal(figure("watch_gaps"), 1);
+}
+
+static void test_near_tier_that_cannot_be_emptied_is_not_believed(void **state)
+{
+    (void)state;
+    __atomic_store_n(&near.clear_fails, 1, __ATOMIC_SEQ_CST);
+    put(tiers.near, "page", 'n');
+    start();
+    assert_int_equal(has(tiers.store, "page"), 0);
+    assert_int_equal(figure("watch_alive"), 0);
+    assert_true(logged("cannot be removed") > 0);
+    __atomic_store_n(&near.clear_fails, 0, __ATOMIC_SEQ_CST);
+    far_returns(APR_SUCCESS);
+    assert_int_equal(figure("watch_alive"), 1);
+    assert_int_equal(has(tiers.near, "page"), 0);
+}
+
+static void test_process_that_ends_waits_for_no_one(void **state)
+{
+    int returned;
+
+    (void)state;
+    start();
+    apr_pool_destroy(tiers.pchild);
+    tiers.pchild = NULL;
+    returned = far.returned;
+    apr_sleep(20000);
+    assert_int_equal(far.returned, returned);
+}
+
+/* --- changes elsewhere ---------------------------------------------------- */
+
+static void test_change_elsewhere_takes_the_near_copy(void **state)
+{
+    static const cachemw_change_e changes[] = { CACHEMW_CHANGE_SET,
+                                                CACHEMW_CHANGE_AMENDED,
+                                                CACHEMW_CHANGE_REMOVED,
+                                                CACHEMW_CHANGE_CLEARED };
+    apr_size_t i;
+
+    (void)state;
+    start();
+    for (i = 0; i < sizeof(changes) / sizeof(changes[0]); i++) {
+        int is_all = changes[i] == CACHEMW_CHANGE_CLEARED;
+
+        put(tiers.near, "page", 'n');
+        put(tiers.near, "other", 'n');
+        far_tells(changes[i], is_all ? NULL : "page", 'x', 0);
+        assert_int_equal(has(tiers.near, "page"), 0);
+        assert_int_equal(has(tiers.near, "other"), is_all ? 0 : 'n');
+    }
+    assert_int_equal(figure("watch_messages"), 4);
+    assert_int_equal(figure("watch_gaps"), 1);
+}
+
+static void test_change_of_our_own_does_not(void **state)
+{
+    (void)state;
+    start();
+    put(tiers.store, "page", 's');
+    far_tells(CACHEMW_CHANGE_SET, "page", 's', 1);
+    far_tells(CACHEMW_CHANGE_AMENDED, "page", 's', 1);
+    far_tells(CACHEMW_CHANGE_REMOVED, "page", 0, 1);
+    far_tells(CACHEMW_CHANGE_CLEARED, NULL, 0, 1);
+    assert_int_equal(has(tiers.near, "page"), 's');
+    assert_int_equal(figure("watch_messages"), 0);
+}
+
+static void test_near_copy_that_stays_takes_all_with_it(void **state)
+{
+    (void)state;
+    start();
+    put(tiers.near, "page", 'n');
+    __atomic_store_n(&near.clear_fails, 1, __ATOMIC_SEQ_CST);
+    __atomic_store_n(&near.remove_fails, 1, __ATOMIC_SEQ_CST);
+    far_tells(CACHEMW_CHANGE_REMOVED, "page", 0, 0);
+    assert_true(logged("cannot be removed") > 0);
+    __atomic_store_n(&near.clear_fails, 0, __ATOMIC_SEQ_CST);
+    far_returns(APR_SUCCESS);
+    assert_int_equal(has(tiers.near, "page"), 0);
+    assert_int_equal(figure("watch_alive"), 1);
+}
+
+/* --- changes elsewhere that cross ours ------------------------------------ */
+
+static void test_fill_that_a_change_overtakes(void **state)
+{
+    apr_pool_t *answer;
+
+    (void)state;
+    start();
+    put(tiers.far, "page", 'f');
+    apr_pool_create(&answer, NULL);
+    assert_int_equal(has_in(tiers.store, "page", FIXTURE_NOW, answer), 'f');
+    far_tells(CACHEMW_CHANGE_SET, "page", 'x', 0);
+    apr_pool_destroy(answer);
+    assert_int_equal(has(tiers.near, "page"), 0);
+    assert_int_equal(has(tiers.store, "page"), 'f');
+    assert_int_equal(has(tiers.near, "page"), 'f');
+}
+
+static mw_set_t *set_begin(const char *text, char id)
+{
+    cachemw_call_t call = fixture_call(tiers.f);
+    cachemw_key_t key = fixture_key(text);
+    cachemw_entry_t entry = fixture_entry(id, "head", 0);
+    mw_set_t *set = NULL;
+
+    call.purge_epoch = mw_epoch_now(mw_store_state(tiers.store));
+    assert_int_equal(
+        mw_store_set_begin(tiers.store, &call, &key, &key, &entry, &set),
+        APR_SUCCESS);
+    return set;
+}
+
+static apr_status_t set_end(mw_set_t *set)
+{
+    cachemw_call_t call = fixture_call(tiers.f);
+
+    return mw_store_set_commit(set, &call);
+}
+
+static void test_store_that_a_purge_elsewhere_overtakes(void **state)
+{
+    static const cachemw_change_e purges[] = { CACHEMW_CHANGE_AMENDED,
+                                               CACHEMW_CHANGE_REMOVED,
+                                               CACHEMW_CHANGE_CLEARED };
+    mw_set_t *set;
+    apr_size_t i;
+
+    (void)state;
+    start();
+    for (i = 0; i < sizeof(purges) / sizeof(purges[0]); i++) {
+        set = set_begin("page", 's');
+        far_tells(purges[i],
+                  purges[i] == CACHEMW_CHANGE_CLEARED ? NULL : "page", 0, 0);
+        assert_int_equal(set_end(set), APR_NOTFOUND);
+        assert_int_equal(has(tiers.far, "page"), 0);
+        assert_int_equal(has(tiers.near, "page"), 0);
+    }
+    set = set_begin("page", 's');
+    far_returns(APR_EINCOMPLETE);
+    assert_int_equal(set_end(set), APR_NOTFOUND);
+}
+
+static void test_store_that_a_store_elsewhere_precedes(void **state)
+{
+    mw_set_t *set;
+
+    (void)state;
+    start();
+    set = set_begin("page", 's');
+    far_tells(CACHEMW_CHANGE_SET, "page", 'x', 0);
+    assert_int_equal(set_end(set), APR_SUCCESS);
+    assert_int_equal(has(tiers.far, "page"), 's');
+    assert_int_equal(has(tiers.near, "page"), 's');
+}
+
+static void test_store_during_which_a_purge_is_heard(void **state)
+{
+    static const event_t purge = { .is_change = 1,
+                                   .what = CACHEMW_CHANGE_REMOVED,
+                                   .key = "page" };
+
+    (void)state;
+    start();
+    far.in_commit = &purge;
+    assert_int_equal(set_end(set_begin("page", 's')), APR_NOTFOUND);
+    assert_int_equal(has(tiers.far, "page"), 0);
+    assert_int_equal(has(tiers.near, "page"), 0);
+}
+
+/* Whether it came before ours or after is not known then. */
+static void test_store_during_which_another_is_heard(void **state)
+{
+    static const event_t other = {
+        .is_change = 1, .what = CACHEMW_CHANGE_SET, .key = "page", .id = 'x'
+    };
+
+    (void)state;
+    start();
+    far.in_commit = &other;
+    assert_int_equal(set_end(set_begin("page", 's')), APR_SUCCESS);
+    assert_int_equal(has(tiers.far, "page"), 's');
+    assert_int_equal(has(tiers.near, "page"), 0);
+}
+
+static void test_store_that_was_there_before_a_purge_was_heard(void **state)
+{
+    (void)state;
+    start();
+    assert_int_equal(set_end(set_begin("page", 's')), APR_SUCCESS);
+    assert_int_equal(set_end(set_begin("other", 's')), APR_SUCCESS);
+    far_tells(CACHEMW_CHANGE_AMENDED, "page", 'x', 0);
+    assert_int_equal(has(tiers.far, "page"), 0);
+    assert_int_equal(has(tiers.near, "page"), 0);
+    assert_int_equal(has(tiers.far, "other"), 's');
+    assert_int_equal(has(tiers.near, "other"), 's');
+}
+
+/* The far tier has told of ours first: so the purge came after it, and did with
+ * it what it wanted. */
+static void test_purge_that_came_later_has_been_seen_to(void **state)
+{
+    (void)state;
+    start();
+    assert_int_equal(set_end(set_begin("page", 's')), APR_SUCCESS);
+    far_tells(CACHEMW_CHANGE_SET, "page", 's', 1);
+    far_tells(CACHEMW_CHANGE_AMENDED, "page", 's', 0);
+    assert_int_equal(has(tiers.far, "page"), 's');
+    assert_int_equal(has(tiers.near, "page"), 0);
+}
+
+static void test_amendment_that_a_purge_elsewhere_preceded(void **state)
+{
+    cachemw_call_t call;
+    cachemw_key_t key = fixture_key("page");
+    cachemw_entry_t entry = fixture_entry('s', "other head", 0);
+
+    (void)state;
+    start();
+    put(tiers.store, "page", 's');
+    far_tells(CACHEMW_CHANGE_SET, "page", 's', 1);
+    call = fixture_call(tiers.f);
+    assert_int_equal(
+        mw_store_set_head(tiers.store, &call, &key, &entry.id, &entry),
+        APR_SUCCESS);
+    far_tells(CACHEMW_CHANGE_AMENDED, "page", 's', 0);
+    assert_int_equal(has(tiers.far, "page"), 0);
+}
+
+#define WATCH_TEST(name) \
+    cmocka_unit_test_setup_teardown(name, test_setup, test_teardown)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        WATCH_TEST(test_near_tier_is_not_asked_before_the_far_one_is_heard),
+        WATCH_TEST(test_near_tier_begins_empty),
+        WATCH_TEST(test_belief_ends_when_nothing_is_heard),
+        WATCH_TEST(test_what_was_missed_is_forgotten),
+        WATCH_TEST(test_late_answer_is_no_gap),
+        WATCH_TEST(test_near_tier_that_cannot_be_emptied_is_not_believed),
+        WATCH_TEST(test_process_that_ends_waits_for_no_one),
+        WATCH_TEST(test_change_elsewhere_takes_the_near_copy),
+        WATCH_TEST(test_change_of_our_own_does_not),
+        WATCH_TEST(test_near_copy_that_stays_takes_all_with_it),
+        WATCH_TEST(test_fill_that_a_change_overtakes),
+        WATCH_TEST(test_store_that_a_purge_elsewhere_overtakes),
+        WATCH_TEST(test_store_that_a_store_elsewhere_precedes),
+        WATCH_TEST(test_store_during_which_a_purge_is_heard),
+        WATCH_TEST(test_store_during_which_another_is_heard),
+        WATCH_TEST(test_store_that_was_there_before_a_purge_was_heard),
+        WATCH_TEST(test_purge_that_came_later_has_been_seen_to),
+        WATCH_TEST(test_amendment_that_a_purge_elsewhere_preceded),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
