@@ -136,6 +136,41 @@ static apr_status_t reply_get(mw_redis_t *store, const cachemw_call_t *call,
     return rv;
 }
 
+/* --- what is not there ---------------------------------------------------- */
+
+#define ABSENT_KEY "cachemw redis absent"
+
+typedef struct absent_t {
+    const mw_redis_t *store; /* NULL: it has been told */
+    mw_redis_bytes_t name;
+} absent_t;
+
+static void absent_note(const mw_redis_t *store, const mw_redis_bytes_t *name,
+                        apr_pool_t *pool)
+{
+    absent_t *absent = apr_palloc(pool, sizeof(*absent));
+
+    absent->store = store;
+    absent->name = *name;
+    apr_pool_userdata_setn(absent, ABSENT_KEY, NULL, pool);
+}
+
+int mw_redis_was_absent(const mw_redis_t *store, const mw_redis_bytes_t *name,
+                        apr_pool_t *pool)
+{
+    absent_t *absent;
+    void *noted;
+
+    apr_pool_userdata_get(&noted, ABSENT_KEY, pool);
+    absent = noted;
+    if (!absent || absent->store != store || absent->name.len != name->len
+        || memcmp(absent->name.data, name->data, name->len) != 0) {
+        return 0;
+    }
+    absent->store = NULL;
+    return 1;
+}
+
 /* --- entries -------------------------------------------------------------- */
 
 /* An entry, or the first bytes of it. */
@@ -179,8 +214,12 @@ static apr_status_t entry_fetch(mw_redis_t *store, const cachemw_call_t *call,
         asked = len;
         rv = entry_ask(store, call, name, asked, places, reply);
     }
+    if (rv != APR_SUCCESS || (*reply)->len) {
+        return rv;
+    }
     /* GETRANGE has no nil */
-    return rv == APR_SUCCESS && !(*reply)->len ? APR_NOTFOUND : rv;
+    absent_note(store, name, call->pool);
+    return APR_NOTFOUND;
 }
 
 /* What must not be so when header and body were read at one instant. */

@@ -5,6 +5,7 @@
 
 #include "apr_strings.h"
 
+#include "get.h"
 #include "say.h"
 #include "script.h"
 #include "servers.h"
@@ -54,6 +55,7 @@ typedef struct set_t {
     apr_int64_t ttl;
     apr_int64_t deadline;
     apr_pool_t *pool;
+    int is_first;     /* nothing was there when the response was asked for */
     apr_size_t used;  /* of the body's first bucket */
     apr_bucket *sent; /* buckets before this one are referred to by iov;
                          NULL: none */
@@ -274,46 +276,45 @@ static void body_expire(const set_t *set, const cachemw_id_t *id,
 
 /* --- entries -------------------------------------------------------------- */
 
-/* SET with the header, and the body if that is short. */
+/* The string with the header, and the body if that is short. It comes last: a
+ * long argument that ends what was sent becomes the string as it is. */
 static apr_status_t string_add(set_t *set, mw_redis_batch_t *batch)
 {
     apr_size_t len = set->pieces ? 0 : (apr_size_t)set->entry->body_len;
     apr_size_t end = len ? mw_redis_piece_end_len(set->store) : 0;
     apr_status_t rv = APR_SUCCESS;
 
-    mw_redis_batch_open(batch, 5);
-    mw_redis_batch_word(batch, "SET");
+    mw_redis_batch_open(batch, 4);
+    mw_redis_batch_word(batch, "PSETEX");
     mw_redis_batch_arg(batch, set->name.data, set->name.len);
+    mw_redis_batch_number(batch, set->ttl);
     mw_redis_batch_length(batch, set->header.len + len + end);
     mw_redis_batch_bytes(batch, set->header.data, set->header.len);
     if (len) {
         rv = piece_add(set, batch, 0, len);
     }
     mw_redis_batch_end(batch);
-    mw_redis_batch_word(batch, "PX");
-    mw_redis_batch_number(batch, set->ttl);
     return rv;
 }
 
-/* The answers to GETRANGE and SET, and what comes with them.
+/* The answers to GETRANGE and PSETEX, and what comes with them.
  * @param before the beginning of the entry that there was */
 static apr_status_t string_check(const set_t *set,
                                  mw_redis_reply_t *const *replies, int is_whole,
                                  const mw_redis_reply_t **before)
 {
-    const int more = set->message.len != 0;
+    const apr_size_t count = 1 + !set->is_first + (set->message.len != 0);
 
     if (is_whole) {
-        replies += 3 + more;
-        if (replies[0]->type != REDIS_REPLY_ARRAY
-            || replies[0]->len != (apr_size_t)(2 + more)) {
+        replies += 1 + count;
+        if (replies[0]->type != REDIS_REPLY_ARRAY || replies[0]->len != count) {
             return mw_redis_nonsense(set->store);
         }
         replies = replies[0]->elements;
     }
-    *before = replies[0];
-    return mw_redis_reply_is(replies[1], "OK") ? APR_SUCCESS
-                                               : mw_redis_nonsense(set->store);
+    *before = set->is_first ? NULL : *replies++;
+    return mw_redis_reply_is(*replies, "OK") ? APR_SUCCESS
+                                             : mw_redis_nonsense(set->store);
 }
 
 /* What is there is asked for, since the body of a long entry goes after it. If
@@ -323,7 +324,8 @@ static apr_status_t string_check(const set_t *set,
  * others are told. */
 static apr_status_t string_set(set_t *set, const mw_redis_reply_t **before)
 {
-    int is_whole = set->store->servers->is_many || set->message.len;
+    int is_whole =
+        (!set->is_first && set->store->servers->is_many) || set->message.len;
     mw_redis_reply_t **replies;
     mw_redis_batch_t batch;
     apr_status_t rv;
@@ -332,7 +334,9 @@ static apr_status_t string_set(set_t *set, const mw_redis_reply_t **before)
     if (is_whole) {
         mw_redis_batch_words(&batch, "MULTI", NULL);
     }
-    mw_redis_header_ask(&batch, &set->name, MW_REDIS_HEADER_ID_END);
+    if (!set->is_first) {
+        mw_redis_header_ask(&batch, &set->name, MW_REDIS_HEADER_ID_END);
+    }
     rv = string_add(set, &batch);
     if (set->message.len) {
         mw_redis_say_add(set->store, &batch, &set->message);
@@ -367,7 +371,7 @@ static apr_status_t entry_set(set_t *set)
     if (set->pieces) {
         body_expire(set, id, set->ttl + GRACE_MS);
     }
-    if (before->type == REDIS_REPLY_STRING
+    if (before && before->type == REDIS_REPLY_STRING
         && mw_redis_header_is_long(before->data, before->len, &its)
         && memcmp(&its, id, sizeof(its)) != 0) {
         body_expire(set, &its, GRACE_MS);
@@ -390,7 +394,10 @@ apr_status_t mw_redis_set(void *self, const cachemw_call_t *call,
         return mw_redis_remove(self, call, key, NULL);
     }
     mw_redis_name(self, key, call->pool, &set.name);
+    set.is_first = mw_redis_was_absent(self, &set.name, call->pool);
     if (entry->body_len > MW_REDIS_SHORT) {
+        /* somebody else's, by now, may well be as long */
+        set.is_first = 0;
         set.pieces = mw_redis_pieces(entry->body_len);
         mw_redis_name_body(&set.name, &entry->id, call->pool, &set.body);
     }
