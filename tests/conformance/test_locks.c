@@ -3,6 +3,7 @@
 /* Locks, of stores that have them. */
 
 #include <string.h>
+#include <unistd.h>
 
 #include "harness.h"
 
@@ -16,6 +17,13 @@ static cachemw_id_t token_make(char fill)
 
     memset(&token, fill, sizeof(token));
     return token;
+}
+
+/* Locks outlive a test, and clear. */
+static cachemw_key_t key_fresh(ct_t *c, const char *what)
+{
+    return ct_key(c, "%s/%d/%" APR_INT64_T_FMT, what, (int)getpid(),
+                  mw_monotonic());
 }
 
 static apr_status_t lock_take(ct_t *c, const cachemw_key_t *key, char fill,
@@ -41,8 +49,8 @@ static void locks_need(ct_t *c)
 
 static void test_lock_is_had_by_one(ct_t *c)
 {
-    cachemw_key_t key = ct_key(c, "page");
-    cachemw_key_t other = ct_key(c, "other");
+    cachemw_key_t key = key_fresh(c, "page");
+    cachemw_key_t other = key_fresh(c, "other");
     cachemw_id_t a = token_make('a'), b = token_make('b'), holder;
 
     locks_need(c);
@@ -60,7 +68,7 @@ static void test_lock_is_had_by_one(ct_t *c)
 
 static void test_lock_is_let_go_by_its_holder_only(ct_t *c)
 {
-    cachemw_key_t key = ct_key(c, "page");
+    cachemw_key_t key = key_fresh(c, "page");
 
     locks_need(c);
     ct_status(c, lock_drop(c, &key, 'a'), APR_NOTFOUND, "unlock of a free one");
@@ -76,7 +84,7 @@ static void test_lock_is_let_go_by_its_holder_only(ct_t *c)
 
 static void test_lock_ends_by_itself(ct_t *c)
 {
-    cachemw_key_t key = ct_key(c, "page");
+    cachemw_key_t key = key_fresh(c, "page");
     const apr_int64_t until = mw_monotonic() + PATIENCE;
     apr_status_t rv;
 
@@ -95,7 +103,7 @@ static void test_lock_ends_by_itself(ct_t *c)
 
 static void test_lock_is_extended(ct_t *c)
 {
-    cachemw_key_t key = ct_key(c, "page");
+    cachemw_key_t key = key_fresh(c, "page");
 
     locks_need(c);
     ct_status(c, lock_take(c, &key, 'a', LOCK_SHORT), APR_SUCCESS, "lock");
@@ -128,7 +136,7 @@ static void test_lock_of_any_bytes(ct_t *c)
 
 static void test_lock_is_no_entry(ct_t *c)
 {
-    cachemw_key_t key = ct_key(c, "page");
+    cachemw_key_t key = key_fresh(c, "page");
     ct_item_t item = ct_item(c, &key, 1, 100);
 
     locks_need(c);
@@ -142,14 +150,19 @@ static void test_lock_is_no_entry(ct_t *c)
     ct_require(c, &item, "after unlock");
 }
 
+typedef struct contest_t {
+    cachemw_key_t key;
+    int takers;
+} contest_t;
+
 static void take_act(ct_t *c, int index, void *baton)
 {
-    int *takers = baton;
-    cachemw_key_t key = ct_key(c, "page");
-    apr_status_t rv = lock_take(c, &key, (char)('a' + index), LOCK_LONG);
+    contest_t *contest = baton;
+    apr_status_t rv =
+        lock_take(c, &contest->key, (char)('a' + index), LOCK_LONG);
 
     if (rv == APR_SUCCESS) {
-        __atomic_fetch_add(takers, 1, __ATOMIC_SEQ_CST);
+        __atomic_fetch_add(&contest->takers, 1, __ATOMIC_SEQ_CST);
     }
     else {
         ct_status(c, rv, APR_EBUSY, "lock");
@@ -158,11 +171,12 @@ static void take_act(ct_t *c, int index, void *baton)
 
 static void test_lock_has_one_taker(ct_t *c)
 {
-    int takers = 0;
+    contest_t contest = { key_fresh(c, "page"), 0 };
 
     locks_need(c);
-    ct_threads(c, 8, take_act, &takers);
-    ct_check(c, takers == 1, "%d threads have the same lock", takers);
+    ct_threads(c, 8, take_act, &contest);
+    ct_check(c, contest.takers == 1, "%d threads have the same lock",
+             contest.takers);
 }
 
 const ct_test_t ct_tests_locks[] = {
