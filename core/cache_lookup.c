@@ -67,6 +67,7 @@ static apr_status_t lookup_get(mw_handle_t *handle, request_rec *r,
 
     mw_request_call(r, handle->looked_up, &call);
     call.deadline = handle->deadline;
+    call.context = handle->context;
     handle->entry.body = body ? lookup_brigade(handle, r) : NULL;
     if (mw_store_wants_checksum(handle->store)) {
         return lookup_get_elsewhere(handle, r, &call, key);

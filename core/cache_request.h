@@ -28,6 +28,7 @@ typedef struct mw_handle_t {
     cachemw_key_t key;    /**< the same, or the variant's */
     apr_uint64_t epoch;   /**< purge epoch before the look-up */
     apr_time_t looked_up; /**< when: later reads ask for that time */
+    const void *context;  /**< of calls that look: see cachemw_call_t */
     unsigned int fields;  /**< MW_REQUEST_… of the look-up */
 
     mw_vary_t *record; /**< the Vary record; NULL: does not vary */

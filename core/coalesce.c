@@ -7,6 +7,7 @@
 #include "apr_strings.h"
 
 #include "coalesce.h"
+#include "fetch_lock.h"
 #include "waiters.h"
 
 #define COALESCE_LOOP_FIELD "CDN-Loop"
@@ -17,6 +18,10 @@
 #define COALESCE_LATE APR_INT64_C(1000000)
 /* Part of the threads that may wait at once. */
 #define COALESCE_PART 4
+/* Between two looks at what another server fetches: longer each time, and half
+ * as much again by chance. */
+#define COALESCE_NAP APR_TIME_C(5000)
+#define COALESCE_NAP_MAX APR_TIME_C(50000)
 
 /* mod_http2's: how many threads of its own a child may have. */
 APR_DECLARE_OPTIONAL_FN(void, http2_get_num_workers,
@@ -28,10 +33,20 @@ struct mw_turn_t {
     mw_request_t *chain;
     request_rec *r;
     int is_watched; /* see mw_coalesce_watch() */
-    mw_state_t *state;
-    cachemw_key_t key;
-    apr_uint64_t token;
+    mw_fetch_t fetch;
 };
+
+/* A request that asks for its turn. */
+typedef struct asking_t {
+    mw_handle_t *handle;
+    request_rec *r;
+    mw_request_t *chain;
+    mw_turn_t *turn;         /* NULL: it has none */
+    apr_int64_t until;       /* when it has waited long enough */
+    apr_int64_t ended;       /* when the turn before its own did; 0: never */
+    apr_interval_time_t nap; /* the last one; 0: none yet */
+    int has_lock;            /* of the store, for its turn */
+} asking_t;
 
 /* Of this process. */
 static mw_waiters_t *waiters;
@@ -141,21 +156,59 @@ static int request_comes_from(const request_rec *r, const request_rec *first)
     return r != NULL;
 }
 
-static void unstorable_note(mw_state_t *state, const cachemw_key_t *key)
+static void unstorable_note(mw_store_t *store, const cachemw_key_t *key)
 {
     const apr_int64_t now = mw_monotonic();
 
-    mw_unstorable_note(state, key, now, now + COALESCE_UNSTORABLE);
+    mw_unstorable_note(mw_store_state(store), key, now,
+                       now + COALESCE_UNSTORABLE);
+}
+
+/* All processes of this server are one to others. */
+static const cachemw_id_t *server_token(void)
+{
+    return (const cachemw_id_t *)mw_waiters_id(waiters);
 }
 
 /* Known before anybody is woken by the mark. */
 static void turn_tell(const mw_turn_t *turn, mw_fetched_e what)
 {
+    const mw_fetch_t *fetch = &turn->fetch;
+
     if (what == MW_FETCHED_UNSTORABLE) {
-        unstorable_note(turn->state, &turn->key);
+        unstorable_note(fetch->store, &fetch->key);
     }
     else if (what == MW_FETCHED_STORED) {
-        mw_unstorable_forget(turn->state, &turn->key);
+        mw_unstorable_forget(mw_store_state(fetch->store), &fetch->key);
+    }
+}
+
+/* Perhaps in the clean-up of the request's pool. */
+static void turn_unlock(const mw_turn_t *turn)
+{
+    cachemw_call_t call = { .now = apr_time_now() };
+
+    if (apr_pool_create(&call.pool, NULL) == APR_SUCCESS) {
+        mw_fetch_unlock(&turn->fetch, &call, server_token());
+        apr_pool_destroy(call.pool);
+    }
+}
+
+/* Those who wait here are woken before the store is called, unless one of them
+ * is to fetch the page: it would find the lock its own, and lose it then. */
+static void turn_let_go(const mw_turn_t *turn, mw_fetched_e what)
+{
+    const mw_fetch_t *fetch = &turn->fetch;
+    int has_lock = mw_fetch_forget(fetch);
+
+    if (has_lock && what == MW_FETCHED_NOTHING) {
+        turn_unlock(turn);
+        has_lock = 0;
+    }
+    mw_mark_release(mw_store_state(fetch->store), &fetch->key, fetch->owner,
+                    mw_monotonic());
+    if (has_lock) {
+        turn_unlock(turn);
     }
 }
 
@@ -164,7 +217,7 @@ static void turn_end(mw_turn_t *turn, mw_fetched_e what)
     mw_turn_t **at = &turn->chain->turns;
 
     turn_tell(turn, what);
-    mw_mark_release(turn->state, &turn->key, turn->token, mw_monotonic());
+    turn_let_go(turn, what);
     while (*at != NULL && *at != turn) {
         at = &(*at)->next;
     }
@@ -249,12 +302,17 @@ static const char *loop_member(apr_pool_t *pool)
                        NULL);
 }
 
-static int request_is_from_here(request_rec *r)
+static int request_is_from(request_rec *r, const char *id)
 {
     const char *field =
         apr_table_getm(r->pool, r->headers_in, COALESCE_LOOP_FIELD);
 
-    return field != NULL && ap_strstr_c(field, mw_waiters_id(waiters)) != NULL;
+    return field != NULL && ap_strstr_c(field, id) != NULL;
+}
+
+static int request_is_from_here(request_rec *r)
+{
+    return request_is_from(r, mw_waiters_id(waiters));
 }
 
 static void request_mark_loop(request_rec *r, mw_request_t *chain)
@@ -266,29 +324,44 @@ static void request_mark_loop(request_rec *r, mw_request_t *chain)
     }
 }
 
-/* @return 0 when another one has it
- * @param ended set: when another one had it */
-static int turn_take(const mw_handle_t *handle, request_rec *r,
-                     mw_request_t *chain, apr_int64_t now, apr_int64_t *ended)
+/* @return 0 when another one has it */
+static int turn_take(asking_t *asking, apr_int64_t now)
 {
-    const mw_store_settings_t *settings = mw_store_settings(handle->store);
+    mw_handle_t *handle = asking->handle;
+    request_rec *r = asking->r;
     mw_turn_t *turn = apr_pcalloc(r->pool, sizeof(*turn));
+    mw_fetch_t *fetch = &turn->fetch;
 
-    turn->state = mw_store_state(handle->store);
-    turn->token = mw_mark_token(getpid());
-    if (mw_mark_take(turn->state, &handle->key, turn->token, now,
-                     now + settings->coalesce_timeout, ended)
+    fetch->store = handle->store;
+    fetch->key = handle->key;
+    fetch->owner = mw_mark_token(getpid());
+    fetch->end = now + mw_store_settings(handle->store)->coalesce_timeout;
+    if (mw_mark_take(mw_store_state(handle->store), &fetch->key, fetch->owner,
+                     now, fetch->end, &asking->ended)
         != 0) {
         return 0;
     }
-    turn->key = handle->key;
-    turn->chain = chain;
+    turn->chain = asking->chain;
     turn->r = r;
-    turn->next = chain->turns;
-    chain->turns = turn;
+    turn->next = turn->chain->turns;
+    turn->chain->turns = turn;
     apr_pool_cleanup_register(r->pool, turn, turn_drop, apr_pool_cleanup_null);
-    request_mark_loop(r, chain);
+    request_mark_loop(r, turn->chain);
+    asking->turn = turn;
     return 1;
+}
+
+/* It is not to fetch the page after all. */
+static void turn_give_up(asking_t *asking)
+{
+    mw_turn_t *turn = asking->turn;
+
+    asking->turn = NULL;
+    asking->ended = 0;
+    if (turn != NULL) {
+        apr_pool_cleanup_kill(turn->r->pool, turn, turn_drop);
+        turn_end(turn, MW_FETCHED_NOTHING);
+    }
 }
 
 /* Whether the response to this request can be stored for others: not where the
@@ -306,30 +379,45 @@ static int request_may_lead(const request_rec *r, int is_found)
                    && apr_table_get(in, "If-Unmodified-Since") == NULL));
 }
 
-/* Sleep until the mark changes hands. @return 0: it was not to be */
-static int turn_wait(const mw_handle_t *handle, const mw_request_t *chain,
-                     request_rec *r, apr_int64_t until)
+/* Whether this request may wait, now or at all; then waiting_end() follows. */
+static int waiting_begin(const asking_t *asking)
 {
-    mw_state_t *state = mw_store_state(handle->store);
-    const apr_int64_t now = mw_monotonic();
+    mw_store_t *store = asking->handle->store;
 
-    if (now >= until) {
-        mw_store_count(handle->store, MW_COUNT_WAITED_OUT, 1);
-        return 0;
-    }
-    if (chain->turns != NULL
-        || (!chain->has_looped && request_is_from_here(r))) {
+    if (mw_monotonic() >= asking->until) {
+        mw_store_count(store, MW_COUNT_WAITED_OUT, 1);
         return 0;
     }
     if (!mw_waiters_enter(waiters, waiters_slot,
-                          r->connection->master != NULL ? waiters_streams
-                                                        : waiters_own,
+                          asking->r->connection->master != NULL
+                              ? waiters_streams
+                              : waiters_own,
                           waiters_all)) {
-        mw_store_count(handle->store, MW_COUNT_CAPPED, 1);
+        mw_store_count(store, MW_COUNT_CAPPED, 1);
         return 0;
     }
-    mw_mark_wait(state, &handle->key, now, until);
+    return 1;
+}
+
+static void waiting_end(void)
+{
     mw_waiters_leave(waiters, waiters_slot);
+}
+
+/* Sleep until the mark changes hands. @return 0: it was not to be */
+static int turn_wait(const asking_t *asking)
+{
+    const mw_request_t *chain = asking->chain;
+    const mw_handle_t *handle = asking->handle;
+
+    if (chain->turns != NULL
+        || (!chain->has_looped && request_is_from_here(asking->r))
+        || !waiting_begin(asking)) {
+        return 0;
+    }
+    mw_mark_wait(mw_store_state(handle->store), &handle->key, mw_monotonic(),
+                 asking->until);
+    waiting_end();
     return 1;
 }
 
@@ -338,73 +426,183 @@ static int is_fresh(const mw_handle_t *handle, request_rec *r, apr_status_t rv)
     return rv == APR_SUCCESS && mw_fresh_is(handle, r);
 }
 
-/* @return non-zero: go on with what was found, or not
- * @param ended set when nobody had the mark: when another one had it */
-static int turn_is_over(mw_handle_t *handle, request_rec *r,
-                        mw_request_t *chain, apr_status_t rv,
-                        apr_int64_t *ended)
+/* @return non-zero: go on, with the turn or without */
+static int turn_is_over(asking_t *asking, apr_status_t rv)
 {
+    mw_handle_t *handle = asking->handle;
     mw_state_t *state = mw_store_state(handle->store);
     const apr_int64_t now = mw_monotonic();
 
     if (mw_unstorable_is_known(state, &handle->key, now)) {
         return 1;
     }
-    if (request_may_lead(r, rv == APR_SUCCESS)
-            ? turn_take(handle, r, chain, now, ended)
-            : mw_mark_holder(state, &handle->key, now, ended) == 0) {
+    if (request_may_lead(asking->r, rv == APR_SUCCESS)
+            ? turn_take(asking, now)
+            : mw_mark_holder(state, &handle->key, now, &asking->ended) == 0) {
         return 1;
     }
-    return rv == APR_SUCCESS && mw_fresh_extend(handle, r);
+    return rv == APR_SUCCESS && mw_fresh_extend(handle, asking->r);
+}
+
+/* --- other servers -------------------------------------------------------- */
+
+static void lock_nap(asking_t *asking)
+{
+    apr_uint32_t random;
+
+    asking->nap = asking->nap ? asking->nap * 2 : COALESCE_NAP;
+    if (asking->nap > COALESCE_NAP_MAX) {
+        asking->nap = COALESCE_NAP_MAX;
+    }
+    mw_store_random(&random, sizeof(random));
+    apr_sleep(asking->nap + (apr_interval_time_t)(random % (asking->nap / 2)));
+}
+
+/* Another server fetches the page. Who holds another mark does not wait, nor
+ * who comes from that server: two could wait for each other.
+ * @return 0: it was not to be */
+static int lock_wait(asking_t *asking, const cachemw_id_t *holder)
+{
+    const char *id = apr_pstrmemdup(
+        asking->r->pool, (const char *)holder->bytes, sizeof(holder->bytes));
+
+    if (asking->turn->next != NULL || request_is_from(asking->r, id)
+        || !waiting_begin(asking)) {
+        return 0;
+    }
+    lock_nap(asking);
+    waiting_end();
+    return 1;
+}
+
+/* Who has the turn here asks for that among all servers. Without an answer
+ * there is none.
+ * @return non-zero: it has slept, and is to look again */
+static int lock_is_elsewhere(asking_t *asking, apr_status_t rv)
+{
+    mw_fetch_t *fetch = &asking->turn->fetch;
+    mw_store_t *store = fetch->store;
+    cachemw_id_t holder;
+    cachemw_call_t call;
+    apr_status_t answer;
+
+    if (!mw_fetch_locks(store)) {
+        return 0;
+    }
+    mw_request_call(asking->r, apr_time_now(), &call);
+    asking->handle->context = CACHEMW_FARTHEST;
+    if (asking->nap) {
+        fetch->end =
+            mw_monotonic() + mw_store_settings(store)->coalesce_timeout;
+    }
+    answer = mw_fetch_lock(fetch, &call, server_token(), &holder);
+    asking->has_lock = answer == APR_SUCCESS;
+    if (answer != APR_EBUSY) {
+        if (asking->nap) {
+            mw_mark_prolong(mw_store_state(store), &fetch->key, fetch->owner,
+                            mw_monotonic(), fetch->end);
+        }
+        return 0;
+    }
+    if (rv == APR_SUCCESS && mw_fresh_extend(asking->handle, asking->r)) {
+        turn_give_up(asking);
+        return 0;
+    }
+    return lock_wait(asking, &holder);
+}
+
+/* --- both ----------------------------------------------------------------- */
+
+/* Not where it turned out meanwhile that the page varies. */
+static int turn_is_for(const mw_turn_t *turn, const cachemw_key_t *key)
+{
+    return turn->fetch.key.len == key->len
+           && memcmp(turn->fetch.key.data, key->data, key->len) == 0;
+}
+
+/* @return non-zero: go on with what was found, or not; else look again */
+static int asking_is_over(asking_t *asking, apr_status_t rv)
+{
+    if (asking->turn != NULL
+        && !turn_is_for(asking->turn, &asking->handle->key)) {
+        turn_give_up(asking);
+    }
+    if (asking->turn == NULL && !turn_is_over(asking, rv)) {
+        return !turn_wait(asking);
+    }
+    return asking->turn == NULL || !lock_is_elsewhere(asking, rv);
 }
 
 /* Another one may have stored the page between the look-up that found none and
- * the look at the mark. */
-static apr_status_t turn_look_again(mw_handle_t *handle, request_rec *r,
-                                    apr_status_t rv, apr_int64_t ended)
+ * the look at the mark, or the store's lock. */
+static apr_status_t asking_end(asking_t *asking, apr_status_t rv)
 {
-    if (ended == 0 || mw_monotonic() - ended > COALESCE_LATE) {
+    request_rec *r = asking->r;
+
+    if (!asking->has_lock
+        && (asking->ended == 0
+            || mw_monotonic() - asking->ended > COALESCE_LATE)) {
         return rv;
     }
-    rv = mw_lookup_again(handle, r);
-    if (is_fresh(handle, r, rv)) {
+    rv = mw_lookup_again(asking->handle, r);
+    if (is_fresh(asking->handle, r, rv)) {
         mw_coalesce_end(r, MW_FETCHED_NOTHING);
     }
     return rv;
 }
 
+/* Whether waiting is of any use for this request and what it found. */
+static int request_may_wait(mw_handle_t *handle, request_rec *r,
+                            apr_status_t rv)
+{
+    return waiters != NULL && mw_store_settings(handle->store)->coalesce
+           && !r->header_only && mw_store_is_usable(handle->store)
+           && apr_table_get(r->headers_in, "Authorization") == NULL
+           && apr_table_get(r->headers_in, "Upgrade") == NULL
+           && mw_fresh_request_is_plain(r) && !is_fresh(handle, r, rv)
+           && (rv == APR_SUCCESS || mw_store_has_missed(handle->store, rv));
+}
+
 apr_status_t mw_coalesce(mw_handle_t *handle, request_rec *r, apr_status_t rv)
 {
-    const mw_store_settings_t *settings = mw_store_settings(handle->store);
-    mw_request_t *chain;
-    apr_int64_t until;
-    apr_int64_t ended = 0;
+    asking_t asking = { .handle = handle, .r = r };
 
-    if (waiters == NULL || !settings->coalesce || r->header_only
-        || !mw_store_is_usable(handle->store)
-        || apr_table_get(r->headers_in, "Authorization") != NULL
-        || apr_table_get(r->headers_in, "Upgrade") != NULL
-        || !mw_fresh_request_is_plain(r) || is_fresh(handle, r, rv)
-        || (rv != APR_SUCCESS && !mw_store_has_missed(handle->store, rv))) {
+    if (!request_may_wait(handle, r, rv)) {
         return rv;
     }
-    chain = chain_of(r);
-    until = mw_monotonic() + settings->coalesce_timeout;
-    while (!turn_is_over(handle, r, chain, rv, &ended)
-           && turn_wait(handle, chain, r, until)) {
+    asking.chain = chain_of(r);
+    asking.until =
+        mw_monotonic() + mw_store_settings(handle->store)->coalesce_timeout;
+    while (!asking_is_over(&asking, rv)) {
         rv = mw_lookup_again(handle, r);
         if (is_fresh(handle, r, rv)) {
             mw_store_count(handle->store, MW_COUNT_COALESCED, 1);
+            turn_give_up(&asking);
             return rv;
         }
         /* The page is stale as soon as it comes, or the store fails. */
         if (rv == APR_SUCCESS ? handle->head.response_time > r->request_time
                               : !mw_store_has_missed(handle->store, rv)) {
             if (rv == APR_SUCCESS && mw_fresh_never(handle, r)) {
-                unstorable_note(mw_store_state(handle->store), &handle->key);
+                unstorable_note(handle->store, &handle->key);
             }
+            turn_give_up(&asking);
             return rv;
         }
     }
-    return turn_look_again(handle, r, rv, ended);
+    return asking_end(&asking, rv);
+}
+
+/* --- in the process that sweeps ------------------------------------------- */
+
+apr_interval_time_t mw_coalesce_tend_interval(mw_store_t *store)
+{
+    return waiters != NULL && mw_fetch_locks(store)
+               ? mw_fetch_tend_interval(store)
+               : 0;
+}
+
+void mw_coalesce_tend(mw_store_t *store, const cachemw_call_t *call)
+{
+    mw_fetch_tend(store, call, server_token());
 }

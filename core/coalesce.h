@@ -4,7 +4,8 @@
  * @file coalesce.h
  * @brief One fetch per page: the first request that has to go to the origin
  *        takes the page's mark; others sleep until it is let go, and look
- *        again.
+ *        again. Who has the mark takes the store's lock, where there is one, and
+ *        waits for a server that has it in the same way and no longer.
  *
  * Nothing here ever makes a request fail: who may not wait, has waited long
  * enough or finds that the page cannot be stored goes to the origin as if there
@@ -28,6 +29,13 @@ void mw_coalesce_child_init(server_rec *s);
 void mw_coalesce_bury(pid_t pid);
 /** Likewise for each store: who waits for its fetches need not wait on. */
 void mw_coalesce_bury_in(mw_store_t *store, pid_t pid);
+
+/** Time between two calls of mw_coalesce_tend(); 0: there is nothing to do.
+ *  After mw_coalesce_create(). */
+apr_interval_time_t mw_coalesce_tend_interval(mw_store_t *store);
+/** The process that sweeps: keep the locks that the store has given to this
+ *  server's requests, and let go of those of the dead. */
+void mw_coalesce_tend(mw_store_t *store, const cachemw_call_t *call);
 
 /**
  * After a look-up for a GET that found nothing, or nothing that is fresh

@@ -111,6 +111,21 @@ apr_uint64_t mw_mark_take(mw_state_t *state, const cachemw_key_t *key,
     return 0;
 }
 
+void mw_mark_prolong(mw_state_t *state, const cachemw_key_t *key,
+                     apr_uint64_t owner, apr_int64_t now, apr_int64_t expires)
+{
+    mw_mark_t *mark = mark_of(state, key);
+    const apr_uint64_t mine = claim_make(owner, expires);
+    apr_uint64_t claim = __atomic_load_n(&mark->claim, __ATOMIC_ACQUIRE);
+
+    while (claim_holds(claim, now) && owner_read(mark, claim) == owner
+           && !__atomic_compare_exchange_n(
+               &mark->claim, &claim, mine | (claim & WAITED), 0,
+               __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE)) {
+        continue;
+    }
+}
+
 static void mark_free(mw_mark_t *mark, apr_uint64_t owner, apr_int64_t now)
 {
     const apr_uint64_t ended = (apr_uint64_t)now >> TICK_BITS << TIME_SHIFT;
@@ -186,4 +201,87 @@ apr_uint64_t mw_mark_holder(const mw_state_t *state, const cachemw_key_t *key,
         *ended = claim_end(claim);
     }
     return 0;
+}
+
+/* --- locks of the store -------------------------------------------------- */
+
+/*
+ * The name is two words: itself, and the same mixed with its owner's token. So
+ * a note that its writer did not finish, that another one has written into, or
+ * that is of an owner before this one is none.
+ */
+
+static apr_uint64_t lock_check(apr_uint64_t name, apr_uint64_t owner)
+{
+    return name ^ owner * APR_UINT64_C(0x9e3779b97f4a7c15);
+}
+
+void mw_mark_lock_note(mw_state_t *state, const cachemw_key_t *key,
+                       apr_uint64_t owner, apr_uint64_t name)
+{
+    mw_mark_t *mark = mark_of(state, key);
+    const apr_uint64_t claim = __atomic_load_n(&mark->claim, __ATOMIC_ACQUIRE);
+
+    if (owner_read(mark, claim) != owner) {
+        return;
+    }
+    __atomic_store_n(&mark->lock, name, __ATOMIC_SEQ_CST);
+    __atomic_store_n(&mark->check, lock_check(name, owner), __ATOMIC_SEQ_CST);
+}
+
+static int lock_take_out(mw_mark_t *mark, apr_uint64_t name, apr_uint64_t owner)
+{
+    apr_uint64_t check = lock_check(name, owner);
+
+    return __atomic_compare_exchange_n(&mark->check, &check, 0, 0,
+                                       __ATOMIC_SEQ_CST, __ATOMIC_RELAXED);
+}
+
+int mw_mark_lock_forget(mw_state_t *state, const cachemw_key_t *key,
+                        apr_uint64_t owner)
+{
+    mw_mark_t *mark = mark_of(state, key);
+
+    return lock_take_out(mark, __atomic_load_n(&mark->lock, __ATOMIC_SEQ_CST),
+                         owner);
+}
+
+int mw_mark_lock_next(const mw_state_t *state, apr_int64_t now,
+                      mw_mark_lock_t *lock)
+{
+    for (; lock->at < MW_MARKS; lock->at++) {
+        const mw_mark_t *mark = &state->marks[lock->at];
+        const apr_uint64_t check =
+            __atomic_load_n(&mark->check, __ATOMIC_SEQ_CST);
+        apr_uint64_t claim;
+
+        if (check == 0) {
+            continue;
+        }
+        claim = __atomic_load_n(&mark->claim, __ATOMIC_SEQ_CST);
+        lock->owner = __atomic_load_n(&mark->owner, __ATOMIC_SEQ_CST);
+        lock->name = __atomic_load_n(&mark->lock, __ATOMIC_SEQ_CST);
+        if (check == lock_check(lock->name, lock->owner)) {
+            lock->end = claim_end(claim);
+            lock->is_held =
+                claim_holds(claim, now) && claim_is_of(claim, lock->owner);
+            lock->at++;
+            return 1;
+        }
+    }
+    return 0;
+}
+
+int mw_mark_lock_is_noted(const mw_state_t *state, const mw_mark_lock_t *lock)
+{
+    const mw_mark_t *mark = &state->marks[lock->at - 1];
+
+    return __atomic_load_n(&mark->check, __ATOMIC_SEQ_CST)
+           == lock_check(lock->name,
+                         __atomic_load_n(&mark->owner, __ATOMIC_SEQ_CST));
+}
+
+int mw_mark_lock_drop(mw_state_t *state, const mw_mark_lock_t *lock)
+{
+    return lock_take_out(&state->marks[lock->at - 1], lock->name, lock->owner);
 }

@@ -237,6 +237,10 @@ apr_uint64_t mw_mark_take(mw_state_t *state, const cachemw_key_t *key,
                           apr_int64_t expires, apr_int64_t *ended);
 /** A new token of this process. */
 apr_uint64_t mw_mark_token(pid_t pid);
+/** Hold it until then; nothing happens when `owner` does not hold it (any
+ *  more). */
+void mw_mark_prolong(mw_state_t *state, const cachemw_key_t *key,
+                     apr_uint64_t owner, apr_int64_t now, apr_int64_t expires);
 /** Let go and wake who waits; nothing happens when `owner` does not hold it
  *  (any more). */
 void mw_mark_release(mw_state_t *state, const cachemw_key_t *key,
@@ -257,6 +261,39 @@ void mw_mark_wait(mw_state_t *state, const cachemw_key_t *key, apr_int64_t now,
 /** Let go of all that a dead process held. One that died before it could write
  *  its token holds its mark to the end. */
 void mw_marks_release_dead(mw_state_t *state, pid_t pid, apr_int64_t now);
+
+/** @} */
+
+/**
+ * @name Locks of a store (see mod_cachemw.h) that the holders of marks have
+ * taken, by name: for who extends them, and lets go of those of the dead. @{
+ */
+
+/** The holder of a mark has the lock of this name. Nothing happens when `owner`
+ *  does not hold it (any more). */
+void mw_mark_lock_note(mw_state_t *state, const cachemw_key_t *key,
+                       apr_uint64_t owner, apr_uint64_t name);
+/** @return non-zero: it was noted for `owner`. Only one caller is told so: who
+ *          lets go of the lock. */
+int mw_mark_lock_forget(mw_state_t *state, const cachemw_key_t *key,
+                        apr_uint64_t owner);
+
+typedef struct mw_mark_lock_t {
+    apr_uint64_t name;
+    apr_uint64_t owner; /**< of the mark */
+    apr_int64_t end;    /**< monotonic: when the mark ends, or did */
+    int is_held;        /**< the owner still holds the mark */
+    int at;             /**< where it is noted; private to marks.c */
+} mw_mark_lock_t;
+
+/** The next lock that is noted. `lock` is zero-filled for the first one.
+ *  @return 0: there are no more */
+int mw_mark_lock_next(const mw_state_t *state, apr_int64_t now,
+                      mw_mark_lock_t *lock);
+/** Whether it is still noted, for whomever. */
+int mw_mark_lock_is_noted(const mw_state_t *state, const mw_mark_lock_t *lock);
+/** As mw_mark_lock_forget(). */
+int mw_mark_lock_drop(mw_state_t *state, const mw_mark_lock_t *lock);
 
 /** @} */
 

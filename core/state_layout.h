@@ -48,6 +48,8 @@ typedef struct mw_reason_t {
 typedef struct mw_mark_t {
     apr_uint64_t claim;
     apr_uint64_t owner;
+    apr_uint64_t lock;  /**< name of the lock noted; if */
+    apr_uint64_t check; /**< this is that, and the owner's */
 } mw_mark_t;
 
 typedef struct mw_limiter_t {

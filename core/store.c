@@ -305,6 +305,11 @@ int mw_store_is_telling(const mw_store_t *store)
     return store->is_telling;
 }
 
+int mw_store_can_lock(const mw_store_t *store)
+{
+    return store->can_lock;
+}
+
 int mw_store_can_sync(const mw_store_t *store)
 {
     return store->can_sync;

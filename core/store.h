@@ -14,7 +14,8 @@
  *     APR_NOTFOUND  a miss: none there, or damaged, or another one by now;
  *                   for a set: overtaken by a purge
  *     APR_ENOSPC    not stored: too large, too small, no room
- *     APR_ENOTIMPL  clear and keys only: the provider cannot
+ *     APR_ENOTIMPL  clear, keys, lock and unlock only: the provider cannot
+ *     APR_EBUSY     lock only: another one has it
  *     APR_EGENERAL  not even tried: the store is off or its breaker open
  *     APR_TIMEUP    the deadline is over; also not tried when it was before
  *     another       trouble
@@ -67,6 +68,7 @@ typedef struct mw_store_settings_t {
     apr_interval_time_t body_timeout;     /**< remote: pieces of a body */
     apr_interval_time_t store_timeout;    /**< remote: for storing */
     int coalesce;                         /**< one fetch per page */
+    int coalesce_servers;                 /**< likewise, for all servers */
     apr_interval_time_t coalesce_timeout; /**< longest wait for it */
     int announce;                         /**< changes are told to others */
 } mw_store_settings_t;
@@ -262,6 +264,17 @@ apr_status_t mw_store_sync(mw_store_t *store, const cachemw_call_t *call);
 apr_status_t mw_store_stats(mw_store_t *store, const cachemw_call_t *call,
                             cachemw_stats_t *stats);
 
+/** As the slot; see mod_cachemw.h. @{ */
+apr_status_t mw_store_lock(mw_store_t *store, const cachemw_call_t *call,
+                           const cachemw_key_t *key, const cachemw_id_t *token,
+                           apr_interval_time_t ttl, cachemw_id_t *holder);
+apr_status_t mw_store_unlock(mw_store_t *store, const cachemw_call_t *call,
+                             const cachemw_key_t *key,
+                             const cachemw_id_t *token);
+/** @} */
+
+/** Non-zero: lock and unlock may do something. */
+int mw_store_can_lock(const mw_store_t *store);
 /** Non-zero: the provider has a sweep. */
 int mw_store_can_sweep(const mw_store_t *store);
 /** Non-zero: other servers hear of what is removed, also of what was not

@@ -18,6 +18,7 @@
 #define IS_LISTENING 0x80u   /* other calls do not wait for it */
 #define IS_UPKEEP 0x10u      /* the breaker is neither asked nor told */
 #define IS_A_LOOK 0x20u      /* whoever looks must not see its own failures */
+#define ALLOWS_BUSY 0x100u   /* APR_EBUSY */
 
 typedef struct slot_t {
     const char *name;
@@ -47,7 +48,11 @@ static const slot_t slots[MW_SLOTS] = {
     [MW_SLOT_STATS] = { "stats", MW_COUNT_ERROR_OTHER, IS_UPKEEP | IS_A_LOOK },
     [MW_SLOT_WATCH] = { "watch", MW_COUNT_ERROR_OTHER,
                         ALLOWS_DAMAGED | ALLOWS_WAITING | IS_LISTENING
-                            | IS_UPKEEP }
+                            | IS_UPKEEP },
+    [MW_SLOT_LOCK] = { "lock", MW_COUNT_ERROR_OTHER,
+                       ALLOWS_BUSY | ALLOWS_MISSING | ALLOWS_NO_SPACE },
+    [MW_SLOT_UNLOCK] = { "unlock", MW_COUNT_ERROR_OTHER,
+                         ALLOWS_MISSING | FOR_STORING }
 };
 
 static int status_is_timeout(apr_status_t rv)
@@ -69,6 +74,8 @@ static int status_is_trouble(apr_status_t rv, unsigned int rules)
         return !(rules & ALLOWS_MISSING);
     case APR_TIMEUP:
         return !(rules & ALLOWS_WAITING);
+    case APR_EBUSY:
+        return !(rules & ALLOWS_BUSY);
     default:
         return 1;
     }
@@ -438,4 +445,40 @@ apr_status_t mw_store_stats(mw_store_t *store, const cachemw_call_t *call,
     }
     return mw_pass_leave(&pass,
                          store->table.stats(store->self, pass.call, stats));
+}
+
+apr_status_t mw_store_lock(mw_store_t *store, const cachemw_call_t *call,
+                           const cachemw_key_t *key, const cachemw_id_t *token,
+                           apr_interval_time_t ttl, cachemw_id_t *holder)
+{
+    mw_pass_t pass;
+    apr_status_t rv;
+
+    if (!store->can_lock) {
+        return APR_ENOTIMPL;
+    }
+    rv = mw_pass_enter(&pass, store, call, MW_SLOT_LOCK);
+    if (rv != APR_SUCCESS) {
+        return rv;
+    }
+    return mw_pass_leave(&pass, store->table.lock(store->self, pass.call, key,
+                                                  token, ttl, holder));
+}
+
+apr_status_t mw_store_unlock(mw_store_t *store, const cachemw_call_t *call,
+                             const cachemw_key_t *key,
+                             const cachemw_id_t *token)
+{
+    mw_pass_t pass;
+    apr_status_t rv;
+
+    if (!store->can_lock) {
+        return APR_ENOTIMPL;
+    }
+    rv = mw_pass_enter(&pass, store, call, MW_SLOT_UNLOCK);
+    if (rv != APR_SUCCESS) {
+        return rv;
+    }
+    return mw_pass_leave(
+        &pass, store->table.unlock(store->self, pass.call, key, token));
 }

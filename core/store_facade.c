@@ -194,6 +194,26 @@ static apr_status_t facade_stats(void *store, const cachemw_call_t *call,
     return mw_store_stats(store, call, stats);
 }
 
+static apr_status_t facade_lock(void *store, const cachemw_call_t *call,
+                                const cachemw_key_t *key,
+                                const cachemw_id_t *token,
+                                apr_interval_time_t ttl, cachemw_id_t *holder)
+{
+    cachemw_call_t own;
+
+    return mw_store_lock(store, FACADE_CALL(store, call, &own), key, token, ttl,
+                         holder);
+}
+
+static apr_status_t facade_unlock(void *store, const cachemw_call_t *call,
+                                  const cachemw_key_t *key,
+                                  const cachemw_id_t *token)
+{
+    cachemw_call_t own;
+
+    return mw_store_unlock(store, FACADE_CALL(store, call, &own), key, token);
+}
+
 static apr_off_t facade_object_limit(void *store)
 {
     return mw_store_settings(store)->max_object_size;
@@ -294,6 +314,10 @@ void mw_facade_init(mw_store_t *store)
         store->facade.watch = facade_watch;
     }
     store->facade.flags = store->flags & ~CACHEMW_SERIALIZE;
+    if (store->can_lock) {
+        store->facade.lock = facade_lock;
+        store->facade.unlock = facade_unlock;
+    }
     store->tier = store->facade;
     store->tier.remove = tier_remove;
     if (store->flags & CACHEMW_IN_MEMORY) {

@@ -45,6 +45,8 @@ typedef enum mw_slot_e {
     MW_SLOT_SYNC,
     MW_SLOT_STATS,
     MW_SLOT_WATCH,
+    MW_SLOT_LOCK,
+    MW_SLOT_UNLOCK,
     MW_SLOTS
 } mw_slot_e;
 
@@ -86,6 +88,7 @@ struct mw_store_t {
     int can_sweep;            /**< the provider has a sweep */
     int can_sync;             /**< the provider has a sync */
     int is_telling;           /**< others hear of what is removed */
+    int can_lock;             /**< the provider has locks, or a tier has */
     void *self;               /**< what open() returned */
     mw_state_t *state;        /**< NULL before post_config */
     cachemw_provider_t table; /**< every slot that calls use is there */

@@ -216,6 +216,7 @@ static void store_add_tier(mw_store_t *store, const mw_store_t *tier)
         store->is_telling |= tier->table.publish != NULL;
         store->flags |= tier->flags & CACHEMW_REMOTE;
         store->flags &= tier->flags | ~CACHEMW_IN_MEMORY;
+        store->can_lock |= tier->can_lock && store->table.lock;
         if (mw_store_is_remote(tier)) {
             longer(&store->tiers_body_timeout, tier->settings.body_timeout);
             longer(&store->tiers_store_timeout, tier->settings.store_timeout);

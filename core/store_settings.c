@@ -115,6 +115,8 @@ const char *mw_settings_read(mw_store_t *store, const mw_options_t *options,
     to->store_timeout =
         settings_number(options, "store_timeout", CACHEMW_DURATION);
     to->coalesce = settings_number(options, "coalesce", CACHEMW_FLAG) != 0;
+    to->coalesce_servers =
+        settings_number(options, "coalesce_servers", CACHEMW_FLAG) != 0;
     to->coalesce_timeout =
         settings_number(options, "coalesce_timeout", CACHEMW_DURATION);
     to->announce = settings_number(options, "announce", CACHEMW_FLAG) != 0;
@@ -260,6 +262,11 @@ const cachemw_option_t mw_store_options[] = {
       .fallback = "on",
       .help = "Whether requests for a page that another request is fetching"
               " wait for it." },
+    { .name = "coalesce_servers",
+      .type = CACHEMW_FLAG,
+      .fallback = "on",
+      .help = "Whether they also wait for one on another server that shares the"
+              " store, where the store can tell." },
     { .name = "coalesce_timeout",
       .type = CACHEMW_DURATION,
       .fallback = "3s",

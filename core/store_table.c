@@ -106,6 +106,9 @@ static const char *table_missing(const cachemw_provider_t *table)
     if (!table->set && streaming == 0) {
         return "it has neither set nor set_begin";
     }
+    if (!table->lock != !table->unlock) {
+        return "of lock and unlock it has only one";
+    }
     return NULL;
 }
 
@@ -131,6 +134,8 @@ static void table_compose(mw_store_t *store)
     store->whole_bodies = !table->read;
     store->can_sweep = !!table->sweep;
     store->can_sync = !!table->sync;
+    /* a tiered one can if one of its tiers can */
+    store->can_lock = table->lock && !(table->flags & CACHEMW_TIERED);
     composed->way = table->set_begin ? &mw_set_streamed : &mw_set_spooled;
     composed->set = table->set ? mw_set_by_slot : mw_set_by_streaming;
     composed->set_head = table->set_head ? mw_amend_by_slot : mw_amend_by_set;

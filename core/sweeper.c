@@ -18,6 +18,7 @@
 #include "http_main.h"
 #include "mpm_common.h"
 
+#include "coalesce.h"
 #include "sweeper.h"
 
 APLOG_USE_MODULE(cachemw);
@@ -151,6 +152,15 @@ static int step_sync(mw_store_t *store, apr_pool_t *pool)
 
     call.now = apr_time_now();
     mw_store_sync(store, &call);
+    return 0;
+}
+
+static int step_locks(mw_store_t *store, apr_pool_t *pool)
+{
+    cachemw_call_t call = { .pool = pool };
+
+    call.now = apr_time_now();
+    mw_coalesce_tend(store, &call);
     return 0;
 }
 
@@ -348,6 +358,10 @@ static void sweeper_add(void *baton, mw_store_t *store)
         interval = mw_store_sync_interval(store);
         turn_add(sweeper, store, step_sync, interval)->due =
             mw_monotonic() + interval;
+    }
+    interval = mw_store_state(store) ? mw_coalesce_tend_interval(store) : 0;
+    if (interval) {
+        turn_add(sweeper, store, step_locks, interval);
     }
 }
 

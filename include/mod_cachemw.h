@@ -100,7 +100,9 @@
  *     APR_ENOSPC       the entry does not fit. Counted, not an error.
  *     APR_EINCOMPLETE  what was found is damaged (wrong magic, length, key or
  *                      checksum). mod_cachemw removes it and misses.
- *     APR_ENOTIMPL     clear and keys only: this provider cannot do this.
+ *     APR_ENOTIMPL     clear, keys, lock and unlock only: this provider cannot
+ *                      do this.
+ *     APR_EBUSY        lock only: another one has it.
  *     APR_EAGAIN       of a CACHEMW_REMOTE provider: nothing was tried, and the
  *                      backend is not to blame. See below.
  *     APR_TIMEUP       the deadline, or the longest wait for a lock, is over:
@@ -280,6 +282,13 @@ typedef struct cachemw_entry_t {
 /** @} */
 
 /**
+ * cachemw_call_t::context of a get: what is in this server alone may be out of
+ * date, so a CACHEMW_TIERED provider asks first what other servers share. Others
+ * need not look at it.
+ */
+#define CACHEMW_FARTHEST ((const void *)1)
+
+/**
  * What every call carries. Valid during the call only, save where a slot says
  * otherwise.
  */
@@ -307,8 +316,8 @@ typedef struct cachemw_call_t {
      */
     int sendfile;
     /**
-     * mod_cachemw's own, NULL so far. Who calls another store on behalf of a
-     * call begins with a copy of that.
+     * NULL, or CACHEMW_FARTHEST. Who calls another store on behalf of a call
+     * begins with a copy of that.
      */
     const void *context;
 } cachemw_call_t;
@@ -452,8 +461,8 @@ struct cachemw_services_t {
     /**
      * Another store by name, in open() only: its calls go through mod_cachemw
      * like any request's (deadline, breaker, counters). The table returned
-     * has every slot, save that publish and watch are NULL where the store has
-     * none; hand them *self as their first argument. Its flags and
+     * has every slot, save that publish, watch, lock and unlock are NULL where
+     * the store has none; hand them *self as their first argument. Its flags and
      * its object_limit() are those of the store. A call's deadline only ever
      * shortens the store's own. What is not even tried (the breaker is open,
      * the store is off) is APR_EGENERAL.
@@ -759,9 +768,35 @@ struct cachemw_provider_t {
      */
     apr_off_t (*object_limit)(void *store);
 
-    /** @name Reserved: NULL. @{ */
-    void (*lock)(void);
-    void (*unlock)(void);
+    /**
+     * @name Locks: one fetch for all servers that share the store. Both or
+     * none, and only where other servers than this one may share it.
+     * A lock is no entry: names of both never meet, and neither keys, clear nor
+     * stats know of it. Nothing ever depends on one: where it is lost, or two
+     * have it, a page is fetched twice. A backend that has room for entries
+     * only does without. @{
+     */
+    /**
+     * Take a lock, in one step for all servers, or extend it: who has the same
+     * token has the lock already. It ends by itself, whatever becomes of who
+     * took it.
+     * @param key of the lock: any bytes, as short as one likes
+     * @param token of the taker: the same for all processes of a server
+     * @param ttl microseconds from now until it ends, at least 1; what is not
+     *        a whole unit of the backend's is rounded up
+     * @param holder set with APR_EBUSY: the token of who has it
+     * @return APR_SUCCESS: the taker's; APR_EBUSY: another one's, at once,
+     *         never waited for; trouble: it may be the taker's until it ends
+     */
+    apr_status_t (*lock)(void *store, const cachemw_call_t *call,
+                         const cachemw_key_t *key, const cachemw_id_t *token,
+                         apr_interval_time_t ttl, cachemw_id_t *holder);
+    /**
+     * Let go of a lock, in one step, if it is the token's.
+     * @return APR_SUCCESS; APR_NOTFOUND: it is not, or has ended
+     */
+    apr_status_t (*unlock)(void *store, const cachemw_call_t *call,
+                           const cachemw_key_t *key, const cachemw_id_t *token);
     /** @} */
 
     /**

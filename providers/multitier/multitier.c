@@ -206,4 +206,6 @@ const cachemw_provider_t mw_multitier_provider = {
     .sweep = mw_watch_sweep,
     .stats = tiers_stats,
     .object_limit = tiers_object_limit,
+    .lock = mw_tiers_lock,
+    .unlock = mw_tiers_unlock,
 };

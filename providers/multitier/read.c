@@ -41,6 +41,30 @@ get_behind(mw_tiers_t *tiers, const cachemw_call_t *call,
     return answer;
 }
 
+/* From the tier that other servers share. What is before it is older and goes;
+ * the next look-up brings it near. */
+static apr_status_t __attribute__((noinline, cold))
+get_shared(mw_tiers_t *tiers, const cachemw_call_t *call,
+           const cachemw_key_t *key, cachemw_entry_t *entry)
+{
+    const int at = mw_tiers_shared_by_servers(tiers);
+    apr_status_t rv = APR_NOTFOUND;
+    int i;
+
+    if (at > 0) {
+        rv = tiers->tier[at].table->get(tiers->tier[at].self, call, key, entry);
+    }
+    if (rv != APR_SUCCESS) {
+        return rv;
+    }
+    mw_tiers_answered(tiers, at);
+    for (i = at - 1; i >= 0; i--) {
+        mw_note_change(tiers, key);
+        tiers->tier[i].table->remove(tiers->tier[i].self, call, key, NULL);
+    }
+    return APR_SUCCESS;
+}
+
 apr_status_t mw_tiers_get(void *store, const cachemw_call_t *call,
                           const cachemw_key_t *key, cachemw_entry_t *entry)
 {
@@ -51,6 +75,10 @@ apr_status_t mw_tiers_get(void *store, const cachemw_call_t *call,
     cachemw_call_t own;
     apr_status_t rv;
 
+    if (call->context == CACHEMW_FARTHEST
+        && get_shared(tiers, call, key, entry) == APR_SUCCESS) {
+        return APR_SUCCESS;
+    }
     if (first) {
         return get_behind(tiers, call, key, entry, first, 0, APR_NOTFOUND);
     }

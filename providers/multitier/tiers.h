@@ -193,6 +193,17 @@ apr_status_t mw_tiers_set_commit(void *store, const cachemw_call_t *call,
 void mw_tiers_set_abort(void *store, void *set);
 apr_status_t mw_tiers_clear(void *store, const cachemw_call_t *call);
 
+/** Number of the farthest tier that has locks: most servers share it; -1: none
+ *  has. */
+int mw_tiers_shared_by_servers(const mw_tiers_t *tiers);
+/** Of that tier. */
+apr_status_t mw_tiers_lock(void *store, const cachemw_call_t *call,
+                           const cachemw_key_t *key, const cachemw_id_t *token,
+                           apr_interval_time_t ttl, cachemw_id_t *holder);
+apr_status_t mw_tiers_unlock(void *store, const cachemw_call_t *call,
+                             const cachemw_key_t *key,
+                             const cachemw_id_t *token);
+
 /** @} */
 /** @name fill.c @{ */
 

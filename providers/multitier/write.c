@@ -285,3 +285,39 @@ apr_status_t mw_tiers_set_commit(void *store, const cachemw_call_t *call,
     }
     return done ? APR_SUCCESS : answer;
 }
+
+/* --- locks ---------------------------------------------------------------- */
+
+int mw_tiers_shared_by_servers(const mw_tiers_t *tiers)
+{
+    int i = tiers->n - 1;
+
+    while (i >= 0 && !tiers->tier[i].table->lock) {
+        i--;
+    }
+    return i;
+}
+
+apr_status_t mw_tiers_lock(void *store, const cachemw_call_t *call,
+                           const cachemw_key_t *key, const cachemw_id_t *token,
+                           apr_interval_time_t ttl, cachemw_id_t *holder)
+{
+    const mw_tiers_t *tiers = store;
+    int at = mw_tiers_shared_by_servers(tiers);
+
+    return at < 0 ? APR_ENOTIMPL
+                  : tiers->tier[at].table->lock(tiers->tier[at].self, call, key,
+                                                token, ttl, holder);
+}
+
+apr_status_t mw_tiers_unlock(void *store, const cachemw_call_t *call,
+                             const cachemw_key_t *key,
+                             const cachemw_id_t *token)
+{
+    const mw_tiers_t *tiers = store;
+    int at = mw_tiers_shared_by_servers(tiers);
+
+    return at < 0 ? APR_ENOTIMPL
+                  : tiers->tier[at].table->unlock(tiers->tier[at].self, call,
+                                                  key, token);
+}

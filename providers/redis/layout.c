@@ -76,6 +76,21 @@ void mw_redis_name_body(const mw_redis_bytes_t *name, const cachemw_id_t *id,
     memcpy(to + name->len + 1, id->bytes, sizeof(id->bytes));
 }
 
+void mw_redis_name_lock(const mw_redis_t *store, const cachemw_key_t *key,
+                        apr_pool_t *pool, mw_redis_bytes_t *name)
+{
+    static const char suffix[] = ":lock";
+    mw_redis_bytes_t plain;
+    char *to;
+
+    mw_redis_name(store, key, pool, &plain);
+    name->len = plain.len + sizeof(suffix) - 1;
+    to = apr_palloc(pool, name->len);
+    memcpy(to, plain.data, plain.len);
+    memcpy(to + plain.len, suffix, sizeof(suffix) - 1);
+    name->data = to;
+}
+
 const char *mw_redis_name_pattern(const mw_redis_t *store, apr_pool_t *pool)
 {
     const char *prefix = store->settings.key_prefix;

@@ -31,6 +31,13 @@
  * and its fields 0, 1, ... are the pieces of MW_REDIS_PIECE bytes each, the
  * last one shorter. It stays for CACHEMW_GRACE when its entry goes. An entry
  * whose hash was evicted is a miss: get() looks there, too.
+ *
+ * A lock is a string, the token of who has it, which expires with the lock. Its
+ * name is
+ *
+ *     key_prefix { 32 hexadecimal digits } :lock
+ *
+ * which is neither as long as that of an entry nor as that of a hash.
  */
 #ifndef MW_REDIS_LAYOUT_H
 #define MW_REDIS_LAYOUT_H
@@ -74,6 +81,10 @@ void mw_redis_name(const mw_redis_t *store, const cachemw_key_t *key,
 /** The name of the hash of its body. */
 void mw_redis_name_body(const mw_redis_bytes_t *name, const cachemw_id_t *id,
                         apr_pool_t *pool, mw_redis_bytes_t *body);
+
+/** The name of a lock, in the pool. */
+void mw_redis_name_lock(const mw_redis_t *store, const cachemw_key_t *key,
+                        apr_pool_t *pool, mw_redis_bytes_t *name);
 
 /** The glob that names of entries match and no others, e.g. for SCAN. */
 const char *mw_redis_name_pattern(const mw_redis_t *store, apr_pool_t *pool);

@@ -12,6 +12,7 @@
 
 #include "get.h"
 #include "keep.h"
+#include "lock.h"
 #include "say.h"
 #include "seal.h"
 #include "servers.h"
@@ -307,6 +308,8 @@ static const cachemw_provider_t redis_provider = {
     .object_limit = redis_object_limit,
     .publish = mw_redis_publish,
     .watch = mw_redis_watch,
+    .lock = mw_redis_lock,
+    .unlock = mw_redis_unlock,
 };
 
 static void register_hooks(apr_pool_t *p)

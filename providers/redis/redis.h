@@ -16,7 +16,8 @@
  *     cluster, slotmap    … the one of its slot
  *     turn                one thread asks for all
  *     layout, seal        entries as fields
- *     get, set, keep      the slots
+ *     get, set, keep,
+ *     lock                the slots
  *     say, watch          what servers tell each other
  *
  * All deadlines are absolute: monotonic clock, microseconds.

@@ -7,6 +7,10 @@
 #include "apr_strings.h"
 
 #include "script.h"
+#include "servers.h"
+
+/* Of the replies here. */
+#define REPLY_MAX 65536
 
 /* Offsets in a header count from 1 here: flags 5, id 9 to 24. While a slot moves
  * from one node of a cluster to another a body may be on the other one: pcall. */
@@ -53,6 +57,14 @@ static const char *const script_texts[] = {
     "body_expire(h, tonumber(ARGV[4]) + 60000)\n"
     "if ARGV[6] then redis.call('PUBLISH', ARGV[6], ARGV[7]) end\n"
     "return 1\n",
+    [MW_REDIS_LOCK] = "local holder = redis.pcall('GET', KEYS[1])\n"
+                      "if type(holder) == 'string' and #holder == #ARGV[1] "
+                      "and holder ~= ARGV[1] then return holder end\n"
+                      "redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])\n"
+                      "return ARGV[1]\n",
+    [MW_REDIS_UNLOCK] =
+        "if redis.pcall('GET', KEYS[1]) ~= ARGV[1] then return 0 end\n"
+        "return redis.call('UNLINK', KEYS[1])\n",
 };
 
 enum { SCRIPTS = sizeof(script_texts) / sizeof(script_texts[0]) };
@@ -99,4 +111,36 @@ void mw_redis_script_add_text(mw_redis_batch_t *batch, mw_redis_script_e script,
                               const mw_redis_bytes_t *name, int count)
 {
     script_add(batch, "EVAL", script_texts[script], name, count);
+}
+
+apr_status_t mw_redis_script_run(mw_redis_t *store, const cachemw_call_t *call,
+                                 mw_redis_script_e script,
+                                 const mw_redis_bytes_t *name,
+                                 const mw_redis_bytes_t *args, int count,
+                                 const mw_redis_reply_t **reply)
+{
+    apr_int64_t deadline = mw_redis_deadline(store, call);
+    void (*add)(mw_redis_batch_t *, mw_redis_script_e, const mw_redis_bytes_t *,
+                int) = mw_redis_script_add;
+    mw_redis_reply_t **replies;
+    mw_redis_batch_t batch;
+    apr_status_t rv;
+    int i, tries = 0;
+
+    do {
+        mw_redis_batch_init(&batch, REPLY_MAX, call->pool);
+        add(&batch, script, name, count);
+        for (i = 0; i < count; i++) {
+            mw_redis_batch_arg(&batch, args[i].data, args[i].len);
+        }
+        rv = mw_redis_run(store, name->data, name->len, &batch, deadline,
+                          &replies);
+        if (rv != APR_SUCCESS) {
+            return rv;
+        }
+        add = mw_redis_script_add_text;
+    } while (mw_redis_error_of(replies[0]) == MW_REDIS_ERROR_NOSCRIPT
+             && tries++ == 0);
+    *reply = replies[0];
+    return APR_SUCCESS;
 }

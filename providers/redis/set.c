@@ -418,15 +418,6 @@ typedef struct change_t {
     mw_redis_bytes_t args[7];
 } change_t;
 
-static void args_add(mw_redis_batch_t *batch, const change_t *change)
-{
-    int i;
-
-    for (i = 0; i < change->count; i++) {
-        mw_redis_batch_arg(batch, change->args[i].data, change->args[i].len);
-    }
-}
-
 /* That others are told of it, when they are. */
 static apr_status_t change_tell(mw_redis_t *store, change_t *change,
                                 cachemw_change_e what, const cachemw_key_t *key,
@@ -440,36 +431,22 @@ static apr_status_t change_tell(mw_redis_t *store, change_t *change,
                              &change->args[change->count++]);
 }
 
-/* Run a script, known to the server or not. It answers 1, or 0: another
- * entry. */
+/* It answers 1, or 0: another entry. */
 static apr_status_t change_run(mw_redis_t *store, const cachemw_call_t *call,
                                const change_t *change)
 {
-    apr_int64_t deadline = mw_redis_deadline(store, call);
-    const mw_redis_bytes_t *name = &change->name;
-    mw_redis_reply_t **replies;
-    mw_redis_batch_t batch;
-    apr_status_t rv;
+    const mw_redis_reply_t *reply;
+    apr_status_t rv =
+        mw_redis_script_run(store, call, change->script, &change->name,
+                            change->args, change->count, &reply);
 
-    mw_redis_batch_init(&batch, REPLY_MAX, call->pool);
-    mw_redis_script_add(&batch, change->script, name, change->count);
-    args_add(&batch, change);
-    rv = mw_redis_run(store, name->data, name->len, &batch, deadline, &replies);
-    if (rv == APR_SUCCESS
-        && mw_redis_error_of(replies[0]) == MW_REDIS_ERROR_NOSCRIPT) {
-        mw_redis_batch_init(&batch, REPLY_MAX, call->pool);
-        mw_redis_script_add_text(&batch, change->script, name, change->count);
-        args_add(&batch, change);
-        rv = mw_redis_run(store, name->data, name->len, &batch, deadline,
-                          &replies);
-    }
     if (rv != APR_SUCCESS) {
         return rv;
     }
-    if (replies[0]->type != REDIS_REPLY_INTEGER) {
+    if (reply->type != REDIS_REPLY_INTEGER) {
         return mw_redis_nonsense(store);
     }
-    return replies[0]->integer ? APR_SUCCESS : APR_NOTFOUND;
+    return reply->integer ? APR_SUCCESS : APR_NOTFOUND;
 }
 
 apr_status_t mw_redis_remove(void *self, const cachemw_call_t *call,

@@ -220,6 +220,23 @@ apr_status_t ct_exists(ct_t *c, const cachemw_key_t *key)
     CALL(c, exists, mw_store_exists, &call, key);
 }
 
+apr_status_t ct_lock(ct_t *c, const cachemw_key_t *key,
+                     const cachemw_id_t *token, apr_interval_time_t ttl,
+                     cachemw_id_t *holder)
+{
+    cachemw_call_t call = call_make(c);
+
+    CALL(c, lock, mw_store_lock, &call, key, token, ttl, holder);
+}
+
+apr_status_t ct_unlock(ct_t *c, const cachemw_key_t *key,
+                       const cachemw_id_t *token)
+{
+    cachemw_call_t call = call_make(c);
+
+    CALL(c, unlock, mw_store_unlock, &call, key, token);
+}
+
 apr_status_t ct_clear(ct_t *c)
 {
     cachemw_call_t call = call_make(c);

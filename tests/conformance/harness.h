@@ -129,6 +129,11 @@ apr_status_t ct_set_head(ct_t *c, const cachemw_key_t *key,
 apr_status_t ct_remove(ct_t *c, const cachemw_key_t *key,
                        const cachemw_id_t *id);
 apr_status_t ct_exists(ct_t *c, const cachemw_key_t *key);
+apr_status_t ct_lock(ct_t *c, const cachemw_key_t *key,
+                     const cachemw_id_t *token, apr_interval_time_t ttl,
+                     cachemw_id_t *holder);
+apr_status_t ct_unlock(ct_t *c, const cachemw_key_t *key,
+                       const cachemw_id_t *token);
 apr_status_t ct_clear(ct_t *c);
 apr_status_t ct_keys(ct_t *c, const char *pattern, cachemw_keys_fn *each,
                      void *baton);
@@ -301,6 +306,7 @@ extern const ct_test_t ct_tests_buckets[];
 extern const ct_test_t ct_tests_expiry[];
 extern const ct_test_t ct_tests_bounds[];
 extern const ct_test_t ct_tests_inventory[];
+extern const ct_test_t ct_tests_locks[];
 extern const ct_test_t ct_tests_life[];
 extern const ct_test_t ct_tests_threads[];
 extern const ct_test_t ct_tests_processes[];

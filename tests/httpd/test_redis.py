@@ -232,7 +232,7 @@ def test_requests_look_up_no_names(make, redis, origin, path, tmp_path):
 # ---- one round trip ---------------------------------------------------------
 
 def test_round_trips(make, redis, origin, path):
-    server = make(redis.url)
+    server = make(redis.url, "coalesce_servers=off")
     stored(server, origin, path("warm"))    # connected from here on
 
     def calls():
@@ -767,7 +767,7 @@ def test_who_has_the_secret_shares(make, redis, origin, path, secrets):
     "secret_file={}/two", "forged")], ids=["unsigned", "forged"])
 def test_others_entries_are_misses(make, redis, origin, path, secrets, theirs,
                                    kind):
-    ours = make(redis.url, f"secret_file={secrets}/one")
+    ours = make(redis.url, f"secret_file={secrets}/one coalesce_servers=off")
     other = make(redis.url, theirs.format(secrets))
     page = path()
     body = stored(other, origin, page)

@@ -406,6 +406,46 @@ static apr_status_t fake_stats(void *store, const cachemw_call_t *call,
     return fake_enter(FAKE_STATS, call);
 }
 
+static apr_status_t fake_lock(void *store, const cachemw_call_t *call,
+                              const cachemw_key_t *key,
+                              const cachemw_id_t *token,
+                              apr_interval_time_t ttl, cachemw_id_t *holder)
+{
+    const cachemw_id_t *its = apr_hash_get(fake.locks, key->data, key->len);
+    apr_status_t rv = fake_enter(FAKE_LOCK, call);
+
+    (void)store;
+    if (rv != APR_SUCCESS) {
+        return rv;
+    }
+    if (its && memcmp(its, token, sizeof(*its)) != 0) {
+        *holder = *its;
+        return APR_EBUSY;
+    }
+    fake.ttl = ttl;
+    apr_hash_set(fake.locks, apr_pmemdup(fake.pool, key->data, key->len),
+                 key->len, apr_pmemdup(fake.pool, token, sizeof(*token)));
+    return APR_SUCCESS;
+}
+
+static apr_status_t fake_unlock(void *store, const cachemw_call_t *call,
+                                const cachemw_key_t *key,
+                                const cachemw_id_t *token)
+{
+    const cachemw_id_t *its = apr_hash_get(fake.locks, key->data, key->len);
+    apr_status_t rv = fake_enter(FAKE_UNLOCK, call);
+
+    (void)store;
+    if (rv != APR_SUCCESS) {
+        return rv;
+    }
+    if (!its || memcmp(its, token, sizeof(*its)) != 0) {
+        return APR_NOTFOUND;
+    }
+    apr_hash_set(fake.locks, key->data, key->len, NULL);
+    return APR_SUCCESS;
+}
+
 static apr_off_t fake_object_limit(void *store)
 {
     (void)store;
@@ -432,7 +472,9 @@ const cachemw_provider_t fake_full = { .size = sizeof(cachemw_provider_t),
                                        .sweep = fake_sweep,
                                        .stats = fake_stats,
                                        .object_limit = fake_object_limit,
-                                       .sync = fake_sync };
+                                       .sync = fake_sync,
+                                       .lock = fake_lock,
+                                       .unlock = fake_unlock };
 
 const cachemw_provider_t fake_small = { .size = sizeof(cachemw_provider_t),
                                         .open = fake_open,
@@ -478,6 +520,7 @@ int fixture_setup(void **state)
     memset(&fake, 0, sizeof(fake));
     fake.pool = pool;
     fake.entries = apr_hash_make(pool);
+    fake.locks = apr_hash_make(pool);
     fake.limit = 1024 * 1024;
     *state = f;
     return 0;

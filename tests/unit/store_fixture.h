@@ -42,6 +42,8 @@ typedef enum fake_slot_e {
     FAKE_SWEEP,
     FAKE_SYNC,
     FAKE_STATS,
+    FAKE_LOCK,
+    FAKE_UNLOCK,
     FAKE_SLOTS
 } fake_slot_e;
 
@@ -73,14 +75,16 @@ typedef struct fake_t {
     apr_off_t announced; /**< body_len of the last set or set_begin */
     apr_size_t piece;    /**< get gives this much of a body; 0: all */
     fake_lie_e lie;
-    int open_sets;   /**< begun, neither committed nor aborted */
-    apr_off_t limit; /**< object_limit() */
+    apr_hash_t *locks;       /**< by key: the token of who has it */
+    apr_interval_time_t ttl; /**< of the last lock */
+    int open_sets;           /**< begun, neither committed nor aborted */
+    apr_off_t limit;         /**< object_limit() */
     void (*during)(fake_slot_e slot); /**< runs inside a slot */
 } fake_t;
 
 extern fake_t fake;
 
-/** All slots, local, in pieces and at once. */
+/** All slots, local, in pieces and at once. Locks have no end. */
 extern const cachemw_provider_t fake_full;
 /** open, close, get, set, remove and nothing else. */
 extern const cachemw_provider_t fake_small;
