@@ -8,7 +8,6 @@ import hashlib
 import json
 import os
 import re
-import threading
 import time
 from pathlib import Path
 from urllib.parse import unquote
@@ -597,10 +596,9 @@ def test_authorities_that_cannot_be_read(make, secure, origin, path, tmp_path):
 
 # ---- trying again -----------------------------------------------------------
 
-def after(seconds, do):
-    timer = threading.Timer(seconds, do)
-    timer.start()
-    return timer
+def trouble_once(service, trouble, times=1):
+    service.trouble_left = times
+    service.trouble = trouble
 
 
 @pytest.mark.errors
@@ -608,13 +606,9 @@ def test_storing_is_tried_again(make, plain, origin, path):
     server = make(plain.url, patience="timeout=5s store_timeout=20s")
     page = path()
     origin.page(page, b"x")
-    for attempt in range(10):
-        get(server, path(f"warm{attempt}"))
-    plain.trouble = "error 503"
-    over = after(0.3, lambda: setattr(plain, "trouble", None))
+    trouble_once(plain, "error 503", 2)     # looking up, and storing
     assert get(server, page).body == b"x"
-    over.join()
-    wait_for(lambda: kinds(server, "retried") > 0, "another attempt")
+    wait_for(lambda: kinds(server, "retried") == 1, "another attempt")
     wait_for(lambda: get(server, page).cache == "HIT", "a hit")
 
 
@@ -632,29 +626,17 @@ def test_looking_up_is_not_tried_again(make, plain, origin, path):
 
 
 @pytest.mark.errors
-def test_looking_up_is_tried_again_when_told_so(make, plain, origin, path):
-    server = make(plain.url, "retry_reads=on",
-                  patience="timeout=20s store_timeout=5s max_retries=3")
-    page = path()
-    body = stored(server, origin, page)
-    plain.trouble = "error 503"
-    over = after(0.7, lambda: setattr(plain, "trouble", None))
-    assert_hit(server, page, body)
-    over.join()
-    assert kinds(server, "retried") >= 1
-
-
-@pytest.mark.errors
-def test_answer_that_is_cut_is_asked_for_again(make, plain, origin, path):
+@pytest.mark.parametrize("trouble, kind", [
+    ("error 503", "503"), ("error 429", "429"), ("cut half-way", "ended")])
+def test_looking_up_is_tried_again_when_told_so(make, plain, origin, path,
+                                                trouble, kind):
     server = make(plain.url, "retry_reads=on max_retries=1",
                   patience="timeout=20s store_timeout=20s")
     page = path()
     body = stored(server, origin, page)
-    plain.trouble = "cut half-way"
-    over = after(0.2, lambda: setattr(plain, "trouble", None))
+    trouble_once(plain, trouble)
     assert_hit(server, page, body)
-    over.join()
-    assert kinds(server, "retried") == kinds(server, "ended") == 1
+    assert kinds(server, "retried") == kinds(server, kind) == 1
 
 
 # ---- nothing is left behind -------------------------------------------------
