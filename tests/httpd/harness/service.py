@@ -311,6 +311,10 @@ class Service:
         self._server.shutdown()
         self._server.server_close()
         self._thread.join(5)
+        self.drop()
+
+    def drop(self):
+        """ends all connections"""
         with self._lock:
             left = list(self._open)
         for sock in left:
