@@ -14,8 +14,8 @@
 #define COALESCE_LOOP_PREFIX "cachemw-"
 /* How long it is remembered that a page cannot be stored. */
 #define COALESCE_UNSTORABLE APR_INT64_C(10000000)
-/* A look-up and what leads to it take less. */
-#define COALESCE_LATE APR_INT64_C(1000000)
+/* By so much a mark may have ended later than it says. */
+#define COALESCE_TICK 32
 /* Part of the threads that may wait at once. */
 #define COALESCE_PART 4
 /* Between two looks at what another server fetches: longer each time, and half
@@ -533,6 +533,14 @@ static int asking_is_over(asking_t *asking, apr_status_t rv)
     return asking->turn == NULL || !lock_is_elsewhere(asking, rv);
 }
 
+/* When the look-up began, at the latest, by the clock of the marks. */
+static apr_int64_t turn_looked_up(const mw_handle_t *handle)
+{
+    const apr_int64_t now = mw_monotonic();
+
+    return now - (apr_time_now() - handle->looked_up);
+}
+
 /* Another one may have stored the page between the look-up that found none and
  * the look at the mark, or the store's lock. */
 static apr_status_t asking_end(asking_t *asking, apr_status_t rv)
@@ -541,7 +549,8 @@ static apr_status_t asking_end(asking_t *asking, apr_status_t rv)
 
     if (!asking->has_lock
         && (asking->ended == 0
-            || mw_monotonic() - asking->ended > COALESCE_LATE)) {
+            || asking->ended + COALESCE_TICK
+                   <= turn_looked_up(asking->handle))) {
         return rv;
     }
     rv = mw_lookup_again(asking->handle, r);

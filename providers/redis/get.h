@@ -19,10 +19,12 @@ apr_status_t mw_redis_exists(void *self, const cachemw_call_t *call,
                              const cachemw_key_t *key);
 
 /**
- * Whether the last get with this pool, which is a request's, was for this name,
- * and nothing at all is there. It says so once: what is stored then is there.
+ * The name of a key of which the last get with this pool, which is a request's,
+ * found nothing at all; NULL: of another key, or something was there. It says
+ * so once: what is stored then is there.
  */
-int mw_redis_was_absent(const mw_redis_t *store, const mw_redis_bytes_t *name,
-                        apr_pool_t *pool);
+const mw_redis_bytes_t *mw_redis_absent(const mw_redis_t *store,
+                                        const cachemw_key_t *key,
+                                        apr_pool_t *pool);
 
 #endif

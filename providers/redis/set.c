@@ -388,16 +388,22 @@ apr_status_t mw_redis_set(void *self, const cachemw_call_t *call,
                   .ttl = ttl_of(call, entry),
                   .deadline = mw_redis_deadline(self, call),
                   .pool = call->pool };
+    const mw_redis_bytes_t *absent;
     apr_status_t rv;
 
     if (set.ttl <= 0) {
         return mw_redis_remove(self, call, key, NULL);
     }
-    mw_redis_name(self, key, call->pool, &set.name);
-    set.is_first = mw_redis_was_absent(self, &set.name, call->pool);
+    absent = mw_redis_absent(self, key, call->pool);
+    if (absent) {
+        set.name = *absent;
+    }
+    else {
+        mw_redis_name(self, key, call->pool, &set.name);
+    }
+    /* somebody else's of the same key, by now, may well be as long */
+    set.is_first = absent && entry->body_len <= MW_REDIS_SHORT;
     if (entry->body_len > MW_REDIS_SHORT) {
-        /* somebody else's, by now, may well be as long */
-        set.is_first = 0;
         set.pieces = mw_redis_pieces(entry->body_len);
         mw_redis_name_body(&set.name, &entry->id, call->pool, &set.body);
     }
