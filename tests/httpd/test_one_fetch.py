@@ -15,7 +15,7 @@ import pytest
 
 from conftest import SITE
 from harness import Gate, Herd, Httpd, Reply
-
+from harness.faults import write
 from harness.herd import kill, owner_of
 from harness.origin import cacheable
 from harness.redis import Redis
@@ -415,3 +415,28 @@ def test_without_leave_for_locks_each_server_fetches(make, redis, origin, path,
         herd.all_right(b"page")
     assert origin.count(page) == 3
     assert get(servers[0], page).cache == "HIT"
+
+
+@pytest.mark.parametrize("fault", ["error", "error=ECONNRESET", "timeout"])
+def test_trouble_with_a_lock_is_no_lock(make, origin, path, fault):
+    servers = make(2, FAULTY, patience="")
+    for server in servers:
+        write(server, f"lock {fault}")
+    page, gate = path(), Gate()
+    origin.page(page, b"page", gate=gate)
+    visits = herds(servers, page, 6)
+    asked(origin, page, 2)
+    gate.open()
+    for herd in visits:
+        herd.all_right(b"page", timeout=SOON)
+    assert origin.count(page) == 2
+    assert get(servers[1], page).cache == "HIT"
+
+
+def test_trouble_with_letting_go_harms_nobody(make, origin, path):
+    server, = make(1, FAULTY, patience="")
+    write(server, "unlock error")
+    page = path()
+    origin.page(page, b"page")
+    assert get(server, page).body == b"page"
+    assert get(server, page).cache == "HIT"
