@@ -275,7 +275,7 @@ TIMED = {"test_agree", "test_api", "test_api_description",
          "test_coalesce_http2", "test_faulty",
          "test_file_kills", "test_file_upkeep", "test_http_store",
          "test_interrupted", "test_kills", "test_lazy_body", "test_multitier",
-         "test_redis", "test_redis_cluster", "test_redis_sentinel",
+         "test_one_fetch", "test_redis", "test_redis_cluster", "test_redis_sentinel",
          "test_redis_tls", "test_remote", "test_restart", "test_soak",
          "test_sqlite", "test_stale_on_error", "test_sweeper"}
 MOST_RERUN = 3

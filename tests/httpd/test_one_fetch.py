@@ -15,7 +15,7 @@ import pytest
 
 from conftest import SITE
 from harness import Gate, Herd, Httpd, Reply
-
+from harness.faults import write
 from harness.herd import kill, owner_of
 from harness.origin import cacheable
 from harness.redis import Redis
@@ -126,8 +126,9 @@ def wait_refused(redis, before, servers):
              "the others to ask for the lock")
 
 
-def coalesced(server):
-    return int(figures(server)["Coalesced"])
+def wait_let_go(redis):
+    """pages are stored, and locks let go, behind the last byte"""
+    wait_for(lambda: not locks(redis), "the locks to go", SOON)
 
 
 # ---- one fetch ---------------------------------------------------------------
@@ -148,7 +149,7 @@ def test_one_fetch_for_all_servers(make, redis, origin, path, stores, quick):
     assert origin.count(page) == 1
     came = sorted(x.res.cache for herd in visits for x in herd.visits)
     assert came == ["HIT"] * 199 + ["MISS"]
-    assert not locks(redis)
+    wait_let_go(redis)
 
 
 def test_stale_page_is_revalidated_once(make, redis, origin, path, stores):
@@ -306,7 +307,7 @@ def test_lock_is_extended_while_the_page_is_fetched(make, redis, origin, path,
     wait_for(lambda: redis.ask("PTTL", lock) > 5000, "more time", LONG)
     gate.open()
     herd.all_right(b"page")
-    assert not locks(redis)
+    wait_let_go(redis)
 
 
 def test_lock_of_a_server_that_vanished_is_waited_for_within_bounds(
@@ -347,7 +348,7 @@ def test_page_that_cannot_be_stored_is_not_waited_for(make, redis, origin, path,
     gate.open()
     for herd in visits:
         herd.all_right(b"mine", timeout=SOON)
-    wait_for(lambda: not locks(redis), "the locks to go")
+    wait_let_go(redis)
 
 
 def test_failed_fetch_is_taken_over(make, redis, origin, path, stores):
@@ -415,3 +416,30 @@ def test_without_leave_for_locks_each_server_fetches(make, redis, origin, path,
         herd.all_right(b"page")
     assert origin.count(page) == 3
     assert get(servers[0], page).cache == "HIT"
+
+
+@pytest.mark.parametrize("fault", ["error", "error=ECONNRESET", "timeout"])
+def test_trouble_with_a_lock_is_no_lock(make, origin, path, fault):
+    servers = make(2, FAULTY, patience="")
+    for server in servers:
+        write(server, f"lock {fault}")
+    page, gate = path(), Gate()
+    origin.page(page, b"page", gate=gate)
+    visits = herds(servers, page, 6)
+    asked(origin, page, 2)
+    gate.open()
+    for herd in visits:
+        herd.all_right(b"page", timeout=SOON)
+    assert origin.count(page) == 2
+    assert get(servers[1], page).cache == "HIT"
+    told = figures(servers[0])
+    assert int(told["Timeouts" if fault == "timeout" else "OtherErrors"]) >= 1
+
+
+def test_trouble_with_letting_go_harms_nobody(make, origin, path):
+    server, = make(1, FAULTY, patience="")
+    write(server, "unlock error")
+    page = path()
+    origin.page(page, b"page")
+    assert get(server, page).body == b"page"
+    assert get(server, page).cache == "HIT"

@@ -615,6 +615,108 @@ static void test_unstorable_many(void **state)
     cmocka_unit_test_setup_teardown(f, shared_state_setup, \
                                     shared_state_teardown)
 
+static void test_marks_are_prolonged_by_their_holder(void **state)
+{
+    const cachemw_key_t key = key_make(1);
+
+    assert_int_equal(mark_take(*state, 1, 111, 10, 20), 0);
+    mw_mark_prolong(*state, &key, 222, 15 * TICK, 90 * TICK);
+    assert_int_equal(mark_holder(*state, 1, 20), 0);
+    mw_mark_prolong(*state, &key, 111, 15 * TICK, 50 * TICK);
+    assert_int_equal(mark_holder(*state, 1, 49), 111);
+    assert_int_equal(mark_holder(*state, 1, 50), 0);
+    mw_mark_prolong(*state, &key, 111, 50 * TICK, 90 * TICK);
+    assert_int_equal(mark_holder(*state, 1, 50), 0);
+}
+
+static int locks_count(mw_state_t *state, apr_int64_t now)
+{
+    mw_mark_lock_t lock = { 0 };
+    int n = 0;
+
+    while (mw_mark_lock_next(state, now * TICK, &lock)) {
+        n++;
+    }
+    return n;
+}
+
+static void mark_release_at(mw_state_t *state, unsigned int number,
+                            apr_uint64_t owner, apr_int64_t now)
+{
+    const cachemw_key_t key = key_make(number);
+
+    mw_mark_release(state, &key, owner, now * TICK);
+}
+
+static void lock_note(mw_state_t *state, unsigned int number,
+                      apr_uint64_t owner, apr_uint64_t name)
+{
+    const cachemw_key_t key = key_make(number);
+
+    mw_mark_lock_note(state, &key, owner, name);
+}
+
+static int lock_forget(mw_state_t *state, unsigned int number,
+                       apr_uint64_t owner)
+{
+    const cachemw_key_t key = key_make(number);
+
+    return mw_mark_lock_forget(state, &key, owner);
+}
+
+static void test_locks_are_noted_with_marks(void **state)
+{
+    mw_mark_lock_t lock = { 0 };
+
+    mark_take(*state, 1, 111, 10, 50);
+    mark_take(*state, 2, 222, 10, 50);
+    lock_note(*state, 1, 333, 7); /* does not hold it */
+    assert_int_equal(locks_count(*state, 20), 0);
+    lock_note(*state, 1, 111, 7);
+    lock_note(*state, 2, 222, 0); /* a name like any other */
+    assert_int_equal(locks_count(*state, 20), 2);
+    assert_true(lock_forget(*state, 2, 222));
+    assert_true(mw_mark_lock_next(*state, 20 * TICK, &lock));
+    assert_int_equal(lock.name, 7);
+    assert_int_equal(lock.owner, 111);
+    assert_int_equal(lock.end, 50 * TICK);
+    assert_true(lock.is_held);
+    assert_true(mw_mark_lock_is_noted(*state, &lock));
+    assert_false(mw_mark_lock_next(*state, 20 * TICK, &lock));
+}
+
+static void test_locks_of_who_is_gone_are_told_once(void **state)
+{
+    mw_mark_lock_t lock = { 0 };
+
+    mark_take(*state, 1, 111, 10, 50);
+    lock_note(*state, 1, 111, 7);
+    mark_release_at(*state, 1, 111, 30);
+    assert_true(mw_mark_lock_next(*state, 40 * TICK, &lock));
+    assert_false(lock.is_held);
+    assert_int_equal(lock.end, 30 * TICK);
+    assert_true(mw_mark_lock_drop(*state, &lock));
+    assert_false(mw_mark_lock_drop(*state, &lock));
+    assert_false(mw_mark_lock_is_noted(*state, &lock));
+    assert_false(lock_forget(*state, 1, 111));
+}
+
+static void test_locks_of_a_successor_are_its_own(void **state)
+{
+    mw_mark_lock_t lock = { 0 };
+
+    mark_take(*state, 1, 111, 10, 20);
+    lock_note(*state, 1, 111, 7);
+    assert_true(mw_mark_lock_next(*state, 30 * TICK, &lock));
+    mark_take(*state, 1, 222, 30, 90);
+    assert_int_equal(locks_count(*state, 30), 0);
+    lock_note(*state, 1, 222, 7);
+    assert_false(mw_mark_lock_drop(*state, &lock));
+    assert_true(mw_mark_lock_is_noted(*state, &lock));
+    assert_false(lock_forget(*state, 1, 111));
+    assert_int_equal(locks_count(*state, 30), 1);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -635,6 +737,10 @@ int main(void)
 #endif
         SHARED(test_marks_waited_for_are_the_holders),
         SHARED(test_marks_of_a_dead_process_are_let_go),
+        SHARED(test_marks_are_prolonged_by_their_holder),
+        SHARED(test_locks_are_noted_with_marks),
+        SHARED(test_locks_of_who_is_gone_are_told_once),
+        SHARED(test_locks_of_a_successor_are_its_own),
         SHARED(test_unstorable_for_a_time),
         SHARED(test_unstorable_many),
     };

@@ -53,9 +53,10 @@ static const struct {
                  { NULL, 0 } };
 
 static const char *const slots[] = {
-    "open",      "post_config", "child_init", "get",      "read",   "set",
-    "set_begin", "set_write",   "set_commit", "set_head", "remove", "exists",
-    "clear",     "keys",        "sweep",      "stats",    NULL
+    "open",   "post_config", "child_init", "get",        "read",
+    "set",    "set_begin",   "set_write",  "set_commit", "set_head",
+    "remove", "exists",      "clear",      "keys",       "sweep",
+    "stats",  "lock",        "unlock",     NULL
 };
 
 apr_size_t fault_counts_size(void)

@@ -20,7 +20,7 @@
  *
  * or a comment that begins with '#'. SLOT is open, post_config, child_init,
  * get, read, set, set_begin, set_write, set_commit, set_head, remove, exists,
- * clear, keys, sweep or stats. The first line that applies is the one: it
+ * clear, keys, sweep, stats, lock or unlock. The first line that applies is the one: it
  * applies to all calls of its slot but the first N (after), and to N calls in
  * all (count). Calls are counted over all children, from the moment that the
  * file is replaced; those of open are not counted. FAULT is
@@ -600,6 +600,35 @@ static apr_status_t faulty_stats(void *store, const cachemw_call_t *call,
                              : rv;
 }
 
+static apr_status_t faulty_lock(void *store, const cachemw_call_t *call,
+                                const cachemw_key_t *key,
+                                const cachemw_id_t *token,
+                                apr_interval_time_t ttl, cachemw_id_t *holder)
+{
+    faulty_t *faulty = store;
+    fault_t fault;
+    apr_status_t rv = faulty_enter(faulty, "lock", call, &fault);
+
+    if (rv != APR_SUCCESS || !faulty->inner->lock) {
+        return rv != APR_SUCCESS ? rv : APR_ENOTIMPL;
+    }
+    return faulty->inner->lock(faulty->self, call, key, token, ttl, holder);
+}
+
+static apr_status_t faulty_unlock(void *store, const cachemw_call_t *call,
+                                  const cachemw_key_t *key,
+                                  const cachemw_id_t *token)
+{
+    faulty_t *faulty = store;
+    fault_t fault;
+    apr_status_t rv = faulty_enter(faulty, "unlock", call, &fault);
+
+    if (rv != APR_SUCCESS || !faulty->inner->unlock) {
+        return rv != APR_SUCCESS ? rv : APR_ENOTIMPL;
+    }
+    return faulty->inner->unlock(faulty->self, call, key, token);
+}
+
 static apr_off_t faulty_object_limit(void *store)
 {
     faulty_t *faulty = store;
@@ -616,8 +645,8 @@ static apr_off_t faulty_object_limit(void *store)
     .set_begin = faulty_set_begin, .set_write = faulty_set_write,        \
     .set_commit = faulty_set_commit, .set_abort = faulty_set_abort,      \
     .exists = faulty_exists, .clear = faulty_clear, .keys = faulty_keys, \
-    .sweep = faulty_sweep, .stats = faulty_stats,                        \
-    .object_limit = faulty_object_limit
+    .sweep = faulty_sweep, .stats = faulty_stats, .lock = faulty_lock,   \
+    .unlock = faulty_unlock, .object_limit = faulty_object_limit
 
 static const cachemw_provider_t faulty_local = { FAULTY_SLOTS };
 static const cachemw_provider_t faulty_remote = { FAULTY_SLOTS,
