@@ -7,7 +7,7 @@
 #include "multitier.h"
 #include "watch.h"
 
-enum { OPTION_RATIO = MW_TIERS_MAX };
+enum { OPTION_RATIO = MW_TIERS_MAX, OPTION_AGREE };
 
 #define TIER(row, text, ...)                                               \
     [row - 1] = {                                                          \
@@ -33,6 +33,12 @@ static const cachemw_option_t tiers_options[] = {
                                " the time that is left to it in the store"
                                " behind; at least 60 s, if it is left so"
                                " much." },
+    [OPTION_AGREE] = { .name = "agree",
+                       .type = CACHEMW_FLAG,
+                       .fallback = "on",
+                       .help = "Whether what other servers change in a store"
+                               " behind is heard of, where that can tell, and"
+                               " stores before it are used only while it is." },
     { .name = NULL },
 };
 
@@ -67,6 +73,7 @@ static apr_status_t tiers_open(const cachemw_services_t *services,
 
     tiers->services = services;
     tiers->ratio = values[OPTION_RATIO].real;
+    tiers->agrees = values[OPTION_AGREE].number != 0;
     for (i = 0; i < MW_TIERS_MAX; i++) {
         mw_tier_t *tier = &tiers->tier[tiers->n];
 
@@ -116,7 +123,9 @@ static apr_status_t tiers_post_config(void *store, apr_pool_t *pconf,
         return rv;
     }
     mw_tiers_share(tiers, base);
-    mw_watch_make(tiers);
+    if (tiers->agrees) {
+        mw_watch_make(tiers);
+    }
     return APR_SUCCESS;
 }
 

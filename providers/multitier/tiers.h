@@ -86,6 +86,7 @@ typedef struct mw_tiers_t {
     int n;       /**< tiers, the nearest first */
     int nremote; /**< of these, on other machines */
     double ratio;
+    int agrees; /**< with those of other servers, if it can */
     mw_tiers_shared_t *shared;
     mw_heard_t *heard;    /**< of the same segment */
     unsigned int watched; /**< a bit for each tier that is; never the nearest */

@@ -354,6 +354,18 @@ static void test_near_tier_is_not_asked_before_the_far_one_is_heard(
     assert_int_equal(has(tiers.near, "page"), 'n');
 }
 
+static void test_tiers_that_need_not_agree_listen_to_nobody(void **state)
+{
+    (void)state;
+    tiers.store = store_start("alone", &mw_multitier_provider,
+                              OPTIONS("l1=near", "l2=far", "agree=off"));
+    assert_int_equal(far.published, 1);
+    sweep();
+    put(tiers.near, "page", 'n');
+    assert_int_equal(has(tiers.store, "page"), 'n');
+    assert_int_equal(figure("near_bypassed"), -1);
+}
+
 static void test_near_tier_begins_empty(void **state)
 {
     (void)state;
@@ -644,6 +656,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         WATCH_TEST(test_near_tier_is_not_asked_before_the_far_one_is_heard),
+        WATCH_TEST(test_tiers_that_need_not_agree_listen_to_nobody),
         WATCH_TEST(test_near_tier_begins_empty),
         WATCH_TEST(test_belief_ends_when_nothing_is_heard),
         WATCH_TEST(test_what_was_missed_is_forgotten),
