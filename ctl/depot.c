@@ -186,7 +186,7 @@ static const char *path_check(const mw_ctl_store_t *leaf, const char *option,
 /* Whether an option is one that has the store drop what exceeds it. */
 static int option_is_cap(const cachemw_option_t *option)
 {
-    return !option->alias && option->maximum
+    return !option->alias && option->fallback && option->maximum
            && !strncmp(option->name, "max_", strlen("max_"));
 }
 

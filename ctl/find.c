@@ -81,21 +81,35 @@ apr_status_t mw_find(const mw_depot_t *depot, mw_store_t *store,
 {
     const char *wanted = depot->ctl->host, *host;
     const char *url_key = mw_page_url_key(url, &host, pool);
+    const char *guesses[2] = { wanted ? wanted : host, NULL };
     search_t search = { .depot = depot, .store = store, .host = wanted };
-    cachemw_key_t key = mw_page_key(wanted ? wanted : host, url_key, pool);
     cachemw_entry_t entry;
+    cachemw_key_t key;
     mw_page_t page;
     apr_status_t rv;
+    int i;
 
     *keys = search.keys = apr_array_make(pool, 4, sizeof(cachemw_key_t));
     search.pool = pool;
+    key = mw_page_key(guesses[0], url_key, pool);
     mw_page_of_key(&key, &page, pool);
     search.url = page.url;
-    rv = mw_find_head(depot, store, &key, &entry, pool);
-    if (rv == APR_SUCCESS) {
-        key_note(search.keys, &key, pool);
+    if (!wanted) {
+        /* of a ServerName without a port, outside of virtual hosts */
+        guesses[1] = apr_pstrcat(
+            pool, apr_pstrmemdup(pool, host, strcspn(host, ":")), ":80", NULL);
     }
-    return rv == APR_NOTFOUND ? search_all(&search) : rv;
+    for (i = 0; i < 2 && guesses[i]; i++) {
+        key = mw_page_key(guesses[i], url_key, pool);
+        rv = mw_find_head(depot, store, &key, &entry, pool);
+        if (rv == APR_SUCCESS) {
+            key_note(search.keys, &key, pool);
+        }
+        if (rv != APR_NOTFOUND) {
+            return rv;
+        }
+    }
+    return search_all(&search);
 }
 
 /* --- bodies --------------------------------------------------------------- */
