@@ -110,7 +110,7 @@ static int reason_redirects(const mw_redis_batch_t *batch,
         return 1;
     default:
         return reason->rv != APR_SUCCESS && reason->rv != APR_EAGAIN
-               && batch->failed == APR_SUCCESS;
+               && reason->rv != APR_EINCOMPLETE && batch->failed == APR_SUCCESS;
     }
 }
 
@@ -139,7 +139,8 @@ static apr_int64_t run_patience(const mw_redis_t *store, apr_int64_t deadline)
 static apr_status_t run_status(const mw_redis_t *store, apr_status_t rv,
                                apr_status_t others)
 {
-    const int is_of_all = rv == APR_SUCCESS || rv == APR_ENOSPC || rv == EACCES;
+    const int is_of_all = rv == APR_SUCCESS || rv == APR_EINCOMPLETE
+                          || rv == APR_ENOSPC || rv == EACCES;
 
     return is_of_all || !store->servers->is_many || others != APR_SUCCESS
                ? rv
@@ -186,7 +187,7 @@ apr_status_t mw_redis_run(mw_redis_t *store, const char *name, apr_size_t len,
                           mw_redis_batch_t *batch, apr_int64_t deadline,
                           mw_redis_reply_t ***replies)
 {
-    int slot = mw_redis_slot(name, len);
+    int slot = store->servers->is_many ? mw_redis_slot(name, len) : 0;
     mw_redis_pool_t *pool;
     apr_status_t rv;
 
