@@ -110,6 +110,10 @@ apr_array_header_t *mw_ctl_stores(const mw_ctl_t *ctl, int subject);
 int mw_ctl_error(int status, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 
+/** Why stdout cannot be written to any more, as errno; 0: it can. To be asked
+ *  right after writing. */
+int mw_ctl_output_broken(void);
+
 /** Print log lines of stores: errors and warnings, or all. baton: mw_ctl_t. */
 void mw_ctl_log(void *baton, cachemw_level_e level, apr_status_t rv,
                 const char *text);

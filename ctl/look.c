@@ -152,7 +152,7 @@ static apr_status_t listing_see(void *baton, const cachemw_key_t *key,
     else {
         listing_print(listing, &page, &whole);
     }
-    return ferror(stdout) ? APR_EGENERAL : APR_SUCCESS;
+    return mw_ctl_output_broken() ? APR_EOF : APR_SUCCESS;
 }
 
 int mw_ctl_ls(mw_ctl_t *ctl)
@@ -183,7 +183,7 @@ int mw_ctl_ls(mw_ctl_t *ctl)
 
         mw_depot_call(&depot, listing.store, 1, depot.pchild, &call);
         rv = mw_store_keys(listing.store, &call, NULL, listing_see, &listing);
-        if (rv != APR_SUCCESS) {
+        if (rv != APR_SUCCESS && !mw_ctl_output_broken()) {
             status = mw_depot_failed(listing.store, "list its entries", rv);
         }
     }
@@ -426,8 +426,8 @@ static apr_status_t printing_piece(void *baton, const char *data,
                                    apr_size_t length)
 {
     (void)baton;
-    return fwrite(data, 1, length, stdout) == length ? APR_SUCCESS
-                                                     : APR_EGENERAL;
+    fwrite(data, 1, length, stdout);
+    return mw_ctl_output_broken() ? APR_EOF : APR_SUCCESS;
 }
 
 /* What --header says, as fields of a request. */
@@ -532,7 +532,7 @@ int mw_ctl_get(mw_ctl_t *ctl)
     for (i = 0; (store = mw_depot_store(&depot, i)); i++) {
         apr_status_t rv = store_get(&depot, store, url);
 
-        if (rv == APR_SUCCESS) {
+        if (rv == APR_SUCCESS || mw_ctl_output_broken()) {
             status = MW_CTL_OK;
             break;
         }

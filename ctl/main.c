@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
+#include <errno.h>
 #include <signal.h>
 #include <string.h>
 
@@ -178,14 +179,14 @@ static int first_word(const char *word, mw_ctl_t *ctl, int nwords,
 int main(int argc, const char *const *argv, const char *const *env)
 {
     mw_ctl_t ctl = { .pool = NULL };
-    int status;
+    int status, why;
 
     if (apr_app_initialize(&argc, &argv, &env) != APR_SUCCESS) {
         return MW_CTL_TROUBLE;
     }
     apr_pool_create(&ctl.pool, NULL);
-    /* who reads our output may have had enough of it */
-    signal(SIGPIPE, SIG_DFL);
+    /* as in httpd: the connections of stores may end */
+    signal(SIGPIPE, SIG_IGN);
     mw_loader_add("file", &mw_file_provider);
     mw_loader_add("memory", &mw_memory_provider);
     mw_loader_add("multitier", &mw_multitier_provider);
@@ -194,8 +195,14 @@ int main(int argc, const char *const *argv, const char *const *env)
                             "which command?\ncachemwctl --help says more");
     }
     status = first_word(argv[1], &ctl, argc - 2, argv + 2);
-    if (fflush(stdout) != 0 || ferror(stdout)) {
-        return mw_ctl_error(MW_CTL_TROUBLE, "cannot write the output");
+    fflush(stdout);
+    why = mw_ctl_output_broken();
+    if (why) {
+        /* who reads it may have had enough of it */
+        return why == EPIPE
+                   ? MW_CTL_TROUBLE
+                   : mw_ctl_error(MW_CTL_TROUBLE, "cannot write the output: %s",
+                                  strerror(why));
     }
     return status;
 }

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -53,6 +54,16 @@ int mw_ctl_error(int status, const char *format, ...)
     va_end(args);
     fputc('\n', stderr);
     return status;
+}
+
+int mw_ctl_output_broken(void)
+{
+    static int why;
+
+    if (ferror(stdout) && !why) {
+        why = errno ? errno : EIO;
+    }
+    return why;
 }
 
 void mw_ctl_log(void *baton, cachemw_level_e level, apr_status_t rv,

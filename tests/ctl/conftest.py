@@ -161,9 +161,10 @@ def strangers(tmp_path):
         source = tmp_path / f"{name}.c"
         source.write_text(text)
         made = tmp_path / f"{name}.so"
+        apxs = os.environ.get("CACHEMW_APXS", "apxs")
         flags = subprocess.run(
-            f"{os.environ.get('CACHEMW_APXS', 'apxs')} -q EXTRA_CPPFLAGS; "
-            "apr-1-config --includes --cppflags; echo -I$(apxs -q INCLUDEDIR)",
+            f"{apxs} -q EXTRA_CPPFLAGS; echo -I$({apxs} -q INCLUDEDIR); "
+            "apr-1-config --includes --cppflags",
             shell=True, capture_output=True, text=True).stdout.split()
         subprocess.run(["gcc", "-shared", "-fPIC", "-o", made, source, *flags,
                         f"-I{settings.source}/include",
