@@ -30,8 +30,8 @@
 /* Ten years: beyond it nothing is different any more. */
 #define API_TIMEOUT_MAX 315360000.0
 
-/* A request. Functions that begin with ask_, get_ and put_ give the HTTP status
- * of the answer; OK: the request may go on. */
+/* A request. Functions that may end it give the HTTP status of the answer, and
+ * OK where it may go on. */
 typedef struct ask_t {
     request_rec *r;
     const mw_api_t *api;

@@ -50,7 +50,8 @@ static apr_status_t set_enter(mw_set_t *set, mw_pass_t *pass,
     if (!mw_store_is_remote(store)) {
         return mw_pass_enter(pass, store, call, slot);
     }
-    if (set->left <= 0) {
+    /* of tiers, those elsewhere see to that: others take it all the same */
+    if (set->left <= 0 && !(store->flags & CACHEMW_TIERED)) {
         mw_store_count(store, MW_COUNT_TIMEOUT, 1);
         mw_store_log(store, CACHEMW_LOG_WARNING, APR_TIMEUP,
                      "a response is not stored: it took too long");

@@ -502,7 +502,7 @@ apr_status_t mw_http_value_decode(const char *text, apr_size_t len,
                                   mw_http_value_t *value, const char **reason)
 {
     decoder_t decoder;
-    json_error_t error;
+    json_error_t error = { .text = "" };
     json_t *envelope;
     apr_status_t rv;
 
@@ -511,7 +511,10 @@ apr_status_t mw_http_value_decode(const char *text, apr_size_t len,
         return EPROTO;
     }
     envelope = json_loadb(text, len, JSON_REJECT_DUPLICATES, &error);
-    if (!envelope && json_error_code(&error) == json_error_out_of_memory) {
+    /* without a word: it had no memory to begin */
+    if (!envelope
+        && (!*error.text
+            || json_error_code(&error) == json_error_out_of_memory)) {
         *reason = "out of memory";
         return APR_ENOMEM;
     }

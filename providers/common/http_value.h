@@ -62,7 +62,8 @@ apr_status_t mw_http_value_encode(const cachemw_key_t *key,
 
 /**
  * An envelope's entry, wholly checked. Other members of the envelope are passed
- * over. Takes about twice the memory of the text while it works.
+ * over. Takes up to three times the memory of the text while it works, whatever
+ * it is.
  * @param body_max a longer body is APR_ENOSPC
  * @param body gets the body, in buckets of less than 64 KB with memory of their
  *        own; NULL: it is checked only

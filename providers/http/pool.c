@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
-#include <fcntl.h>
 #include <netdb.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <time.h>
 
 #include "apr_strings.h"
@@ -85,11 +85,11 @@ static int proxy_set(CURL *easy, const mw_http_t *store)
 }
 
 /* Programs that the child starts get none of our sockets. */
-static int socket_made(void *baton, curl_socket_t fd, curlsocktype purpose)
+static curl_socket_t socket_make(void *baton, curlsocktype purpose,
+                                 struct curl_sockaddr *to)
 {
     (void)baton, (void)purpose;
-    return fcntl(fd, F_SETFD, FD_CLOEXEC) == 0 ? CURL_SOCKOPT_OK
-                                               : CURL_SOCKOPT_ERROR;
+    return socket(to->family, to->socktype | SOCK_CLOEXEC, to->protocol);
 }
 
 static int wire_set(CURL *easy)
@@ -97,7 +97,7 @@ static int wire_set(CURL *easy)
     int code = CURLE_OK;
 
     code |= curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
-    code |= curl_easy_setopt(easy, CURLOPT_SOCKOPTFUNCTION, socket_made);
+    code |= curl_easy_setopt(easy, CURLOPT_OPENSOCKETFUNCTION, socket_make);
     code |= curl_easy_setopt(easy, CURLOPT_QUICK_EXIT, 1L);
     code |= curl_easy_setopt(easy, CURLOPT_BUFFERSIZE, (long)READ_SIZE);
     code |= curl_easy_setopt(easy, CURLOPT_MAXCONNECTS, 1L);

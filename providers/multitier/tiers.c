@@ -71,18 +71,17 @@ const cachemw_call_t *mw_tier_call(const mw_tiers_t *tiers, int at,
                                    cachemw_call_t *own, int *left)
 {
     const cachemw_services_t *services = tiers->services;
-    int others;
+    const int is_remote = (tiers->tier[at].table->flags & CACHEMW_REMOTE) != 0;
 
-    if (!(tiers->tier[at].table->flags & CACHEMW_REMOTE)) {
-        return call;
-    }
-    others = --*left;
-    if (!call->deadline || others <= 0) {
+    *left -= is_remote;
+    if (!call->deadline || (is_remote && *left <= 0)) {
         return call;
     }
     *own = *call;
-    own->deadline = services->deadline_in(
-        services, call, services->remaining(services, call) / (others + 1));
+    own->deadline =
+        is_remote ? services->deadline_in(
+            services, call, services->remaining(services, call) / (*left + 1))
+                  : 0;
     return own;
 }
 

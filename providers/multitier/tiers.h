@@ -97,7 +97,8 @@ int mw_tiers_remote(const mw_tiers_t *tiers, unsigned int which);
 
 /**
  * A tier's share of the time that a call has: where others on other machines
- * are still to be called, it must not use it up.
+ * are still to be called, it must not use it up. One on this machine has no
+ * deadline, as when it is used by itself: it is not to suffer from others.
  * @param left how many of these there are, this one included
  * @return call, or own
  */

@@ -269,8 +269,9 @@ def pytest_collection_modifyitems(config, items):
 # What fails here because a store, a client or an origin was given no processor
 # in time is run once more. Nothing else is; a process that died or complained
 # is held against the run either way, and so are more than a few such tests.
-TIMED = {"test_api", "test_api_servers", "test_coalesce",
-         "test_coalesce_chains", "test_coalesce_http2", "test_faulty",
+TIMED = {"test_api", "test_api_description", "test_api_servers",
+         "test_api_tls", "test_coalesce", "test_coalesce_chains",
+         "test_coalesce_http2", "test_faulty",
          "test_file_kills", "test_file_upkeep", "test_http_store",
          "test_interrupted", "test_kills", "test_lazy_body", "test_multitier",
          "test_redis", "test_redis_cluster", "test_redis_sentinel",

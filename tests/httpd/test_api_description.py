@@ -341,7 +341,7 @@ def test_configuration_of_the_page_works_as_it_is_pasted(httpd, origin, path,
     page = path()
     body = store(web[0], origin, page, 100_000)
     # a busy machine may take longer than the usual time for storing
-    wait_for(lambda: get(web[1], page).cache == "HIT", "the page")
+    wait_for(lambda: get(web[1], page).cache == "HIT", "the page", 60)
     assert_hit_again(web[0], page, body)
     assert "cachemw:warn" not in service.log()
     command, said = re.fullmatch(r"(.*?)\n\n(.*)\n*", placed("curl"),

@@ -3,6 +3,7 @@
 a child together."""
 
 import json
+import os
 import re
 
 import pytest
@@ -81,6 +82,11 @@ def put(server, text, target=TARGET):
         return conn.ask("PUT", target, AUTH + JSON, body=text)
 
 
+def look_up(server):
+    with server.connect() as conn:
+        return conn.get(TARGET, AUTH)
+
+
 def put_in_chunks(server, text):
     with server.connect() as conn:
         conn.send("PUT", TARGET,
@@ -109,13 +115,12 @@ def test_looking_up_takes_the_text_of_the_body(start, large):
     server = start()
     assert put(server, large).status == 204
 
-    def look_up():
-        with server.connect() as conn:
-            res = conn.get(TARGET, AUTH)
-        assert json.loads(res.body)["value"] == json.loads(large)["value"]
+    def find():
+        found = json.loads(look_up(server).body)["value"]
+        assert found == json.loads(large)["value"]
 
-    look_up()
-    assert taken(server, look_up) < LARGE * 4 // 3 + 8 * MB
+    find()
+    assert taken(server, find) < LARGE * 4 // 3 + 8 * MB
 
 
 # ---- all together ------------------------------------------------------------
@@ -173,9 +178,57 @@ def test_what_is_being_sent_takes_room(start, large):
     assert len(slow) == 5       # of 21 MB
     for conn in slow:
         conn.abort()
+    wait_for(lambda: look_up(server).status == 200, "room again")
 
-    def look_up():
-        with server.connect() as again:
-            return again.get(TARGET, AUTH)
 
-    wait_for(lambda: look_up().status == 200, "room again")
+def figures_of_children(server):
+    """(bytes in memory, open files) of each"""
+    found = {}
+    for pid in server.children():
+        with open(f"/proc/{pid}/status") as text:
+            size = int(re.search(r"VmRSS:\s+(\d+)", text.read())[1]) * 1024
+        found[pid] = size, len(os.listdir(f"/proc/{pid}/fd"))
+    return found
+
+
+def test_requests_leave_nothing(start, large):
+    """neither memory, nor files, nor room that they had"""
+    server = start("max_memory=96M")
+    middle = envelope(value(KEY, noise(100_000)))
+    wrong = middle.replace(b'"crc32c"', b'"crc32d"')
+
+    def leave_early():
+        conn = server.connect()
+        conn.send("PUT", TARGET, AUTH + JSON + [("Content-Length", "1000000")])
+        conn.raw(middle)
+        conn.abort()
+
+    def leave_while_it_comes():
+        conn = server.connect(rcvbuf=4096)
+        conn.send("GET", TARGET, AUTH)
+        assert conn.head().status == 200
+        conn.abort()
+
+    def many(count):
+        for _ in range(count):
+            assert put(server, middle).status == 204
+            assert look_up(server).status == 200
+            for body, headers, status in (
+                    (wrong, JSON, 422), (middle[:-9], JSON, 400),
+                    (middle, [("If-None-Match", "*")] + JSON, 412),
+                    (b"x", [], 415),
+                    (None, [("Content-Length", "99999999")] + JSON, 413)):
+                with server.connect() as conn:
+                    assert conn.ask("PUT", TARGET, AUTH + headers,
+                                    body=body).status == status
+            leave_early()
+            leave_while_it_comes()
+
+    many(50)
+    before = figures_of_children(server)
+    many(150)
+    for pid, (size, files) in figures_of_children(server).items():
+        if pid in before:
+            assert size - before[pid][0] < 8 * MB
+            assert files - before[pid][1] < 20
+    wait_for(lambda: put(server, large).status == 204, "all its room")

@@ -15,6 +15,7 @@ import pytest
 from harness import settings
 from harness.api import TOKEN, service, url_of
 from harness.origin import cacheable
+from harness.redis import Redis
 from harness.server import wait_for
 from test_http_store import MODULES, PATIENT, SHARED, assert_hit, \
     assert_miss, get, store, stored
@@ -29,10 +30,27 @@ CacheEnable cachemw /
 """
 
 
-@pytest.fixture(params=["memory size=64M", "file cache_dir=@DIR@/cache/files"],
-                ids=["memory", "file"])
+KEPT = {
+    "memory": "memory size=64M",
+    "file": "file cache_dir=@DIR@/cache/files",
+    "sqlite": "sqlite db_path=@DIR@/cache/kept.db busy_timeout=5s",
+    "redis": "redis url=@REDIS@ " + PATIENT.replace(" max_retries=0", ""),
+    "multitier": """multitier l1=near l2=far
+        CachemwStore near memory size=64M
+        CachemwStore far file cache_dir=@DIR@/cache/far""",
+}
+
+
+@pytest.fixture(params=KEPT)
 def kept(request):
-    return request.param
+    """each provider that keeps something"""
+    what = KEPT[request.param]
+    if request.param != "redis":
+        yield what
+        return
+    redis = Redis().start()
+    yield what.replace("@REDIS@", redis.url)
+    redis.remove()
 
 
 @pytest.fixture
@@ -40,7 +58,9 @@ def start_service():
     made = []
 
     def start(what="memory size=64M"):
-        made.append(service(what))
+        kind = what.split()[0]
+        made.append(service(what, [f"cachemw_{kind}"] if kind in (
+            "sqlite", "redis") else []))
         return made[-1].start()
 
     yield start
@@ -188,8 +208,9 @@ def test_changes_conform(start_service):
 
 
 @pytest.mark.long
-def test_all_conforms(start_service, kept):
-    between = start_service(kept + " max_object_size=16M")
+@pytest.mark.parametrize("name", ["memory", "file"])
+def test_all_conforms(start_service, name):
+    between = start_service(KEPT[name] + " max_object_size=16M")
     assert conformance(url_of(between)) >= 110
 
 

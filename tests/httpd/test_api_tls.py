@@ -156,13 +156,18 @@ def test_other_authority_is_not_believed(start_service, make, origin, path,
 def test_new_certificate_is_taken_up(start_service, make, authority, origin,
                                      path):
     """The service is reloaded; the web servers go on."""
+    def shown():
+        return ssl.get_server_certificate(("127.0.0.1", service.ports[0]))
+
     authority.issue("renewed")
     service = start_service("renewed")
     server = make(service)
     page = path()
     body = store(server, origin, page)
+    before = shown()
     authority.issue("renewed")
-    service.graceful()
+    service.graceful(wait_old=False)
+    wait_for(lambda: shown() != before, "the new certificate")
     assert_hit_again(server, page, body)
     assert kinds(server, "tls") == 0
 

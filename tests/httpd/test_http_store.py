@@ -4,12 +4,14 @@ what one web server stores, the others serve; and whatever the service answers,
 no visitor notices."""
 
 import base64
+import contextlib
 import hashlib
 import json
 import os
 import re
-import threading
+import socket
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -19,6 +21,7 @@ from conftest import SITE
 from harness.certificates import Authority
 from harness.server import configtest, wait_for
 from harness.service import BASE, TROUBLES, Service
+from harness.strace import strace
 from harness.tcpproxy import TcpProxy
 from test_basic import noise
 from test_status import figures
@@ -227,6 +230,24 @@ def test_host_by_name(make, service, origin, path):
     assert_hit(server, page, body)
 
 
+def test_requests_look_up_no_names(make, plain, origin, path, tmp_path):
+    """for nothing limits how long that takes"""
+    server = make(f"http://localhost:{plain.port}{BASE}")
+    page = path()
+    body = store(server, origin, page)
+    wait_for(lambda: get(server, page).cache == "HIT", "the address", 5)
+
+    def connect_anew():
+        for _ in range(5):
+            plain.drop()
+            assert_hit(server, page, body)
+
+    made = strace(server, connect_anew, tmp_path / "trace",
+                  "-etrace=connect,openat,open")
+    assert f"htons({plain.port})" in made
+    assert not re.findall(r'"/etc/[^"]*"', made)
+
+
 def test_host_that_nobody_knows(make, origin, path):
     server = make(f"http://nowhere.invalid{BASE}")
     page = path()
@@ -430,6 +451,51 @@ def test_service_that_is_not_there(make, origin, path):
     assert kinds(server, "not-connected") > 0
 
 
+@pytest.mark.errors
+def test_connect_timeout(make, origin, path):
+    """Where nobody answers at all it is over sooner than `timeout`."""
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(socket.create_server(
+            ("127.0.0.1", 0), backlog=0))
+        for _ in range(3):      # as many as wait there; the next one hangs
+            one = stack.enter_context(socket.socket())
+            one.setblocking(False)
+            one.connect_ex(listener.getsockname())
+        port = listener.getsockname()[1]
+        server = make(f"http://127.0.0.1:{port}", "max_retries=0",
+                      "timeout=30s store_timeout=30s connect_timeout=100ms")
+        page = path()
+        began = time.monotonic()
+        body = store(server, origin, page)
+        assert_miss(server, page, body)
+        assert time.monotonic() - began < 15
+        assert f"127.0.0.1, port {port}: connecting takes too long" \
+            in figures(server)["LastError"]
+
+
+def test_all_connections_are_in_use(make, plain, origin, path):
+    """Who gets none in time has a miss, which is no failure of the service."""
+    with TcpProxy(("127.0.0.1", plain.port)) as proxy:
+        server = make(f"http://127.0.0.1:{proxy.port}{BASE}",
+                      "max_connections=1",
+                      "timeout=3s store_timeout=3s connect_timeout=3s")
+        page = path()
+        body = stored(server, origin, page)
+        proxy.set("delay", seconds=2)
+        before = int(figures(server)["Skipped"])
+
+        def come():
+            with ThreadPoolExecutor(12) as visitors:
+                for res in visitors.map(lambda _: get(server, page), range(12)):
+                    assert (res.status, res.body) == (200, body)
+            return kinds(server, "all-in-use")
+
+        wait_for(come, "somebody to get none", 60)
+        proxy.set("pass")
+        assert int(figures(server)["Skipped"]) > before
+        assert_hit_again(server, page, body)
+
+
 # ---- what lies there may be anything ----------------------------------------
 
 def only(service):
@@ -597,10 +663,9 @@ def test_authorities_that_cannot_be_read(make, secure, origin, path, tmp_path):
 
 # ---- trying again -----------------------------------------------------------
 
-def after(seconds, do):
-    timer = threading.Timer(seconds, do)
-    timer.start()
-    return timer
+def trouble_once(service, trouble, times=1):
+    service.trouble_left = times
+    service.trouble = trouble
 
 
 @pytest.mark.errors
@@ -608,13 +673,9 @@ def test_storing_is_tried_again(make, plain, origin, path):
     server = make(plain.url, patience="timeout=5s store_timeout=20s")
     page = path()
     origin.page(page, b"x")
-    for attempt in range(10):
-        get(server, path(f"warm{attempt}"))
-    plain.trouble = "error 503"
-    over = after(0.3, lambda: setattr(plain, "trouble", None))
+    trouble_once(plain, "error 503", 2)     # looking up, and storing
     assert get(server, page).body == b"x"
-    over.join()
-    wait_for(lambda: kinds(server, "retried") > 0, "another attempt")
+    wait_for(lambda: kinds(server, "retried") == 1, "another attempt")
     wait_for(lambda: get(server, page).cache == "HIT", "a hit")
 
 
@@ -632,29 +693,17 @@ def test_looking_up_is_not_tried_again(make, plain, origin, path):
 
 
 @pytest.mark.errors
-def test_looking_up_is_tried_again_when_told_so(make, plain, origin, path):
-    server = make(plain.url, "retry_reads=on",
-                  patience="timeout=20s store_timeout=5s max_retries=3")
-    page = path()
-    body = stored(server, origin, page)
-    plain.trouble = "error 503"
-    over = after(0.7, lambda: setattr(plain, "trouble", None))
-    assert_hit(server, page, body)
-    over.join()
-    assert kinds(server, "retried") >= 1
-
-
-@pytest.mark.errors
-def test_answer_that_is_cut_is_asked_for_again(make, plain, origin, path):
+@pytest.mark.parametrize("trouble, kind", [
+    ("error 503", "503"), ("error 429", "429"), ("cut half-way", "ended")])
+def test_looking_up_is_tried_again_when_told_so(make, plain, origin, path,
+                                                trouble, kind):
     server = make(plain.url, "retry_reads=on max_retries=1",
                   patience="timeout=20s store_timeout=20s")
     page = path()
     body = stored(server, origin, page)
-    plain.trouble = "cut half-way"
-    over = after(0.2, lambda: setattr(plain, "trouble", None))
+    trouble_once(plain, trouble)
     assert_hit(server, page, body)
-    over.join()
-    assert kinds(server, "retried") == kinds(server, "ended") == 1
+    assert kinds(server, "retried") == kinds(server, kind) == 1
 
 
 # ---- nothing is left behind -------------------------------------------------

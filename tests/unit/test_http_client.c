@@ -24,6 +24,7 @@ static apr_interval_time_t overslept;
 static int options_left; /* before the one that is refused */
 static int closed;       /* handles ended */
 static int performed;
+static long proxy_port;
 static char said[320]; /* explained last */
 
 /* --- instead of others ---------------------------------------------------- */
@@ -73,7 +74,10 @@ CURLcode curl_easy_setopt(CURL *easy, CURLoption option, ...)
         code = set(easy, option, va_arg(arguments, curl_off_t));
     }
     else if (option < CURLOPTTYPE_OBJECTPOINT) {
-        code = set(easy, option, va_arg(arguments, long));
+        const long number = va_arg(arguments, long);
+
+        proxy_port = option == CURLOPT_PROXYPORT ? number : proxy_port;
+        code = set(easy, option, number);
     }
     else {
         code = set(easy, option, va_arg(arguments, void *));
@@ -236,6 +240,18 @@ static void test_no_request_without_all_of_its_options(void **state)
     assert_string_equal(said, "127.0.0.1, port 1: it cannot be connected to");
 }
 
+/* libcurl's own default is 1080. */
+static void test_proxy_without_a_port_is_at_80(void **state)
+{
+    world_t *world = *state;
+
+    assert_null(mw_http_url_parse("http://proxy.example",
+                                  &world->store.settings.proxy,
+                                  world->call.pool));
+    assert_int_equal(mw_http_pool_begin(world->store.pool), APR_SUCCESS);
+    assert_int_equal(proxy_port, 80);
+}
+
 static void test_all_idle_connections_are_closed_at_once(void **state)
 {
     world_t *world = *state;
@@ -318,6 +334,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(test_no_handle_without_all_of_its_options),
         TEST(test_no_request_without_all_of_its_options),
+        TEST(test_proxy_without_a_port_is_at_80),
         TEST(test_all_idle_connections_are_closed_at_once),
         TEST(test_what_comes_back_after_the_end_is_closed),
         TEST(test_what_is_not_tried_is_no_failure),

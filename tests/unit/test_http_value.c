@@ -8,6 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <jansson.h>
+
 #include "apr_strings.h"
 
 #include "providers/common/http_value.h"
@@ -315,7 +317,118 @@ static void test_what_is_no_envelope(void **state)
     }
 }
 
+/* --- memory --------------------------------------------------------------- */
+
+/* What the parser has, and had at most; it gets no more than `limit`. */
+static apr_size_t parser_has, parser_had, parser_limit;
+
+static void *parser_malloc(size_t size)
+{
+    apr_size_t *to = NULL;
+
+    if (parser_has + size <= parser_limit) {
+        to = malloc(16 + size);
+    }
+    if (!to) {
+        return NULL;
+    }
+    *to = size;
+    parser_has += size;
+    parser_had = parser_had > parser_has ? parser_had : parser_has;
+    return (char *)to + 16;
+}
+
+static void parser_free(void *p)
+{
+    if (p) {
+        parser_has -= *(apr_size_t *)((char *)p - 16);
+        free((char *)p - 16);
+    }
+}
+
+static int parser_setup(void **state)
+{
+    parser_has = parser_had = 0;
+    parser_limit = (apr_size_t)-1;
+    json_set_alloc_funcs(parser_malloc, parser_free);
+    return setup(state);
+}
+
+static int parser_teardown(void **state)
+{
+    json_set_alloc_funcs(malloc, free);
+    return teardown(state);
+}
+
+/* A text of the length of a large answer: one piece, again and again. */
+static char *text_fill(world_t *world, const char *begin, const char *piece)
+{
+    const apr_size_t n = strlen(piece), len = 3000000;
+    char *text = apr_palloc(world->pool, len + 1);
+    apr_size_t at = strlen(begin);
+
+    memcpy(text, begin, at);
+    for (; at + n <= len; at += n) {
+        memcpy(text + at, piece, n);
+    }
+    text[at] = '\0';
+    return text;
+}
+
+/* Whatever a peer sends. */
+static void test_parser_takes_memory_in_proportion(void **state)
+{
+    static const char *const texts[][2] = {
+        { "{\"value\": \"", "x" },
+        { "{\"value\": \"", "\\u20ac" },
+        { "{\"value\": \"", "\\\\" },
+        { "{\"", "name" },
+        { "[", "[" },
+        { "{\"a\":", "{\"a\":" },
+        { "[", "1," },
+        { "{\"value\": 1", "1" },
+        { "{\"value\": {\"body\": \"", "QUJD" },
+        { "[\"\"", ",\"\"" },
+    };
+    world_t *world = *state;
+    mw_http_value_t value;
+    const char *reason;
+    char *text;
+    int i;
+
+    for (i = 0; i < COUNT(texts); i++) {
+        parser_had = 0;
+        text = text_fill(world, texts[i][0], texts[i][1]);
+        assert_int_equal(mw_http_value_decode(text, strlen(text), 1000000,
+                                              world->pool, NULL, &value,
+                                              &reason),
+                         EPROTO);
+        if (parser_had > 3 * strlen(text) + 65536) {
+            fail_msg("%s%s: %lu", texts[i][0], texts[i][1],
+                     (unsigned long)parser_had);
+        }
+        assert_int_equal(parser_has, 0);
+    }
+}
+
+/* More than that jansson does not tell. */
+static void test_too_little_memory_is_no_nonsense(void **state)
+{
+    world_t *world = *state;
+    mw_http_value_t value;
+    const char *reason;
+
+    encode(world, "body", 4, 60);
+    parser_limit = 0;
+    assert_int_equal(mw_http_value_decode(world->text, world->len, 4,
+                                          world->pool, NULL, &value, &reason),
+                     APR_ENOMEM);
+    assert_string_equal(reason, "out of memory");
+}
+
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+#define MEMORY_TEST(f) \
+    cmocka_unit_test_setup_teardown(f, parser_setup, parser_teardown)
 
 int main(void)
 {
@@ -328,6 +441,8 @@ int main(void)
         TEST(test_long_body_is_refused),
         TEST(test_other_spelling_is_accepted),
         TEST(test_what_is_no_envelope),
+        MEMORY_TEST(test_parser_takes_memory_in_proportion),
+        MEMORY_TEST(test_too_little_memory_is_no_nonsense),
     };
 
     apr_initialize();

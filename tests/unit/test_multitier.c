@@ -1156,6 +1156,28 @@ static void test_tier_that_is_late_loses_what_it_had(void **state)
     assert_int_equal(has(tiers.far, "k", NULL), 0);
 }
 
+/* One that used up the time for storing keeps nothing out of the others. */
+static void test_time_that_is_over_is_that_of_tiers_elsewhere(void **state)
+{
+    cachemw_provider_t remote = with_flags(&fake_full, CACHEMW_REMOTE);
+    cachemw_key_t key = fixture_key("k");
+    cachemw_entry_t entry = fixture_entry('y', "head", 3);
+    cachemw_call_t call;
+    mw_set_t *set;
+
+    (void)state;
+    start(&mw_memory_provider, &remote);
+    call = fixture_call(tiers.f);
+    call.deadline = 1;
+    assert_int_equal(
+        mw_store_set_begin(tiers.store, &call, &key, &key, &entry, &set),
+        APR_SUCCESS);
+    assert_int_equal(mw_store_set_write(set, "abc", 3), APR_SUCCESS);
+    assert_int_equal(mw_store_set_commit(set, &call), APR_SUCCESS);
+    assert_int_equal(has(tiers.near, "k", NULL), 'y');
+    assert_int_equal(fake.calls[FAKE_SET_BEGIN], 0);
+}
+
 static apr_interval_time_t time_left;
 
 static apr_interval_time_t stub_remaining(const cachemw_services_t *services,
@@ -1203,7 +1225,7 @@ static void test_tiers_elsewhere_share_the_time(void **state)
                      1000000 - 40000);
     time_left = 40000;
     assert_ptr_equal(mw_tier_call(&made, 1, &call, &own, &left), &call);
-    assert_ptr_equal(mw_tier_call(&made, 0, &call, &own, &left), &call);
+    assert_int_equal(mw_tier_call(&made, 0, &call, &own, &left)->deadline, 0);
     call.deadline = 0;
     left = 3;
     assert_ptr_equal(mw_tier_call(&made, 3, &call, &own, &left), &call);
@@ -1380,6 +1402,7 @@ int main(void)
         TIERS_TEST(test_breaker_of_a_tier_is_its_own),
         TIERS_TEST(test_body_on_its_way_waits_for_a_tier_that_is_out_of_use),
         TIERS_TEST(test_tier_that_is_late_loses_what_it_had),
+        TIERS_TEST(test_time_that_is_over_is_that_of_tiers_elsewhere),
         TIERS_TEST(test_tiers_elsewhere_share_the_time),
         TIERS_TEST(test_time_is_shared_by_those_that_are_called),
         TIERS_TEST(test_mistakes_are_named),

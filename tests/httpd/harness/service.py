@@ -104,7 +104,7 @@ class _Handler(StreamRequestHandler):
         if service.fails():
             TROUBLES["resets"](self)
             return
-        trouble = service.trouble
+        trouble = service.trouble_now()
         if trouble:
             TROUBLES[trouble](self)
             return
@@ -268,6 +268,7 @@ class Service:
             self.tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             self.tls.load_cert_chain(*map(str, tls))
         self.trouble = None         # one of TROUBLES
+        self.trouble_left = None    # for so many requests; None: for all
         self.fail_every = 0         # every Nth request is a RST
         self.failed = 0             # so many were
         self.elsewhere = None       # where it redirects to
@@ -310,6 +311,10 @@ class Service:
         self._server.shutdown()
         self._server.server_close()
         self._thread.join(5)
+        self.drop()
+
+    def drop(self):
+        """ends all connections"""
         with self._lock:
             left = list(self._open)
         for sock in left:
@@ -333,6 +338,15 @@ class Service:
             if len(self.requests) < 100000:
                 self.requests.append((handler.command, handler.path,
                                       handler.fields))
+
+    def trouble_now(self):
+        with self._lock:
+            trouble = self.trouble
+            if trouble and self.trouble_left is not None:
+                self.trouble_left -= 1
+                if not self.trouble_left:
+                    self.trouble = self.trouble_left = None
+            return trouble
 
     def fails(self):
         fails = self.fail_every and next(self._count) % self.fail_every == 0
