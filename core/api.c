@@ -4,11 +4,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include <openssl/crypto.h>
 #include <openssl/sha.h>
 
 #include "apr_escape.h"
-#include "apr_lib.h"
 #include "apr_strings.h"
 #include "httpd.h"
 #include "http_config.h"
@@ -16,13 +14,13 @@
 #include "http_protocol.h"
 
 #include "api.h"
+#include "api_access.h"
 #include "api_body.h"
 #include "api_entry.h"
 #include "config.h"
 #include "entry.h"
 #include "providers/common/http_value.h"
 
-#define API_FIELD "X-Cachemw-Api"
 #define API_METHODS "GET, HEAD, PUT, DELETE"
 /* What is thrown away of a body that nobody wants, rather than the
  * connection. */
@@ -32,20 +30,67 @@
 /* Ten years: beyond it nothing is different any more. */
 #define API_TIMEOUT_MAX 315360000.0
 
-/* A request. */
+/* A request. Functions that begin with ask_, get_ and put_ give the HTTP status
+ * of the answer; OK: the request may go on. */
 typedef struct ask_t {
     request_rec *r;
     const mw_api_t *api;
     mw_store_t *store;
     cachemw_call_t call;
+    mw_api_room_t *room;
     const char *name; /* of the entry, as the URL has it */
     apr_size_t name_len;
-    cachemw_key_t key; /* in the store */
+    cachemw_key_t key;   /* in the store */
+    cachemw_entry_t now; /* what is there, if conditions ask for it */
+    int is_there;        /* and something is */
+    int is_read;         /* all of the request */
+    const char *reason;  /* of a refusal: a text that needs no escaping */
+    apr_bucket_brigade *answer; /* its body */
 } ask_t;
 
 const char *const mw_api_lacks = NULL;
 
 /* --- answers -------------------------------------------------------------- */
+
+/* The client's fault, in what it sent. */
+static int ask_refuse(ask_t *ask, int status, const char *reason)
+{
+    mw_store_count(ask->store, MW_COUNT_API_REFUSED, 1);
+    ask->reason = reason;
+    return status;
+}
+
+static int ask_miss(ask_t *ask)
+{
+    mw_store_count(ask->store, MW_COUNT_API_MISS, 1);
+    ask->reason = "there is no such entry";
+    return HTTP_NOT_FOUND;
+}
+
+/* Trouble is counted and logged by the store. */
+static int ask_fail(ask_t *ask, apr_status_t rv)
+{
+    if (rv == APR_ENOSPC) {
+        ask->reason = "the store has no room";
+        return HTTP_INSUFFICIENT_STORAGE;
+    }
+    ask->reason = "the store is in trouble";
+    return HTTP_SERVICE_UNAVAILABLE;
+}
+
+static int ask_busy(ask_t *ask)
+{
+    mw_store_count(ask->store, MW_COUNT_API_BUSY, 1);
+    apr_table_setn(ask->r->headers_out, "Retry-After", "1");
+    ask->reason = "other requests take all the memory that there is for them";
+    return HTTP_SERVICE_UNAVAILABLE;
+}
+
+static int ask_gone(ask_t *ask)
+{
+    return ask_refuse(ask, HTTP_PRECONDITION_FAILED,
+                      "it is another entry by now, or gone");
+}
 
 /* Where httpd would read to its end what nobody wants, the connection ends. */
 static void answer_without_body(request_rec *r)
@@ -58,138 +103,36 @@ static void answer_without_body(request_rec *r)
     }
 }
 
-static int answer_send(request_rec *r, apr_bucket_brigade *body)
+static void answer_explain(ask_t *ask)
 {
-    apr_status_t rv;
-
-    APR_BRIGADE_INSERT_TAIL(body,
-                            apr_bucket_eos_create(r->connection->bucket_alloc));
-    rv = ap_pass_brigade(r->output_filters, body);
-    return rv == APR_SUCCESS || r->connection->aborted ? OK : AP_FILTER_ERROR;
-}
-
-/* A reason is a text of ours that needs no escaping. The answer is complete, so
- * that httpd adds no page of its own. */
-static int answer_refuse(request_rec *r, int status, const char *reason)
-{
-    apr_bucket_brigade *body =
-        apr_brigade_create(r->pool, r->connection->bucket_alloc);
     const char *text =
-        apr_pstrcat(r->pool, "{\"error\": \"", reason, "\"}\n", NULL);
+        apr_pstrcat(ask->r->pool, "{\"error\": \"", ask->reason, "\"}\n", NULL);
     const apr_size_t length = strlen(text);
 
-    r->status = status;
-    ap_set_content_type(r, "application/json");
-    ap_set_content_length(r, (apr_off_t)length);
-    APR_BRIGADE_INSERT_TAIL(body, apr_bucket_pool_create(text, length, r->pool,
-                                                         body->bucket_alloc));
-    return answer_send(r, body);
+    ap_set_content_type(ask->r, "application/json");
+    ap_set_content_length(ask->r, (apr_off_t)length);
+    APR_BRIGADE_INSERT_TAIL(ask->answer,
+                            apr_bucket_pool_create(text, length, ask->r->pool,
+                                                   ask->call.bucket_alloc));
 }
 
-/* The client's fault, in what it sent. */
-static int ask_refuse(const ask_t *ask, int status, const char *reason)
+/* The answer is complete, so that httpd adds no page of its own. */
+static int answer_send(ask_t *ask, int status)
 {
-    mw_store_count(ask->store, MW_COUNT_API_REFUSED, 1);
-    return answer_refuse(ask->r, status, reason);
-}
+    request_rec *r = ask->r;
+    apr_status_t rv;
 
-static int ask_miss(const ask_t *ask)
-{
-    mw_store_count(ask->store, MW_COUNT_API_MISS, 1);
-    return answer_refuse(ask->r, HTTP_NOT_FOUND, "there is no such entry");
-}
-
-/* Trouble is counted and logged by the store. */
-static int ask_fail(const ask_t *ask, apr_status_t rv)
-{
-    return rv == APR_ENOSPC ? answer_refuse(ask->r, HTTP_INSUFFICIENT_STORAGE,
-                                            "the store has no room")
-                            : answer_refuse(ask->r, HTTP_SERVICE_UNAVAILABLE,
-                                            "the store is in trouble");
-}
-
-static int ask_done(const ask_t *ask)
-{
-    ask->r->status = HTTP_NO_CONTENT;
-    return answer_send(
-        ask->r, apr_brigade_create(ask->r->pool, ask->call.bucket_alloc));
-}
-
-/* --- who may -------------------------------------------------------------- */
-
-/* @return 0: the library has failed */
-static int text_digest(const char *text, apr_size_t length,
-                       unsigned char digest[SHA256_DIGEST_LENGTH])
-{
-    return SHA256((const unsigned char *)text, length, digest) != NULL;
-}
-
-/* The time it takes tells nothing of the token. */
-static int token_is(const char *expected, const char *token)
-{
-    unsigned char ours[SHA256_DIGEST_LENGTH];
-    unsigned char theirs[SHA256_DIGEST_LENGTH];
-
-    return text_digest(expected, strlen(expected), ours)
-           && text_digest(token, strlen(token), theirs)
-           && CRYPTO_memcmp(ours, theirs, sizeof(ours)) == 0;
-}
-
-static int request_has_token(request_rec *r, const mw_api_t *api)
-{
-    const char *field = apr_table_get(r->headers_in, "Authorization");
-
-    if (!field || strncasecmp(field, "Bearer ", 7)) {
-        return 0;
-    }
-    for (field += 7; *field == ' '; field++) {
-        continue;
-    }
-    return token_is(api->token, field);
-}
-
-/* Whether it comes from here, or has come a long way: RFC 5842, section 7.2. */
-static int request_is_circular(request_rec *r, const mw_api_t *api)
-{
-    const char *list = apr_table_getm(r->pool, r->headers_in, API_FIELD);
-    int hops = list != NULL;
-    const char *c;
-
-    for (c = list; c && *c; c++) {
-        hops += *c == ',';
-    }
-    return hops > MW_API_HOPS_MAX || (list && ap_strstr_c(list, api->tag));
-}
-
-/* @return DECLINED: it may go on */
-static int request_check(request_rec *r, const mw_api_t *api)
-{
-    int status = DECLINED;
-    const char *reason = NULL;
-
-    if (!api->token && !api->is_open) {
-        status = HTTP_FORBIDDEN;
-        reason = "no token is configured";
-    }
-    else if (api->token && !request_has_token(r, api)) {
-        apr_table_setn(r->headers_out, "WWW-Authenticate",
-                       "Bearer realm=\"cachemw\"");
-        status = HTTP_UNAUTHORIZED;
-        reason = "the token is missing or wrong";
-        mw_store_log(api->store, CACHEMW_LOG_WARNING, APR_SUCCESS,
-                     "API: the token of a request of %s is missing or wrong",
-                     r->useragent_ip);
-    }
-    else if (request_is_circular(r, api)) {
-        status = HTTP_LOOP_DETECTED;
-        reason = "the request goes round in a circle";
-    }
-    if (reason) {
-        mw_store_count(api->store, MW_COUNT_API_DENIED, 1);
+    if (!ask->is_read) {
         answer_without_body(r);
-        return answer_refuse(r, status, reason);
     }
-    return DECLINED;
+    if (ask->reason) {
+        answer_explain(ask);
+    }
+    r->status = status;
+    APR_BRIGADE_INSERT_TAIL(ask->answer,
+                            apr_bucket_eos_create(ask->call.bucket_alloc));
+    rv = ap_pass_brigade(r->output_filters, ask->answer);
+    return rv == APR_SUCCESS || r->connection->aborted ? OK : AP_FILTER_ERROR;
 }
 
 /* --- what is asked for ---------------------------------------------------- */
@@ -223,19 +166,27 @@ static const char *request_name(const request_rec *r, apr_size_t *length)
     return *length ? name : NULL;
 }
 
+static int name_is_digest(const ask_t *ask)
+{
+    return ask->name_len == 2 * SHA256_DIGEST_LENGTH
+           && strspn(ask->name, "0123456789abcdef") == ask->name_len;
+}
+
+/* One name never stands for two keys. */
 static int key_is_named(const ask_t *ask, const cachemw_key_t *key)
 {
     unsigned char digest[SHA256_DIGEST_LENGTH];
     char hex[2 * SHA256_DIGEST_LENGTH + 1];
 
-    if (ask->name_len == sizeof(hex) - 1
-        && text_digest(key->data, key->len, digest)) {
-        apr_escape_hex(hex, digest, sizeof(digest), 0, NULL);
-        if (!memcmp(ask->name, hex, ask->name_len)) {
-            return 1;
-        }
+    if (!name_is_digest(ask)) {
+        return key->len == ask->name_len
+               && !memcmp(ask->name, key->data, key->len);
     }
-    return key->len == ask->name_len && !memcmp(ask->name, key->data, key->len);
+    if (!SHA256((const unsigned char *)key->data, key->len, digest)) {
+        return 0;
+    }
+    apr_escape_hex(hex, digest, sizeof(digest), 0, NULL);
+    return !memcmp(ask->name, hex, ask->name_len);
 }
 
 static void ask_set_etag(const ask_t *ask, const cachemw_id_t *id)
@@ -263,10 +214,61 @@ static apr_status_t ask_get(const ask_t *ask, apr_bucket_brigade *body,
     return rv;
 }
 
+/* --- conditions ----------------------------------------------------------- */
+
+static int ask_is_conditional(const ask_t *ask)
+{
+    return apr_table_get(ask->r->headers_in, "If-Match")
+           || apr_table_get(ask->r->headers_in, "If-None-Match");
+}
+
+/* RFC 9110, section 13.2.2. An entry has no time of modification: what asks for
+ * that is passed over.
+ * @param id of what is there; NULL: nothing is */
+static int ask_check_conditions(ask_t *ask, const cachemw_id_t *id)
+{
+    request_rec *r = ask->r;
+
+    if (!id) {
+        return apr_table_get(r->headers_in, "If-Match") ? ask_gone(ask) : OK;
+    }
+    ask_set_etag(ask, id);
+    if (ap_condition_if_match(r, r->headers_out) == AP_CONDITION_NOMATCH) {
+        return ask_gone(ask);
+    }
+    if (ap_condition_if_none_match(r, r->headers_out) < AP_CONDITION_WEAK) {
+        return OK;
+    }
+    return r->method_number == M_GET ? HTTP_NOT_MODIFIED
+                                     : ask_refuse(ask, HTTP_PRECONDITION_FAILED,
+                                                  "there is such an entry");
+}
+
+/* Before a change: what is there, if that matters. */
+static int ask_look(ask_t *ask)
+{
+    cachemw_key_t key;
+    apr_status_t rv;
+    int status;
+
+    if (!ask_is_conditional(ask)) {
+        return OK;
+    }
+    rv = ask_get(ask, NULL, &ask->now, &key);
+    if (rv != APR_SUCCESS && rv != APR_NOTFOUND) {
+        return ask_fail(ask, rv);
+    }
+    ask->is_there = rv == APR_SUCCESS;
+    status = ask_check_conditions(ask, ask->is_there ? &ask->now.id : NULL);
+    if (status == OK) {
+        apr_table_unset(ask->r->headers_out, "ETag");
+    }
+    return status;
+}
+
 /* --- GET, HEAD ------------------------------------------------------------ */
 
-/* The rest of a body whose beginning is there. Whoever has stored it read all
- * of it into memory, too. */
+/* The rest of a body whose beginning is there. */
 static apr_status_t get_rest(const ask_t *ask, const cachemw_entry_t *entry)
 {
     cachemw_call_t call = ask->call;
@@ -284,32 +286,44 @@ static apr_status_t get_rest(const ask_t *ask, const cachemw_entry_t *entry)
             rv = apr_brigade_length(entry->body, 1, &at);
         }
     }
+    mw_body_keep_unmapped(entry->body);
     return rv;
 }
 
-static int get_send(const ask_t *ask, const cachemw_key_t *key,
-                    const cachemw_entry_t *entry)
+/* Of a store on another machine the body itself is in memory, too. */
+static int get_take_room(ask_t *ask, const cachemw_entry_t *entry)
 {
-    apr_bucket_brigade *body =
-        apr_brigade_create(ask->r->pool, ask->call.bucket_alloc);
-    apr_size_t length;
-    apr_status_t rv;
-    char *text;
+    const apr_uint64_t bytes = (apr_uint64_t)entry->body_len;
 
-    rv = mw_http_value_encode(key, entry, 0, &text, &length);
+    return mw_api_room_take(ask->room,
+                            (bytes + entry->head_len) / 3 * 4
+                                + (mw_store_is_remote(ask->store) ? bytes : 0));
+}
+
+static int get_answer(ask_t *ask, const cachemw_key_t *key,
+                      const cachemw_entry_t *entry)
+{
+    apr_size_t length;
+    char *text;
+    apr_status_t rv = get_rest(ask, entry);
+
+    if (rv == APR_NOTFOUND) {
+        return ask_miss(ask);
+    }
+    if (rv == APR_SUCCESS) {
+        rv = mw_http_value_encode(key, entry, 0, &text, &length);
+    }
     if (rv != APR_SUCCESS) {
         return ask_fail(ask, rv);
     }
-    mw_store_count(ask->store, MW_COUNT_API_HIT, 1);
-    ask_set_etag(ask, &entry->id);
-    ap_set_content_type(ask->r, "application/json");
     ap_set_content_length(ask->r, (apr_off_t)length);
     APR_BRIGADE_INSERT_TAIL(
-        body, apr_bucket_heap_create(text, length, free, body->bucket_alloc));
-    return answer_send(ask->r, body);
+        ask->answer,
+        apr_bucket_heap_create(text, length, free, ask->call.bucket_alloc));
+    return HTTP_OK;
 }
 
-static int ask_do_get(const ask_t *ask)
+static int ask_do_get(ask_t *ask)
 {
     cachemw_entry_t entry;
     cachemw_key_t key;
@@ -317,57 +331,27 @@ static int ask_do_get(const ask_t *ask)
         apr_brigade_create(ask->r->pool, ask->call.bucket_alloc);
     apr_status_t rv =
         ask_get(ask, ask->r->header_only ? NULL : body, &entry, &key);
+    int status;
 
-    if (rv == APR_SUCCESS && ask->r->header_only) {
-        mw_store_count(ask->store, MW_COUNT_API_HIT, 1);
-        ask_set_etag(ask, &entry.id);
+    if (rv != APR_SUCCESS) {
+        return rv == APR_NOTFOUND ? ask_miss(ask) : ask_fail(ask, rv);
+    }
+    status = ask_check_conditions(ask, &entry.id);
+    if (status == OK && !ask->r->header_only) {
+        status = get_take_room(ask, &entry) ? get_answer(ask, &key, &entry)
+                                            : ask_busy(ask);
+    }
+    if (status == OK || status == HTTP_OK) {
         ap_set_content_type(ask->r, "application/json");
-        return answer_send(ask->r, body);
+        status = HTTP_OK;
     }
-    if (rv == APR_SUCCESS) {
-        rv = get_rest(ask, &entry);
+    if (status == HTTP_OK || status == HTTP_NOT_MODIFIED) {
+        mw_store_count(ask->store, MW_COUNT_API_HIT, 1);
     }
-    if (rv == APR_NOTFOUND) {
-        return ask_miss(ask);
+    else if (status != HTTP_PRECONDITION_FAILED) {
+        apr_table_unset(ask->r->headers_out, "ETag");
     }
-    return rv == APR_SUCCESS ? get_send(ask, &key, &entry) : ask_fail(ask, rv);
-}
-
-/* --- If-Match ------------------------------------------------------------- */
-
-/* Compare it with what is there.
- * @param now what is there
- * @return DECLINED: it holds; else an answer was sent */
-static int ask_check_match(const ask_t *ask, cachemw_entry_t *now)
-{
-    cachemw_key_t key;
-    apr_status_t rv = ask_get(ask, NULL, now, &key);
-
-    if (rv != APR_SUCCESS && rv != APR_NOTFOUND) {
-        return ask_fail(ask, rv);
-    }
-    if (rv == APR_SUCCESS) {
-        ask_set_etag(ask, &now->id);
-    }
-    if (rv == APR_NOTFOUND
-        || ap_condition_if_match(ask->r, ask->r->headers_out)
-               == AP_CONDITION_NOMATCH) {
-        return ask_refuse(ask, HTTP_PRECONDITION_FAILED,
-                          "it is another entry by now, or gone");
-    }
-    apr_table_unset(ask->r->headers_out, "ETag");
-    return DECLINED;
-}
-
-static int ask_is_conditional(const ask_t *ask)
-{
-    return apr_table_get(ask->r->headers_in, "If-Match") != NULL;
-}
-
-static int ask_gone(const ask_t *ask)
-{
-    return ask_refuse(ask, HTTP_PRECONDITION_FAILED,
-                      "it is another entry by now, or gone");
+    return status;
 }
 
 /* --- PUT ------------------------------------------------------------------ */
@@ -379,8 +363,7 @@ static apr_off_t put_body_max(const ask_t *ask)
     return most < MW_HTTP_BODY_MAX ? most : MW_HTTP_BODY_MAX;
 }
 
-/* @return DECLINED: it may be read */
-static int put_check_fields(const ask_t *ask)
+static int put_check_fields(ask_t *ask)
 {
     const char *type = apr_table_get(ask->r->headers_in, "Content-Type");
     const char *coding = apr_table_get(ask->r->headers_in, "Content-Encoding");
@@ -394,33 +377,59 @@ static int put_check_fields(const ask_t *ask)
         return ask_refuse(ask, HTTP_UNSUPPORTED_MEDIA_TYPE,
                           "a content coding is not supported");
     }
-    return DECLINED;
+    return OK;
 }
 
-/* What is sent is an entry that this key may have.
- * @return DECLINED: it is */
-static int put_decode(const ask_t *ask, const char *text, apr_size_t length,
-                      mw_http_value_t *value)
+/* @param text malloc'ed; NULL unless OK */
+static int put_read(ask_t *ask, char **text, apr_size_t *length)
+{
+    const apr_size_t most =
+        mw_http_value_max(MW_API_KEY_MAX, put_body_max(ask)) + API_BLANKS;
+    const int status = mw_api_body_read(ask->r, most, ask->room, text, length);
+
+    switch (status) {
+    case OK:
+        ask->is_read = 1;
+        return OK;
+    case AP_FILTER_ERROR:
+        return AP_FILTER_ERROR;
+    case HTTP_SERVICE_UNAVAILABLE:
+        return ask_busy(ask);
+    case HTTP_REQUEST_ENTITY_TOO_LARGE:
+        return ask_refuse(ask, status,
+                          "the request is larger than the store takes");
+    case HTTP_REQUEST_TIME_OUT:
+        return ask_refuse(ask, status, "the request did not come in time");
+    default:
+        return ask_refuse(ask, HTTP_BAD_REQUEST,
+                          "the request ended too early, or makes no sense");
+    }
+}
+
+static int put_decode(ask_t *ask, const char *text, apr_size_t length,
+                      apr_bucket_brigade *body, mw_http_value_t *value)
 {
     const char *reason = NULL;
-    apr_bucket_brigade *body =
-        apr_brigade_create(ask->r->pool, ask->call.bucket_alloc);
-    apr_status_t rv = mw_http_value_decode(text, length, put_body_max(ask),
-                                           ask->r->pool, body, value, &reason);
 
-    if (rv == APR_ENOMEM) {
-        return ask_fail(ask, rv);
-    }
-    if (rv == APR_ENOSPC) {
+    switch (mw_http_value_decode(text, length, put_body_max(ask), ask->r->pool,
+                                 body, value, &reason)) {
+    case APR_SUCCESS:
+        return OK;
+    case APR_ENOMEM:
+        return ask_busy(ask);
+    case APR_ENOSPC:
         return ask_refuse(ask, HTTP_REQUEST_ENTITY_TOO_LARGE,
                           "the body is larger than the store takes");
+    case APR_EINCOMPLETE:
+        return ask_refuse(ask, HTTP_UNPROCESSABLE_ENTITY, reason);
+    default:
+        return ask_refuse(ask, HTTP_BAD_REQUEST, reason);
     }
-    if (rv != APR_SUCCESS) {
-        return ask_refuse(ask,
-                          rv == APR_EINCOMPLETE ? HTTP_UNPROCESSABLE_ENTITY
-                                                : HTTP_BAD_REQUEST,
-                          reason);
-    }
+}
+
+/* What is sent is an entry that this key may have. */
+static int put_check(ask_t *ask, const mw_http_value_t *value)
+{
     if (value->timeout <= 0) {
         return ask_refuse(ask, HTTP_BAD_REQUEST,
                           "timeout: a number above 0 is expected");
@@ -438,29 +447,27 @@ static int put_decode(const ask_t *ask, const char *text, apr_size_t length,
         return ask_refuse(ask, HTTP_UNPROCESSABLE_ENTITY,
                           "head: it cannot be decoded");
     }
-    return DECLINED;
+    return OK;
 }
 
 /* The whole entry, or what is new in one of which the rest is there: an id
  * stands for one body. */
-static apr_status_t put_store(const ask_t *ask, const cachemw_entry_t *now,
-                              const cachemw_entry_t *entry)
+static apr_status_t put_store(const ask_t *ask, const cachemw_entry_t *entry)
 {
-    if (now && now->body_len == entry->body_len
-        && !memcmp(&now->id, &entry->id, sizeof(entry->id))) {
+    if (ask->is_there && ask->now.body_len == entry->body_len
+        && !memcmp(&ask->now.id, &entry->id, sizeof(entry->id))) {
         return mw_store_set_head(ask->store, &ask->call, &ask->key, &entry->id,
                                  entry);
     }
     return mw_store_set(ask->store, &ask->call, &ask->key, entry);
 }
 
-static int put_entry(const ask_t *ask, const mw_http_value_t *value)
+static int put_entry(ask_t *ask, const mw_http_value_t *value)
 {
     const double seconds =
         value->timeout < API_TIMEOUT_MAX ? value->timeout : API_TIMEOUT_MAX;
     cachemw_entry_t entry = value->entry;
-    cachemw_entry_t now;
-    int answered;
+    int status;
     apr_status_t rv = mw_api_head_encode(
         &value->key, &value->entry, mw_store_wants_checksum(ask->store),
         ask->r->pool, &entry.head, &entry.head_len);
@@ -470,82 +477,113 @@ static int put_entry(const ask_t *ask, const mw_http_value_t *value)
                           "the head is larger than a store takes");
     }
     entry.expires = ask->call.now + (apr_time_t)(seconds * APR_USEC_PER_SEC);
-    answered = ask_is_conditional(ask) ? ask_check_match(ask, &now) : DECLINED;
-    if (answered != DECLINED) {
-        return answered;
+    status = ask_look(ask);
+    if (status != OK) {
+        return status;
     }
-    rv = put_store(ask, ask_is_conditional(ask) ? &now : NULL, &entry);
-    if (rv == APR_NOTFOUND) {
-        return ask_gone(ask);
-    }
+    rv = put_store(ask, &entry);
     if (rv != APR_SUCCESS) {
-        return ask_fail(ask, rv);
+        return rv == APR_NOTFOUND ? ask_gone(ask) : ask_fail(ask, rv);
     }
     mw_store_count(ask->store, MW_COUNT_API_STORED, 1);
     ask_set_etag(ask, &entry.id);
-    return ask_done(ask);
+    return HTTP_NO_CONTENT;
 }
 
-static int ask_do_put(const ask_t *ask)
+/* What it takes in memory is free again when the answer begins. */
+static int ask_do_put(ask_t *ask)
 {
-    const apr_size_t most =
-        mw_http_value_max(MW_API_KEY_MAX, put_body_max(ask)) + API_BLANKS;
+    apr_bucket_brigade *body =
+        apr_brigade_create(ask->r->pool, ask->call.bucket_alloc);
     mw_http_value_t value;
     apr_size_t length;
-    char *text;
+    char *text = NULL;
     int status = put_check_fields(ask);
 
-    if (status != DECLINED) {
-        return status;
+    if (status == OK) {
+        status = put_read(ask, &text, &length);
     }
-    status = mw_api_body_read(ask->r, most, &text, &length);
-    if (status == AP_FILTER_ERROR) {
-        return status;
+    if (status == OK) {
+        status = put_decode(ask, text, length, body, &value);
     }
-    if (status != OK) {
-        return ask_refuse(ask, status,
-                          status == HTTP_REQUEST_ENTITY_TOO_LARGE
-                              ? "the request is larger than the store takes"
-                              : "the request ended too early");
+    free(text);
+    if (status == OK) {
+        status = put_check(ask, &value);
     }
-    status = put_decode(ask, text, length, &value);
-    return status == DECLINED ? put_entry(ask, &value) : status;
+    if (status == OK) {
+        status = put_entry(ask, &value);
+    }
+    apr_brigade_destroy(body);
+    mw_api_room_give(ask->room);
+    return status;
 }
 
 /* --- DELETE --------------------------------------------------------------- */
 
-static int ask_do_delete(const ask_t *ask)
+static int ask_do_delete(ask_t *ask)
 {
-    const int is_conditional = ask_is_conditional(ask);
-    cachemw_entry_t now;
-    int answered = is_conditional ? ask_check_match(ask, &now) : DECLINED;
+    const int status = ask_look(ask);
     apr_status_t rv;
 
-    if (answered != DECLINED) {
-        return answered;
+    if (status != OK) {
+        return status;
     }
     rv = mw_store_remove(ask->store, &ask->call, &ask->key,
-                         is_conditional ? &now.id : NULL);
-    if (rv == APR_NOTFOUND) {
-        return ask_gone(ask);
-    }
+                         ask->is_there ? &ask->now.id : NULL);
     if (rv != APR_SUCCESS) {
-        return ask_fail(ask, rv);
+        return rv == APR_NOTFOUND ? ask_gone(ask) : ask_fail(ask, rv);
     }
     mw_store_count(ask->store, MW_COUNT_API_REMOVED, 1);
-    return ask_done(ask);
+    return HTTP_NO_CONTENT;
 }
 
 /* --- the handler ---------------------------------------------------------- */
 
-static int ask_do(const ask_t *ask)
+/* Which store, and whether this client may ask it. */
+static int ask_begin(ask_t *ask)
 {
-    request_rec *r = ask->r;
+    const mw_api_dir_t *dir =
+        ap_get_module_config(ask->r->per_dir_config, &cachemw_module);
 
-    if (r->method_number != M_PUT) {
-        answer_without_body(r);
+    ask->api = dir ? dir->api : NULL;
+    if (!ask->api) {
+        ask->reason = "no " MW_DIRECTIVE_API " is configured";
+        return HTTP_FORBIDDEN;
     }
-    switch (r->method_number) {
+    ask->store = ask->api->store;
+    ask->room = mw_api_room_make(ask->api->max_memory, ask->r->pool);
+    if (!mw_store_state(ask->store)) {
+        ask->reason = "the store is off";
+        return HTTP_SERVICE_UNAVAILABLE;
+    }
+    apr_table_setn(ask->r->headers_out, MW_HTTP_VIA, ask->api->tag);
+    return mw_api_access_check(ask->r, ask->api, &ask->reason);
+}
+
+/* Which entry. */
+static int ask_name(ask_t *ask)
+{
+    ask->name = request_name(ask->r, &ask->name_len);
+    if (!ask->name) {
+        return ask_refuse(ask, HTTP_NOT_FOUND,
+                          "the path does not end with /cache/{key}");
+    }
+    if (ask->name_len > MW_API_KEY_MAX) {
+        return ask_refuse(ask, HTTP_REQUEST_URI_TOO_LARGE,
+                          "the key has more than 8192 bytes");
+    }
+    ask->key = mw_api_key(ask->name, ask->name_len, ask->r->pool);
+    return OK;
+}
+
+static int ask_do(ask_t *ask)
+{
+    const int status = ask_name(ask);
+
+    if (status != OK) {
+        return status;
+    }
+    switch (ask->r->method_number) {
     case M_GET:
         return ask_do_get(ask);
     case M_PUT:
@@ -553,66 +591,40 @@ static int ask_do(const ask_t *ask)
     case M_DELETE:
         return ask_do_delete(ask);
     default:
-        apr_table_setn(r->headers_out, "Allow", API_METHODS);
+        apr_table_setn(ask->r->headers_out, "Allow", API_METHODS);
         return ask_refuse(ask, HTTP_METHOD_NOT_ALLOWED,
                           API_METHODS " are possible");
     }
 }
 
-/* What the client may ask. */
-static int request_answer(request_rec *r, const mw_api_t *api)
-{
-    ask_t ask = { .r = r, .api = api, .store = api->store };
-
-    ask.name = request_name(r, &ask.name_len);
-    if (!ask.name || ask.name_len > MW_API_KEY_MAX) {
-        answer_without_body(r);
-        return ask.name ? ask_refuse(&ask, HTTP_REQUEST_URI_TOO_LARGE,
-                                     "the key has more than 8192 bytes")
-                        : ask_refuse(&ask, HTTP_NOT_FOUND,
-                                     "the path does not end with /cache/{key}");
-    }
-    ask.key = mw_api_key(ask.name, ask.name_len, r->pool);
-    ask.call.pool = r->pool;
-    ask.call.bucket_alloc = r->connection->bucket_alloc;
-    ask.call.now = apr_time_now();
-    return ask_do(&ask);
-}
-
 /* No cache keeps what is asked here, mod_cache with all its options neither. */
-static void answer_begin(request_rec *r)
+static void answer_begin(ask_t *ask)
 {
+    request_rec *r = ask->r;
+
     r->no_cache = 1;
     apr_table_setn(r->subprocess_env, "no-cache", "1");
     apr_table_setn(r->headers_out, "Cache-Control", "no-store");
+    ask->call.pool = r->pool;
+    ask->call.bucket_alloc = r->connection->bucket_alloc;
+    ask->call.now = apr_time_now();
+    ask->answer = apr_brigade_create(r->pool, ask->call.bucket_alloc);
 }
 
 int mw_api_handler(request_rec *r)
 {
-    const mw_api_dir_t *dir;
-    const mw_api_t *api;
+    ask_t ask = { .r = r };
     int status;
 
     if (!r->handler || strcmp(r->handler, MW_API_HANDLER)) {
         return DECLINED;
     }
-    dir = ap_get_module_config(r->per_dir_config, &cachemw_module);
-    api = dir ? dir->api : NULL;
-    answer_begin(r);
-    if (!api || !mw_store_state(api->store)) {
-        answer_without_body(r);
-        return api ? answer_refuse(r, HTTP_SERVICE_UNAVAILABLE,
-                                   "the store is off")
-                   : answer_refuse(r, HTTP_FORBIDDEN,
-                                   "no " MW_DIRECTIVE_API " is configured");
+    answer_begin(&ask);
+    status = ask_begin(&ask);
+    if (status == OK) {
+        mw_store_serve(apr_table_getm(r->pool, r->headers_in, MW_HTTP_VIA));
+        status = ask_do(&ask);
+        mw_store_serve(NULL);
     }
-    apr_table_setn(r->headers_out, API_FIELD, api->tag);
-    status = request_check(r, api);
-    if (status != DECLINED) {
-        return status;
-    }
-    mw_store_serve(apr_table_getm(r->pool, r->headers_in, API_FIELD));
-    status = request_answer(r, api);
-    mw_store_serve(NULL);
-    return status;
+    return status == AP_FILTER_ERROR ? status : answer_send(&ask, status);
 }

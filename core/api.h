@@ -25,10 +25,11 @@ typedef struct mw_api_t {
     const char *word; /**< the store as it is written */
     mw_place_t place;
     mw_options_t options;
-    mw_store_t *store; /**< NULL until mw_apis_resolve() */
-    const char *tag;   /**< mw_stores_tag(), likewise */
-    int is_open;       /**< no token is asked for */
-    const char *token; /**< NULL: there is none */
+    mw_store_t *store;       /**< NULL until mw_apis_resolve() */
+    const char *tag;         /**< mw_stores_tag(), likewise */
+    int is_open;             /**< no token is asked for */
+    const char *token;       /**< NULL: there is none */
+    apr_uint64_t max_memory; /**< bytes for requests of one child in hand */
     struct mw_api_t *next;
 } mw_api_t;
 

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
+#include <stdlib.h>
 #include <string.h>
 
 #include "apr_strings.h"
@@ -15,8 +16,9 @@ typedef struct body_t {
     request_rec *r;
     char *text;
     apr_size_t length;
-    apr_size_t room; /* without the NUL */
+    apr_size_t size; /* of text */
     apr_size_t most;
+    mw_api_room_t *room;
 } body_t;
 
 /* The announced length; -1: there is none. */
@@ -29,32 +31,42 @@ static apr_int64_t body_announced(const request_rec *r)
                : -1;
 }
 
-static void body_make_room(body_t *body, apr_size_t length)
+static int body_grow(body_t *body, apr_size_t size)
 {
-    apr_size_t room = 2 * body->room;
     char *text;
 
-    if (length <= body->room - body->length) {
-        return;
+    if (!mw_api_room_take(body->room, (apr_uint64_t)(size - body->size)
+                                          * MW_API_BODY_TIMES)) {
+        return HTTP_SERVICE_UNAVAILABLE;
     }
-    if (room < body->length + length) {
-        room = body->length + length;
+    text = realloc(body->text, size);
+    if (!text) {
+        return HTTP_SERVICE_UNAVAILABLE;
     }
-    text = apr_palloc(body->r->pool, room + 1);
-    memcpy(text, body->text, body->length);
     body->text = text;
-    body->room = room;
+    body->size = size;
+    return OK;
 }
 
 static int body_add(body_t *body, const char *data, apr_size_t length)
 {
+    int status = OK;
+
     if (length > body->most - body->length) {
         return HTTP_REQUEST_ENTITY_TOO_LARGE;
     }
-    body_make_room(body, length);
-    memcpy(body->text + body->length, data, length);
-    body->length += length;
-    return OK;
+    if (length > body->size - body->length) {
+        apr_size_t size = 2 * body->size;
+
+        size = size < body->most ? size : body->most;
+        status = body_grow(
+            body, size < body->length + length ? body->length + length : size);
+    }
+    if (status == OK) {
+        memcpy(body->text + body->length, data, length);
+        body->length += length;
+    }
+    return status;
 }
 
 /* Take what has come; its buckets are empty afterwards.
@@ -83,34 +95,46 @@ static int body_take(body_t *body, apr_bucket_brigade *bb, int *ended)
     return status;
 }
 
-int mw_api_body_read(request_rec *r, apr_size_t most, char **text,
-                     apr_size_t *length)
+static int body_read(body_t *body)
+{
+    apr_bucket_brigade *bb =
+        apr_brigade_create(body->r->pool, body->r->connection->bucket_alloc);
+    const apr_int64_t announced = body_announced(body->r);
+    int ended = 0;
+    int status;
+
+    if (announced > (apr_int64_t)body->most) {
+        return HTTP_REQUEST_ENTITY_TOO_LARGE;
+    }
+    status =
+        body_grow(body, announced > 0 ? (apr_size_t)announced : BODY_START);
+    while (status == OK && !ended) {
+        apr_status_t rv =
+            ap_get_brigade(body->r->input_filters, bb, AP_MODE_READBYTES,
+                           APR_BLOCK_READ, HUGE_STRING_LEN);
+
+        status = rv == APR_SUCCESS
+                     ? body_take(body, bb, &ended)
+                     : ap_map_http_request_error(rv, HTTP_BAD_REQUEST);
+    }
+    return status;
+}
+
+int mw_api_body_read(request_rec *r, apr_size_t most, mw_api_room_t *room,
+                     char **text, apr_size_t *length)
 {
     const apr_off_t limit = ap_get_limit_req_body(r);
-    const apr_int64_t announced = body_announced(r);
-    apr_bucket_brigade *bb =
-        apr_brigade_create(r->pool, r->connection->bucket_alloc);
-    body_t body = { .r = r, .most = most };
-    int ended = 0;
-    int status = OK;
-    apr_status_t rv;
+    body_t body = { .r = r, .most = most, .room = room };
+    int status;
 
     if (limit > 0 && (apr_uint64_t)limit < most) {
         body.most = (apr_size_t)limit;
     }
-    if (announced > (apr_int64_t)body.most) {
-        return HTTP_REQUEST_ENTITY_TOO_LARGE;
+    status = body_read(&body);
+    if (status != OK) {
+        free(body.text);
+        body.text = NULL;
     }
-    body.room = announced >= 0 ? (apr_size_t)announced : BODY_START;
-    body.text = apr_palloc(r->pool, body.room + 1);
-    while (status == OK && !ended) {
-        rv = ap_get_brigade(r->input_filters, bb, AP_MODE_READBYTES,
-                            APR_BLOCK_READ, HUGE_STRING_LEN);
-        status = rv == APR_SUCCESS
-                     ? body_take(&body, bb, &ended)
-                     : ap_map_http_request_error(rv, HTTP_BAD_REQUEST);
-    }
-    body.text[body.length] = '\0';
     *text = body.text;
     *length = body.length;
     return status;

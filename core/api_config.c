@@ -18,7 +18,7 @@ struct mw_apis_t {
     mw_api_t **tail;
 };
 
-enum { API_TOKEN, API_TOKEN_FILE, API_REQUIRE_TOKEN };
+enum { API_TOKEN, API_TOKEN_FILE, API_REQUIRE_TOKEN, API_MAX_MEMORY };
 
 mw_apis_t *mw_apis_make(apr_pool_t *pconf)
 {
@@ -84,6 +84,7 @@ const char *mw_apis_define(mw_apis_t *apis, const mw_place_t *place,
     if (error) {
         return error;
     }
+    api->max_memory = (apr_uint64_t)api->options.values[API_MAX_MEMORY].number;
     *apis->tail = api;
     apis->tail = &api->next;
     *result = api;
@@ -154,5 +155,13 @@ const cachemw_option_t mw_api_options[] = {
                             .help = "Whether there must be a token; without, "
                                     "whoever httpd lets through may read and "
                                     "change everything." },
+    /* What the largest value takes, and something beside it. */
+    [API_MAX_MEMORY] = { .name = "max_memory",
+                         .type = CACHEMW_SIZE,
+                         .fallback = "256M",
+                         .minimum = "96M",
+                         .help = "The most memory that the requests of one "
+                                 "child take together; what does not fit is "
+                                 "answered 503." },
     { .name = NULL }
 };

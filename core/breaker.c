@@ -114,6 +114,15 @@ int mw_breaker_success(mw_state_t *state)
     }
 }
 
+void mw_breaker_untried(mw_state_t *state, apr_int64_t now)
+{
+    apr_uint64_t word = word_load(state);
+
+    while ((word & PROBING)
+           && !word_swap(state, &word, word_make_open(now, word_step(word)))) {
+    }
+}
+
 /** The word after a failure; the same word: nothing changes. */
 static apr_uint64_t word_fail(apr_uint64_t word, apr_int64_t now,
                               apr_uint32_t random)

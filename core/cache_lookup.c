@@ -35,19 +35,6 @@ static apr_bucket_brigade *lookup_brigade(mw_handle_t *handle, request_rec *r)
     return body;
 }
 
-/* EnableMMAP, for buckets that would map a file when they are read. */
-static void lookup_keep_unmapped(apr_bucket_brigade *body)
-{
-    apr_bucket *e;
-
-    for (e = APR_BRIGADE_FIRST(body); e != APR_BRIGADE_SENTINEL(body);
-         e = APR_BUCKET_NEXT(e)) {
-        if (APR_BUCKET_IS_FILE(e)) {
-            apr_bucket_file_enable_mmap(e, 0);
-        }
-    }
-}
-
 /* From a store that is not the server's own memory: which compares whole keys
  * and has no files. */
 static apr_status_t __attribute__((noinline))
@@ -64,7 +51,7 @@ lookup_get_elsewhere(mw_handle_t *handle, request_rec *r, cachemw_call_t *call,
         return rv;
     }
     if (handle->entry.body && dir->enable_mmap == ENABLE_MMAP_OFF) {
-        lookup_keep_unmapped(handle->entry.body);
+        mw_body_keep_unmapped(handle->entry.body);
     }
     return mw_store_believes(handle->store, &handle->entry)
                    || mw_entry_id_fits(&handle->entry.id, key)

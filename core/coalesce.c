@@ -385,7 +385,7 @@ apr_status_t mw_coalesce(mw_handle_t *handle, request_rec *r, apr_status_t rv)
         || apr_table_get(r->headers_in, "Authorization") != NULL
         || apr_table_get(r->headers_in, "Upgrade") != NULL
         || !mw_fresh_request_is_plain(r) || is_fresh(handle, r, rv)
-        || (rv != APR_SUCCESS && rv != APR_NOTFOUND)) {
+        || (rv != APR_SUCCESS && !mw_store_has_missed(handle->store, rv))) {
         return rv;
     }
     chain = chain_of(r);
@@ -399,7 +399,7 @@ apr_status_t mw_coalesce(mw_handle_t *handle, request_rec *r, apr_status_t rv)
         }
         /* The page is stale as soon as it comes, or the store fails. */
         if (rv == APR_SUCCESS ? handle->head.response_time > r->request_time
-                              : rv != APR_NOTFOUND) {
+                              : !mw_store_has_missed(handle->store, rv)) {
             if (rv == APR_SUCCESS && mw_fresh_never(handle, r)) {
                 unstorable_note(mw_store_state(handle->store), &handle->key);
             }

@@ -43,6 +43,7 @@ static const char *const counter_names[MW_COUNTERS] = {
     [MW_COUNT_API_REMOVED] = "ApiRemoves",
     [MW_COUNT_API_REFUSED] = "ApiRefused",
     [MW_COUNT_API_DENIED] = "ApiDenied",
+    [MW_COUNT_API_BUSY] = "ApiBusy",
     [MW_COUNT_GET_SAMPLES] = "GetSamples",
     [MW_COUNT_GET_MICROSECONDS] = "GetMicroseconds",
     [MW_COUNT_SET_SAMPLES] = "SetSamples",

@@ -58,7 +58,7 @@ void mw_segments_end(mw_segments_t *list);
 
 typedef struct mw_state_t mw_state_t;
 
-#define MW_STATE_LAYOUT 5
+#define MW_STATE_LAYOUT 6
 
 /** Bytes that a state needs, at an address that is a multiple of 64. */
 apr_size_t mw_state_size(void);
@@ -103,6 +103,7 @@ typedef enum mw_counter_e {
     MW_COUNT_API_REMOVED,
     MW_COUNT_API_REFUSED, /**< what they sent was wrong */
     MW_COUNT_API_DENIED,  /**< without a right to ask */
+    MW_COUNT_API_BUSY,    /**< there was no memory for it */
     MW_COUNT_GET_SAMPLES, /**< calls timed, and their time in µs */
     MW_COUNT_GET_MICROSECONDS,
     MW_COUNT_SET_SAMPLES,
@@ -160,6 +161,8 @@ int mw_breaker_allows(mw_state_t *state, apr_int64_t now);
  * @return non-zero when this closed the breaker
  */
 int mw_breaker_success(mw_state_t *state);
+/** A call was not tried after all: had it been the probe, the next one is. */
+void mw_breaker_untried(mw_state_t *state, apr_int64_t now);
 /** @param random any number, for the ±20 %. @return non-zero when this opened
  *  a closed breaker */
 int mw_breaker_failure(mw_state_t *state, apr_int64_t now, apr_uint32_t random,

@@ -67,6 +67,7 @@ static const struct {
     { MW_COUNT_API_REMOVED, "API: removed" },
     { MW_COUNT_API_REFUSED, "API: refused, what was sent is wrong" },
     { MW_COUNT_API_DENIED, "API: denied, no token or a wrong one" },
+    { MW_COUNT_API_BUSY, "API: not answered for want of max_memory" },
 };
 
 static void figure_text(figures_t *to, const char *key, const char *label,

@@ -261,6 +261,12 @@ int mw_store_is_remote(const mw_store_t *store)
     return (store->flags & CACHEMW_REMOTE) != 0;
 }
 
+int mw_store_has_missed(const mw_store_t *store, apr_status_t rv)
+{
+    return rv == APR_NOTFOUND
+           || (rv == APR_EGENERAL && (store->flags & CACHEMW_TIERED));
+}
+
 int mw_store_wants_checksum(const mw_store_t *store)
 {
     return !(store->flags & CACHEMW_IN_MEMORY);

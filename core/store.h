@@ -141,6 +141,10 @@ void mw_store_serve(const char *list);
 apr_status_t mw_store_get(mw_store_t *store, const cachemw_call_t *call,
                           const cachemw_key_t *key, cachemw_entry_t *entry);
 
+/** Files in a body are read from now on, never mapped: mapping one that a disk
+ *  or a network cannot give would end the process. */
+void mw_body_keep_unmapped(apr_bucket_brigade *body);
+
 /**
  * As the slot; made of get where the provider has none, which is for tiers:
  * such a get has given the whole body. After an error body is as it was.
@@ -262,6 +266,10 @@ apr_interval_time_t mw_store_sync_interval(const mw_store_t *store);
 apr_interval_time_t mw_store_sweep_interval(const mw_store_t *store);
 /** Non-zero: calls leave the machine. */
 int mw_store_is_remote(const mw_store_t *store);
+/** Whether a get that ended so is as good as a miss for who wants the page:
+ *  also when tiers have nothing and others, which may have it, could not be
+ *  asked. Who wants to be rid of it takes but APR_NOTFOUND for a miss. */
+int mw_store_has_missed(const mw_store_t *store, apr_status_t rv);
 
 /** @} */
 

@@ -250,6 +250,9 @@ apr_status_t mw_pass_leave_slowly(mw_pass_t *pass, apr_status_t rv)
     }
     if (rv == APR_EAGAIN && (store->guards & MW_GUARD_REMOTE)) {
         mw_store_count(store, MW_COUNT_SKIPPED, 1);
+        if (pass_has_breaker(pass)) {
+            mw_breaker_untried(store->state, mw_monotonic());
+        }
         return APR_EGENERAL;
     }
     /* tiers have told of their own */
@@ -259,7 +262,8 @@ apr_status_t mw_pass_leave_slowly(mw_pass_t *pass, apr_status_t rv)
     if (pass_has_breaker(pass)) {
         pass_tell_breaker(store, rv, trouble);
     }
-    return rv;
+    /* "not even tried" is what we say, or tiers of theirs */
+    return rv == APR_EGENERAL && !(store->flags & CACHEMW_TIERED) ? EIO : rv;
 }
 
 void mw_store_share_deadline(const mw_store_t *store, cachemw_call_t *call)

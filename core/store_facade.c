@@ -122,8 +122,8 @@ static apr_status_t facade_set_begin(void *store, const cachemw_call_t *call,
                                      const cachemw_entry_t *entry, void **set)
 {
     mw_set_t *begun;
-    apr_status_t rv =
-        mw_set_begin(store, call, key, NULL, entry, MW_SET_REQUEST, &begun);
+    apr_status_t rv = mw_set_begin(store, call, key, NULL, entry,
+                                   MW_SET_REQUEST | MW_SET_PART, &begun);
 
     if (rv == APR_SUCCESS) {
         *set = begun;
@@ -221,6 +221,19 @@ static const cachemw_provider_t facade = { .size = sizeof(cachemw_provider_t),
                                            .object_limit = facade_object_limit,
                                            .sync = facade_sync };
 
+/* --- tiers ---------------------------------------------------------------- */
+
+/* Not counted: most of it is in case there is something, and what a request
+ * removes is counted by the store that it knows. */
+static apr_status_t tier_remove(void *store, const cachemw_call_t *call,
+                                const cachemw_key_t *key,
+                                const cachemw_id_t *id)
+{
+    cachemw_call_t own;
+
+    return mw_remove_uncounted(store, FACADE_CALL(store, call, &own), key, id);
+}
+
 /* --- a tier in the server's memory ---------------------------------------- */
 
 /* What a hit there gives is believed. So what comes from a tier elsewhere is
@@ -267,6 +280,7 @@ void mw_facade_init(mw_store_t *store)
     store->facade = facade;
     store->facade.flags = store->flags & ~CACHEMW_SERIALIZE;
     store->tier = store->facade;
+    store->tier.remove = tier_remove;
     if (store->flags & CACHEMW_IN_MEMORY) {
         store->tier.set = tier_set;
         store->tier.set_head = tier_set_head;

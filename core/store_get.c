@@ -145,6 +145,18 @@ apr_status_t mw_read_by_slot(mw_store_t *store, const cachemw_call_t *call,
     return rv;
 }
 
+void mw_body_keep_unmapped(apr_bucket_brigade *body)
+{
+    apr_bucket *e;
+
+    for (e = APR_BRIGADE_FIRST(body); e != APR_BRIGADE_SENTINEL(body);
+         e = APR_BUCKET_NEXT(e)) {
+        if (APR_BUCKET_IS_FILE(e)) {
+            apr_bucket_file_enable_mmap(e, 0);
+        }
+    }
+}
+
 /* Buckets of files end with the pool of the call: they become memory. */
 static apr_status_t body_load(apr_bucket_brigade *body)
 {
@@ -153,11 +165,11 @@ static apr_status_t body_load(apr_bucket_brigade *body)
     apr_size_t length;
     apr_status_t rv = APR_SUCCESS;
 
+    mw_body_keep_unmapped(body);
     for (e = APR_BRIGADE_FIRST(body);
          rv == APR_SUCCESS && e != APR_BRIGADE_SENTINEL(body);
          e = APR_BUCKET_NEXT(e)) {
         if (APR_BUCKET_IS_FILE(e)) {
-            apr_bucket_file_enable_mmap(e, 0);
             rv = apr_bucket_read(e, &data, &length, APR_BLOCK_READ);
         }
     }

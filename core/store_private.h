@@ -194,6 +194,9 @@ apr_status_t mw_exists_by_get(mw_store_t *store, const cachemw_call_t *call,
 
 #define MW_SET_EPOCH 0x1u   /**< compare purge epochs */
 #define MW_SET_REQUEST 0x2u /**< a response: min_object_size, counters */
+/** Of a set around it: the deadline of a call is that call's only, and the
+ *  budget for all of them the store's own. */
+#define MW_SET_PART 0x4u
 
 /** As mw_store_set_begin(); plain is used with MW_SET_EPOCH only. */
 apr_status_t mw_set_begin(mw_store_t *store, const cachemw_call_t *call,

@@ -297,8 +297,9 @@ apr_status_t mw_set_begin(mw_store_t *store, const cachemw_call_t *call,
     set->entry.body = NULL;
     set->key.data = apr_pmemdup(call->pool, key->data, key->len);
     set->key.len = key->len;
-    set->left = call->deadline ? call->deadline - mw_monotonic()
-                               : store->settings.store_timeout;
+    set->left = call->deadline && !(flags & MW_SET_PART)
+                    ? call->deadline - mw_monotonic()
+                    : store->settings.store_timeout;
     if (flags & MW_SET_EPOCH) {
         set->slot = mw_epoch_slot(store->state, plain);
     }

@@ -167,16 +167,25 @@ run_http_tests()
         -m "store and not long" "$@"
 }
 
-# fuzz_entry DIR SECONDS: builds the fuzz target in DIR and runs it over a copy
-# of the seed corpus; what made it fail stays in DIR
-fuzz_entry()
+# fuzz_target DIR SECONDS NAME CORPUS: over a copy of the seeds; what made it
+# fail stays in DIR
+fuzz_target()
+{
+    echo "fuzz_$3:"
+    rm -rf "$1/found"
+    mkdir "$1/found"
+    (cd "$1" && "tests/fuzz/fuzz_$3" found "$source/tests/fuzz/$4" \
+        -max_total_time="$2" -timeout=10 -rss_limit_mb=2048 -max_len=65536 \
+        -artifact_prefix=./ -print_final_stats=1 -verbosity=0)
+}
+
+# fuzz_all DIR SECONDS: builds the fuzz targets in DIR and runs them for SECONDS,
+# all together
+fuzz_all()
 {
     configure_in "$1" CC=clang CFLAGS='-g -O1' --enable-fuzzer --enable-werror \
         || return 1
     make -C "$1" -j"$(nproc)" --no-print-directory fuzz || return 1
-    rm -rf "$1/found"
-    mkdir "$1/found"
-    (cd "$1" && tests/fuzz/fuzz_entry found "$source/tests/fuzz/corpus" \
-        -max_total_time="$2" -timeout=10 -rss_limit_mb=2048 -max_len=65536 \
-        -artifact_prefix=./ -print_final_stats=1 -verbosity=0)
+    fuzz_target "$1" $(($2 / 2)) entry corpus \
+        && fuzz_target "$1" $(($2 / 2)) http_value corpus_http_value
 }

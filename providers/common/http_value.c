@@ -502,6 +502,7 @@ apr_status_t mw_http_value_decode(const char *text, apr_size_t len,
                                   mw_http_value_t *value, const char **reason)
 {
     decoder_t decoder;
+    json_error_t error;
     json_t *envelope;
     apr_status_t rv;
 
@@ -509,7 +510,11 @@ apr_status_t mw_http_value_decode(const char *text, apr_size_t len,
         *reason = "too many members";
         return EPROTO;
     }
-    envelope = json_loadb(text, len, JSON_REJECT_DUPLICATES, NULL);
+    envelope = json_loadb(text, len, JSON_REJECT_DUPLICATES, &error);
+    if (!envelope && json_error_code(&error) == json_error_out_of_memory) {
+        *reason = "out of memory";
+        return APR_ENOMEM;
+    }
     if (!envelope) {
         *reason = "JSON is expected";
         return EPROTO;

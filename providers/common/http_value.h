@@ -30,6 +30,10 @@
 /** Largest body of an entry in such a value. */
 #define MW_HTTP_BODY_MAX ((apr_off_t)16 * 1024 * 1024)
 
+/** The field in which a service that is an httpd with this module, and its
+ *  clients, name themselves, so that circles are noticed. */
+#define MW_HTTP_VIA "X-Cachemw-Api"
+
 /** An envelope and what is in it. */
 typedef struct mw_http_value_t {
     cachemw_key_t key;     /**< in the pool */

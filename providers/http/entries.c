@@ -75,8 +75,9 @@ static const char *url_of(const mw_http_t *store, const cachemw_key_t *key,
 
 /* --- get ------------------------------------------------------------------ */
 
-/* Services may write the same JSON with blanks and escapes of their own. */
-#define SPELLING 2
+/* Services may write the same JSON with blanks of their own, and with a
+ * backslash before a slash: of base64 that is every 64th character. */
+#define SPELLING 16 /* part of the text */
 
 static apr_status_t damaged(const mw_http_t *store, const char *kind)
 {
@@ -91,9 +92,10 @@ static apr_status_t text_decode(const mw_http_t *store,
                                 apr_bucket_brigade *body,
                                 mw_http_value_t *value)
 {
+    const cachemw_services_t *services = store->services;
     const char *reason;
     apr_status_t rv = mw_http_value_decode(request->text, request->len,
-                                           store->services->max_object_size,
+                                           services->max_object_size,
                                            call->pool, body, value, &reason);
 
     switch (rv) {
@@ -109,6 +111,9 @@ static apr_status_t text_decode(const mw_http_t *store,
         return rv;
     default:
         mw_http_count(store, "nonsense");
+        services->explain(services, rv, "%s, port %d: its answer: %s",
+                          store->settings.base.host, store->settings.base.port,
+                          reason);
         return rv;
     }
     if (value->key.len != key->len
@@ -130,8 +135,8 @@ static apr_status_t value_get(mw_http_t *store, const cachemw_call_t *call,
 
     request.url = url_of(store, key, call->pool);
     request.most =
-        SPELLING
-        * mw_http_value_max(key->len, store->services->max_object_size);
+        mw_http_value_max(key->len, store->services->max_object_size);
+    request.most += request.most / SPELLING;
     rv = mw_http_request_run(store, call, &request);
     if (rv == APR_SUCCESS) {
         rv = text_decode(store, call, key, &request, body, value);
@@ -175,6 +180,7 @@ apr_status_t mw_http_exists(void *self, const cachemw_call_t *call,
 typedef struct contest_t {
     cachemw_call_t call; /* its pool is the attempt's */
     int lost;
+    int has_asked; /* something was tried */
 } contest_t;
 
 static void contest_begin(contest_t *contest, const mw_http_t *store,
@@ -182,7 +188,7 @@ static void contest_begin(contest_t *contest, const mw_http_t *store,
 {
     contest->call = *call;
     contest->call.deadline = mw_http_deadline(store, call);
-    contest->lost = 0;
+    contest->lost = contest->has_asked = 0;
     apr_pool_create(&contest->call.pool, call->pool);
 }
 
@@ -197,6 +203,12 @@ static void contest_lose(contest_t *contest, const mw_http_t *store)
     services->random(services, &some, sizeof(some));
     contest->lost += contest->lost < 5;
     apr_sleep(some % (1000 << contest->lost));
+}
+
+/* What is not tried after something was is late. */
+static apr_status_t contest_end(const contest_t *contest, apr_status_t rv)
+{
+    return rv == APR_EAGAIN && contest->has_asked ? APR_TIMEUP : rv;
 }
 
 /* --- set, remove ---------------------------------------------------------- */
@@ -274,6 +286,7 @@ apr_status_t mw_http_set_head(void *self, const cachemw_call_t *call,
         if (rv != APR_SUCCESS) {
             break;
         }
+        contest.has_asked = 1;
         value.entry.head = entry->head;
         value.entry.head_len = entry->head_len;
         value.entry.expires = entry->expires;
@@ -286,7 +299,7 @@ apr_status_t mw_http_set_head(void *self, const cachemw_call_t *call,
         contest_lose(&contest, self);
     }
     apr_brigade_cleanup(body);
-    return rv == APR_ENOENT ? APR_NOTFOUND : rv;
+    return rv == APR_ENOENT ? APR_NOTFOUND : contest_end(&contest, rv);
 }
 
 apr_status_t mw_http_remove(void *self, const cachemw_call_t *call,
@@ -306,6 +319,7 @@ apr_status_t mw_http_remove(void *self, const cachemw_call_t *call,
         if (rv != APR_SUCCESS) {
             break;
         }
+        contest.has_asked = 1;
         rv = value_remove(self, &contest.call, key, etag);
         if (rv != APR_NOTFOUND) {
             break;
@@ -319,6 +333,6 @@ apr_status_t mw_http_remove(void *self, const cachemw_call_t *call,
     case APR_EINCOMPLETE:
         return APR_NOTFOUND;
     default:
-        return rv;
+        return contest_end(&contest, rv);
     }
 }

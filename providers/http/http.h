@@ -8,6 +8,7 @@
  *     url                 what base_url= and proxy= say
  *     pool                a child's connections
  *     request             one request and its answer
+ *     outcome             what an answer means, or that there is none
  *     entries             the slots
  *
  * All deadlines are absolute: monotonic clock, microseconds.

@@ -320,6 +320,8 @@ static apr_status_t child_end(void *data)
 static apr_status_t http_child_init(void *self, apr_pool_t *pchild)
 {
     mw_http_t *store = self;
+    const cachemw_services_t *services = store->services;
+    apr_status_t rv;
 
     if (!store->pool) {
         if (curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK) {
@@ -330,7 +332,13 @@ static apr_status_t http_child_init(void *self, apr_pool_t *pchild)
     if (!store->pool) {
         return APR_ENOMEM;
     }
-    mw_http_pool_begin(store->pool);
+    rv = mw_http_pool_begin(store->pool);
+    if (rv != APR_SUCCESS) {
+        services->log(services, CACHEMW_LOG_ERR, rv,
+                      "%s cannot be set up as the options want it",
+                      curl_version());
+        return rv;
+    }
     apr_pool_cleanup_register(pchild, store->pool, child_end,
                               apr_pool_cleanup_null);
     return APR_SUCCESS;

@@ -31,42 +31,57 @@ struct mw_http_pool_t {
 
 /* --- connections ---------------------------------------------------------- */
 
+/* It and those behind it. */
 static void conn_free(mw_http_conn_t *conn)
 {
-    if (conn) {
+    mw_http_conn_t *next;
+
+    for (; conn; conn = next) {
+        next = conn->next;
         curl_easy_cleanup(conn->easy);
         free(conn);
     }
 }
 
+/* What follows returns CURLE_OK, or others' bits. */
+
 /* Certificates, and who may vouch for them. */
-static void tls_set(CURL *easy, const mw_http_t *store)
+static int tls_set(CURL *easy, const mw_http_t *store)
 {
     const long verify = store->settings.ssl_verify;
     struct curl_blob ca = { .flags = CURL_BLOB_NOCOPY };
+    int code = CURLE_OK;
 
-    curl_easy_setopt(easy, CURLOPT_SSLVERSION, (long)CURL_SSLVERSION_TLSv1_2);
-    curl_easy_setopt(easy, CURLOPT_SSL_VERIFYPEER, verify);
-    curl_easy_setopt(easy, CURLOPT_SSL_VERIFYHOST, verify ? 2L : 0L);
+    if (!store->settings.base.is_tls) {
+        return CURLE_OK;
+    }
+    code |= curl_easy_setopt(easy, CURLOPT_SSLVERSION,
+                             (long)CURL_SSLVERSION_TLSv1_2);
+    code |= curl_easy_setopt(easy, CURLOPT_SSL_VERIFYPEER, verify);
+    code |= curl_easy_setopt(easy, CURLOPT_SSL_VERIFYHOST, verify ? 2L : 0L);
     if (store->ca) {
         ca.data = (void *)store->ca;
         ca.len = strlen(store->ca);
-        curl_easy_setopt(easy, CURLOPT_CAINFO, NULL);
-        curl_easy_setopt(easy, CURLOPT_CAPATH, NULL);
-        curl_easy_setopt(easy, CURLOPT_CAINFO_BLOB, &ca);
+        code |= curl_easy_setopt(easy, CURLOPT_CAINFO, NULL);
+        code |= curl_easy_setopt(easy, CURLOPT_CAPATH, NULL);
+        code |= curl_easy_setopt(easy, CURLOPT_CAINFO_BLOB, &ca);
     }
+    return code;
 }
 
 /* What the environment says of proxies does not count. */
-static void proxy_set(CURL *easy, const mw_http_t *store)
+static int proxy_set(CURL *easy, const mw_http_t *store)
 {
     const mw_http_url_t *proxy = &store->settings.proxy;
+    int code = CURLE_OK;
 
-    curl_easy_setopt(easy, CURLOPT_PROXY, proxy->host ? proxy->text : "");
-    curl_easy_setopt(easy, CURLOPT_PROXYPORT, (long)proxy->port);
-    curl_easy_setopt(easy, CURLOPT_NOPROXY, "");
-    curl_easy_setopt(easy, CURLOPT_HEADEROPT, (long)CURLHEADER_SEPARATE);
-    curl_easy_setopt(easy, CURLOPT_SUPPRESS_CONNECT_HEADERS, 1L);
+    code |=
+        curl_easy_setopt(easy, CURLOPT_PROXY, proxy->host ? proxy->text : "");
+    code |= curl_easy_setopt(easy, CURLOPT_PROXYPORT, (long)proxy->port);
+    code |= curl_easy_setopt(easy, CURLOPT_NOPROXY, "");
+    code |=
+        curl_easy_setopt(easy, CURLOPT_HEADEROPT, (long)CURLHEADER_SEPARATE);
+    return code | curl_easy_setopt(easy, CURLOPT_SUPPRESS_CONNECT_HEADERS, 1L);
 }
 
 /* Programs that the child starts get none of our sockets. */
@@ -77,42 +92,59 @@ static int socket_made(void *baton, curl_socket_t fd, curlsocktype purpose)
                                                : CURL_SOCKOPT_ERROR;
 }
 
-/* What holds for every request. */
-static void conn_set(mw_http_conn_t *conn, const mw_http_t *store)
+static int wire_set(CURL *easy)
 {
-    CURL *easy = conn->easy;
+    int code = CURLE_OK;
 
-    curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, conn->error);
-    curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
-    curl_easy_setopt(easy, CURLOPT_SOCKOPTFUNCTION, socket_made);
-    curl_easy_setopt(easy, CURLOPT_QUICK_EXIT, 1L);
-    curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http,https");
-    curl_easy_setopt(easy, CURLOPT_FOLLOWLOCATION, 0L);
-    curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
-    curl_easy_setopt(easy, CURLOPT_PATH_AS_IS, 1L);
-    curl_easy_setopt(easy, CURLOPT_USERAGENT, "mod_cachemw");
-    curl_easy_setopt(easy, CURLOPT_BUFFERSIZE, (long)READ_SIZE);
-    curl_easy_setopt(easy, CURLOPT_MAXCONNECTS, 1L);
-    curl_easy_setopt(easy, CURLOPT_MAXAGE_CONN, (long)IDLE_MAX);
-    curl_easy_setopt(easy, CURLOPT_MAXLIFETIME_CONN, (long)LIFETIME_MAX);
-    curl_easy_setopt(easy, CURLOPT_TCP_KEEPALIVE, 1L);
-    proxy_set(easy, store);
-    tls_set(easy, store);
+    code |= curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
+    code |= curl_easy_setopt(easy, CURLOPT_SOCKOPTFUNCTION, socket_made);
+    code |= curl_easy_setopt(easy, CURLOPT_QUICK_EXIT, 1L);
+    code |= curl_easy_setopt(easy, CURLOPT_BUFFERSIZE, (long)READ_SIZE);
+    code |= curl_easy_setopt(easy, CURLOPT_MAXCONNECTS, 1L);
+    code |= curl_easy_setopt(easy, CURLOPT_MAXAGE_CONN, (long)IDLE_MAX);
+    code |=
+        curl_easy_setopt(easy, CURLOPT_MAXLIFETIME_CONN, (long)LIFETIME_MAX);
+    return code | curl_easy_setopt(easy, CURLOPT_TCP_KEEPALIVE, 1L);
 }
 
-static mw_http_conn_t *conn_make(const mw_http_t *store)
+/* What holds for every request. */
+static int conn_set(mw_http_conn_t *conn, const mw_http_t *store)
+{
+    CURL *easy = conn->easy;
+    int code = wire_set(easy);
+
+    code |= curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, conn->error);
+    code |= curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http,https");
+    code |= curl_easy_setopt(easy, CURLOPT_FOLLOWLOCATION, 0L);
+    code |= curl_easy_setopt(easy, CURLOPT_HTTP_VERSION,
+                             (long)CURL_HTTP_VERSION_1_1);
+    code |= curl_easy_setopt(easy, CURLOPT_PATH_AS_IS, 1L);
+    code |= curl_easy_setopt(easy, CURLOPT_USERAGENT, "mod_cachemw");
+    return code | proxy_set(easy, store) | tls_set(easy, store);
+}
+
+/* A handle that did not take all of that is none: it might ask a proxy of the
+ * environment's, or believe anybody. */
+static apr_status_t conn_make(const mw_http_t *store, mw_http_conn_t **made)
 {
     mw_http_conn_t *conn = calloc(1, sizeof(*conn));
+    apr_status_t rv = APR_ENOMEM;
+    int code;
 
+    *made = conn;
     if (conn) {
         conn->easy = curl_easy_init();
-        if (conn->easy) {
-            conn_set(conn, store);
-            return conn;
-        }
-        free(conn);
     }
-    return NULL;
+    if (conn && conn->easy) {
+        code = conn_set(conn, store);
+        if (code == CURLE_OK) {
+            return APR_SUCCESS;
+        }
+        rv = code == CURLE_OUT_OF_MEMORY ? APR_ENOMEM : APR_ENOTIMPL;
+    }
+    conn_free(conn);
+    *made = NULL;
+    return rv;
 }
 
 /* --- addresses ------------------------------------------------------------ */
@@ -153,7 +185,10 @@ static apr_status_t conn_resolve(mw_http_conn_t *conn, const mw_http_t *store)
     if (rv == APR_SUCCESS && strcmp(text, conn->resolve) != 0) {
         apr_cpystrn(conn->resolve, text, sizeof(conn->resolve));
         conn->resolve_list.data = conn->resolve;
-        curl_easy_setopt(conn->easy, CURLOPT_RESOLVE, &conn->resolve_list);
+        if (curl_easy_setopt(conn->easy, CURLOPT_RESOLVE, &conn->resolve_list)
+            != CURLE_OK) {
+            return APR_ENOMEM;
+        }
     }
     return rv;
 }
@@ -191,11 +226,18 @@ mw_http_pool_t *mw_http_pool_make(const mw_http_t *store)
     return pool;
 }
 
-void mw_http_pool_begin(mw_http_pool_t *pool)
+apr_status_t mw_http_pool_begin(mw_http_pool_t *pool)
 {
-    pthread_mutex_lock(&pool->mutex);
-    pool->is_over = 0;
-    pthread_mutex_unlock(&pool->mutex);
+    mw_http_conn_t *first;
+    apr_status_t rv = conn_make(pool->store, &first);
+
+    if (rv == APR_SUCCESS) {
+        conn_free(first); /* it is possible */
+        pthread_mutex_lock(&pool->mutex);
+        pool->is_over = 0;
+        pthread_mutex_unlock(&pool->mutex);
+    }
+    return rv;
 }
 
 void mw_http_pool_end(mw_http_pool_t *pool)
@@ -267,11 +309,12 @@ apr_status_t mw_http_pool_take(mw_http_pool_t *pool, apr_int64_t deadline,
     apr_status_t rv = pool_reserve(pool, deadline, conn);
 
     if (rv != APR_SUCCESS) {
+        mw_http_count(pool->store, "all-in-use");
         return rv;
     }
     if (!*conn) {
-        *conn = conn_make(pool->store);
-        rv = *conn ? APR_SUCCESS : APR_ENOMEM;
+        rv = conn_make(pool->store, conn) == APR_SUCCESS ? APR_SUCCESS
+                                                         : APR_ENOMEM;
     }
     if (rv == APR_SUCCESS) {
         rv = conn_resolve(*conn, pool->store);
@@ -282,25 +325,39 @@ apr_status_t mw_http_pool_take(mw_http_pool_t *pool, apr_int64_t deadline,
     return rv;
 }
 
-void mw_http_pool_give(mw_http_pool_t *pool, mw_http_conn_t *conn)
+/* Those that nobody has used for too long: at the bottom of the stack. */
+static mw_http_conn_t *pool_take_old(mw_http_pool_t *pool, apr_int64_t now)
 {
     mw_http_conn_t *old = NULL;
+    int i;
+
+    for (i = 0; i < pool->idle_count
+                && now - pool->idle[i]->used > apr_time_from_sec(IDLE_MAX);
+         i++) {
+        pool->idle[i]->next = old;
+        old = pool->idle[i];
+    }
+    pool->idle_count -= i;
+    pool->connections -= i;
+    memmove(pool->idle, pool->idle + i,
+            (apr_size_t)pool->idle_count * sizeof(old));
+    return old;
+}
+
+void mw_http_pool_give(mw_http_pool_t *pool, mw_http_conn_t *conn)
+{
+    mw_http_conn_t *old;
 
     conn->used = mw_http_clock(pool->store);
     pthread_mutex_lock(&pool->mutex);
     if (pool->is_over) {
+        pool->connections--;
         old = conn;
     }
     else {
-        if (pool->idle_count
-            && conn->used - pool->idle[0]->used > apr_time_from_sec(IDLE_MAX)) {
-            old = pool->idle[0];
-            memmove(pool->idle, pool->idle + 1,
-                    (apr_size_t)--pool->idle_count * sizeof(old));
-        }
+        old = pool_take_old(pool, conn->used);
         pool->idle[pool->idle_count++] = conn;
     }
-    pool->connections -= old != NULL;
     pthread_cond_signal(&pool->given);
     pthread_mutex_unlock(&pool->mutex);
     conn_free(old);

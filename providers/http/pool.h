@@ -7,7 +7,7 @@
  * Each is a handle of libcurl, which connects when it is used, keeps its
  * connection and makes a new one when that has ended. Those that nobody uses
  * are a stack: the one used last is used next, and what has not been used for a
- * minute is closed.
+ * minute is closed when one is given back.
  */
 #ifndef MW_HTTP_POOL_H
 #define MW_HTTP_POOL_H
@@ -22,7 +22,8 @@
 /** One thread at a time. malloc'ed. */
 typedef struct mw_http_conn_t {
     CURL *easy;
-    apr_int64_t used; /**< when it was given back last */
+    apr_int64_t used;            /**< when it was given back last */
+    struct mw_http_conn_t *next; /**< of those that are closed together */
     /** What libcurl was told of the peer's addresses. */
     char resolve[MW_HTTP_RESOLVE_MAX];
     struct curl_slist resolve_list;
@@ -32,8 +33,11 @@ typedef struct mw_http_conn_t {
 /** For child_init(): nothing is connected. malloc'ed. @return NULL: no memory */
 mw_http_pool_t *mw_http_pool_make(const mw_http_t *store);
 
-/** child_init(): connections are kept from here on. */
-void mw_http_pool_begin(mw_http_pool_t *pool);
+/**
+ * child_init(): connections are kept from here on.
+ * @return APR_ENOTIMPL: libcurl cannot do what the settings want; APR_ENOMEM
+ */
+apr_status_t mw_http_pool_begin(mw_http_pool_t *pool);
 
 /** The child ends: close what is idle now, and what is in use when it is given
  *  back. Any thread. */

@@ -4,11 +4,15 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <openssl/x509_vfy.h>
+
 #include "apr_lib.h"
 #include "apr_strings.h"
 
+#include "providers/common/http_value.h"
+
+#include "outcome.h"
 #include "pool.h"
-#include "request.h"
 
 /* Of all header fields of an answer, with those of interim ones. */
 #define FIELDS_MAX 65536
@@ -22,28 +26,25 @@
 /* The first pause before a further attempt; each next one is twice as long. */
 #define BACKOFF apr_time_from_msec(500)
 
-/* A service that is another httpd with this module names itself in this. */
-#define VIA "X-Cachemw-Api"
-
 /* --- what comes ----------------------------------------------------------- */
-
-typedef enum answer_fault_e {
-    FAULT_NONE,
-    FAULT_FIELDS, /* endless header fields */
-    FAULT_TEXT,   /* endless content */
-    FAULT_MEMORY,
-    FAULT_LOOP /* it comes from this very server */
-} answer_fault_e;
 
 typedef struct answer_t {
     mw_http_request_t *request;
     CURL *easy;
-    const char *own; /* this server's name in VIA; NULL: it has none */
+    const char *own; /* this server's name in MW_HTTP_VIA; NULL: it has none */
     apr_size_t fields;
-    apr_size_t ignored;
-    apr_size_t room; /* of request->text */
-    answer_fault_e fault;
+    apr_size_t content;
+    apr_size_t room;   /* of request->text */
+    int is_stopped;    /* nothing more is read */
+    mw_http_end_e end; /* then: why */
 } answer_t;
+
+static size_t answer_stop(answer_t *answer, mw_http_end_e end)
+{
+    answer->is_stopped = 1;
+    answer->end = end;
+    return 0;
+}
 
 /* The value of a field by name, without blanks around it; NULL: another one. */
 static const char *field_value(const char *line, apr_size_t len,
@@ -92,31 +93,32 @@ static size_t field_take(char *line, size_t size, size_t n, void *baton)
 
     answer->fields += len;
     if (answer->fields > FIELDS_MAX) {
-        answer->fault = FAULT_FIELDS;
-        return 0;
+        return answer_stop(answer, MW_HTTP_ENDLESS);
     }
     value = field_value(line, len, "ETag", &value_len);
     if (value && etag_is_strong(value, value_len)) {
         memcpy(request->etag, value, value_len);
         request->etag[value_len] = '\0';
     }
-    value = answer->own ? field_value(line, len, VIA, &value_len) : NULL;
+    value =
+        answer->own ? field_value(line, len, MW_HTTP_VIA, &value_len) : NULL;
     if (value && value_len == strlen(answer->own)
         && !memcmp(value, answer->own, value_len)) {
-        answer->fault = FAULT_LOOP;
-        return 0;
+        return answer_stop(answer, MW_HTTP_LOOP);
     }
     return len;
 }
 
-static int text_grow(answer_t *answer, apr_size_t len)
+/* @param said how much it will be in all; 0: nobody has said so */
+static int text_grow(answer_t *answer, apr_size_t len, apr_size_t said)
 {
     mw_http_request_t *request = answer->request;
-    apr_size_t room = answer->room ? answer->room : TEXT_BEGIN;
+    const apr_size_t most = request->most;
+    apr_size_t room = answer->room ? answer->room : said ? said : TEXT_BEGIN;
     char *text;
 
     while (room < request->len + len) {
-        room *= 2;
+        room = room < most / 2 ? room * 2 : most;
     }
     if (room > answer->room) {
         text = realloc(request->text, room);
@@ -129,31 +131,43 @@ static int text_grow(answer_t *answer, apr_size_t len)
     return 1;
 }
 
+static size_t text_take(answer_t *answer, const char *data, apr_size_t len)
+{
+    mw_http_request_t *request = answer->request;
+    curl_off_t said = 0;
+
+    if (!request->len) {
+        curl_easy_getinfo(answer->easy, CURLINFO_CONTENT_LENGTH_DOWNLOAD_T,
+                          &said);
+        if (said > (curl_off_t)request->most) {
+            return answer_stop(answer, MW_HTTP_TOO_LARGE);
+        }
+    }
+    if (len > request->most - request->len) {
+        return answer_stop(answer, MW_HTTP_ENDLESS);
+    }
+    if (!text_grow(answer, len, said > 0 ? (apr_size_t)said : 0)) {
+        return answer_stop(answer, MW_HTTP_NO_MEMORY);
+    }
+    memcpy(request->text + request->len, data, len);
+    request->len += len;
+    return len;
+}
+
 static size_t content_take(char *data, size_t size, size_t n, void *baton)
 {
     answer_t *answer = baton;
-    mw_http_request_t *request = answer->request;
     apr_size_t len = size * n;
     long status = 0;
 
     curl_easy_getinfo(answer->easy, CURLINFO_RESPONSE_CODE, &status);
-    if (request->method != MW_HTTP_GET || status != 200) {
-        answer->ignored += len;
-        if (answer->ignored > IGNORED_MAX) {
-            answer->fault = FAULT_TEXT;
-        }
+    answer->content += len;
+    if (answer->request->method == MW_HTTP_GET && status == 200) {
+        return text_take(answer, data, len);
     }
-    else if (len > request->most - request->len) {
-        answer->fault = FAULT_TEXT;
-    }
-    else if (!text_grow(answer, len)) {
-        answer->fault = FAULT_MEMORY;
-    }
-    else {
-        memcpy(request->text + request->len, data, len);
-        request->len += len;
-    }
-    return answer->fault == FAULT_NONE ? len : 0;
+    /* what is said at any length has a status */
+    return answer->content > IGNORED_MAX ? answer_stop(answer, MW_HTTP_ANSWERED)
+                                         : len;
 }
 
 /* --- what goes ------------------------------------------------------------ */
@@ -208,24 +222,45 @@ static void fields_make(fields_t *fields, const mw_http_t *store,
                                       "If-Match: ", request->if_match, NULL));
     }
     if (via) {
-        field_add(fields, apr_pstrcat(call->pool, VIA ": ", via, NULL));
+        field_add(fields, apr_pstrcat(call->pool, MW_HTTP_VIA ": ", via, NULL));
     }
 }
 
-static void method_set(CURL *easy, const mw_http_request_t *request)
+/* @return CURLE_OK, or others' bits */
+static int method_set(CURL *easy, const mw_http_request_t *request)
 {
+    const char *method = request->method == MW_HTTP_PUT      ? "PUT"
+                         : request->method == MW_HTTP_DELETE ? "DELETE"
+                                                             : NULL;
+    int code = CURLE_OK;
+
     if (request->method == MW_HTTP_PUT) {
-        curl_easy_setopt(easy, CURLOPT_POSTFIELDS, request->body);
-        curl_easy_setopt(easy, CURLOPT_POSTFIELDSIZE_LARGE,
-                         (curl_off_t)request->body_len);
-        curl_easy_setopt(easy, CURLOPT_CUSTOMREQUEST, "PUT");
+        code |= curl_easy_setopt(easy, CURLOPT_POSTFIELDS, request->body);
+        code |= curl_easy_setopt(easy, CURLOPT_POSTFIELDSIZE_LARGE,
+                                 (curl_off_t)request->body_len);
     }
     else {
-        curl_easy_setopt(easy, CURLOPT_HTTPGET, 1L);
-        curl_easy_setopt(easy, CURLOPT_CUSTOMREQUEST,
-                         request->method == MW_HTTP_DELETE ? "DELETE"
-                                                           : (char *)NULL);
+        code |= curl_easy_setopt(easy, CURLOPT_HTTPGET, 1L);
     }
+    return code | curl_easy_setopt(easy, CURLOPT_CUSTOMREQUEST, method);
+}
+
+static int request_set(const mw_http_t *store, CURL *easy, answer_t *answer,
+                       fields_t *fields, apr_interval_time_t left)
+{
+    apr_interval_time_t connecting = store->settings.connect_timeout;
+    int code = method_set(easy, answer->request);
+
+    connecting = connecting < left ? connecting : left;
+    code |= curl_easy_setopt(easy, CURLOPT_URL, answer->request->url);
+    code |= curl_easy_setopt(easy, CURLOPT_HTTPHEADER, fields->list);
+    code |= curl_easy_setopt(easy, CURLOPT_TIMEOUT_MS, (long)(left / 1000));
+    code |= curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS,
+                             (long)(connecting / 1000));
+    code |= curl_easy_setopt(easy, CURLOPT_HEADERFUNCTION, field_take);
+    code |= curl_easy_setopt(easy, CURLOPT_HEADERDATA, answer);
+    code |= curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, content_take);
+    return code | curl_easy_setopt(easy, CURLOPT_WRITEDATA, answer);
 }
 
 static CURLcode request_perform(const mw_http_t *store,
@@ -233,205 +268,104 @@ static CURLcode request_perform(const mw_http_t *store,
                                 mw_http_conn_t *conn, answer_t *answer,
                                 apr_interval_time_t left)
 {
-    const mw_http_request_t *request = answer->request;
-    apr_interval_time_t connecting = store->settings.connect_timeout;
-    CURL *easy = conn->easy;
     fields_t fields;
-    CURLcode code;
+    CURLcode code = CURLE_OUT_OF_MEMORY;
 
-    connecting = connecting < left ? connecting : left;
-    fields_make(&fields, store, call, request);
-    method_set(easy, request);
-    curl_easy_setopt(easy, CURLOPT_URL, request->url);
-    curl_easy_setopt(easy, CURLOPT_HTTPHEADER, fields.list);
-    curl_easy_setopt(easy, CURLOPT_TIMEOUT_MS, (long)(left / 1000));
-    curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS,
-                     (long)(connecting / 1000));
-    curl_easy_setopt(
-        easy, CURLOPT_MAXFILESIZE_LARGE,
-        (curl_off_t)(request->method == MW_HTTP_GET ? request->most : 0));
-    curl_easy_setopt(easy, CURLOPT_HEADERFUNCTION, field_take);
-    curl_easy_setopt(easy, CURLOPT_HEADERDATA, answer);
-    curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, content_take);
-    curl_easy_setopt(easy, CURLOPT_WRITEDATA, answer);
+    fields_make(&fields, store, call, answer->request);
     conn->error[0] = '\0';
-    code = curl_easy_perform(easy);
+    if (request_set(store, conn->easy, answer, &fields, left) == CURLE_OK) {
+        code = curl_easy_perform(conn->easy);
+    }
     /* they end with this function */
-    curl_easy_setopt(easy, CURLOPT_HTTPHEADER, NULL);
+    curl_easy_setopt(conn->easy, CURLOPT_HTTPHEADER, NULL);
     return code;
 }
 
-/* --- what that means ------------------------------------------------------ */
+/* --- how it ended --------------------------------------------------------- */
 
-/* What the system says of the connection, or else. */
-static apr_status_t os_status(CURL *easy, apr_status_t otherwise)
+/* What the system says of the connection; 0: nothing. */
+static apr_status_t os_status(CURL *easy)
 {
     long error = 0;
 
     curl_easy_getinfo(easy, CURLINFO_OS_ERRNO, &error);
-    return error && error != EAGAIN && error != EINPROGRESS && error != EINTR
+    return error != EAGAIN && error != EINPROGRESS && error != EINTR
                ? (apr_status_t)error
-               : otherwise;
+               : 0;
 }
 
-static apr_status_t failed(const mw_http_t *store, const char *kind,
-                           apr_status_t rv)
+/* Why TLS was refused, in OpenSSL's words or ours: libcurl's own text may have
+ * some of the certificate's in it. */
+static const char *tls_reason(const mw_http_conn_t *conn, CURLcode code)
 {
-    mw_http_count(store, kind);
-    return rv;
-}
+    long verified = X509_V_OK;
 
-static apr_status_t fault_status(const mw_http_t *store, answer_fault_e fault)
-{
-    const cachemw_services_t *services = store->services;
-
-    switch (fault) {
-    case FAULT_MEMORY:
-        return APR_ENOMEM;
-    case FAULT_LOOP:
-        services->log(services, CACHEMW_LOG_WARNING, APR_SUCCESS,
-                      "base_url leads back to this very server: a store cannot "
-                      "be kept in itself");
-        return failed(store, "loop", EDEADLK);
-    default:
-        return failed(store, "endless", EPROTO);
+    if (strncmp(curl_version_info(CURLVERSION_NOW)->ssl_version, "OpenSSL/", 8)
+        != 0) {
+        return curl_easy_strerror(code);
     }
+    if (code != CURLE_PEER_FAILED_VERIFICATION) {
+        return conn->error[0] ? conn->error : curl_easy_strerror(code);
+    }
+    curl_easy_getinfo(conn->easy, CURLINFO_SSL_VERIFYRESULT, &verified);
+    /* whether the host is the right one libcurl looks itself */
+    return verified == X509_V_OK || verified == X509_V_ERR_UNSPECIFIED
+               ? "its certificate is for another host"
+               : X509_verify_cert_error_string(verified);
 }
 
-static apr_status_t tls_status(const mw_http_t *store,
-                               const mw_http_conn_t *conn, CURLcode code)
+/* Until 8.6 libcurl has no memory for a line that is longer than it takes. */
+static mw_http_end_e memory_end(const answer_t *answer)
 {
-    const cachemw_services_t *services = store->services;
+    curl_off_t first = 0;
 
-    services->log(services, CACHEMW_LOG_WARNING, APR_SUCCESS,
-                  "%s, port %d: TLS: %s", store->peer->host, store->peer->port,
-                  conn->error[0] ? conn->error : curl_easy_strerror(code));
-    return failed(store, "tls", EACCES);
+    curl_easy_getinfo(answer->easy, CURLINFO_STARTTRANSFER_TIME_T, &first);
+    return first && !answer->content ? MW_HTTP_ENDLESS : MW_HTTP_NO_MEMORY;
 }
 
-static apr_status_t code_status(const mw_http_t *store,
-                                const mw_http_conn_t *conn,
-                                const answer_t *answer, CURLcode code)
+static mw_http_end_e time_end(CURL *easy)
 {
+    curl_off_t connected = 0;
+
+    curl_easy_getinfo(easy, CURLINFO_PRETRANSFER_TIME_T, &connected);
+    return connected ? MW_HTTP_NOT_IN_TIME : MW_HTTP_NOT_CONNECTED_IN_TIME;
+}
+
+static mw_http_end_e answer_end(const answer_t *answer, CURLcode code)
+{
+    if (answer->is_stopped) {
+        return answer->end;
+    }
     switch (code) {
     case CURLE_OK:
-        return APR_SUCCESS;
+        return MW_HTTP_ANSWERED;
     case CURLE_OPERATION_TIMEDOUT:
-        return failed(store, "timeout", APR_TIMEUP);
+        return time_end(answer->easy);
     case CURLE_COULDNT_RESOLVE_HOST:
     case CURLE_COULDNT_RESOLVE_PROXY:
     case CURLE_COULDNT_CONNECT:
-        return failed(store, "not-connected",
-                      os_status(conn->easy, ECONNREFUSED));
+        return MW_HTTP_NOT_CONNECTED;
     case CURLE_SEND_ERROR:
     case CURLE_RECV_ERROR:
     case CURLE_GOT_NOTHING:
     case CURLE_PARTIAL_FILE:
-        return failed(store, "ended", os_status(conn->easy, ECONNRESET));
+        return MW_HTTP_CUT;
     case CURLE_SSL_CONNECT_ERROR:
     case CURLE_SSL_CERTPROBLEM:
     case CURLE_SSL_CIPHER:
     case CURLE_PEER_FAILED_VERIFICATION:
     case CURLE_SSL_CACERT_BADFILE:
     case CURLE_SSL_ISSUER_ERROR:
-        return tls_status(store, conn, code);
-    case CURLE_FILESIZE_EXCEEDED:
-        return failed(store, "too-large", APR_ENOSPC);
+        return MW_HTTP_TLS_REFUSED;
     case CURLE_OUT_OF_MEMORY:
-        /* what libcurl says of a field that is longer than it takes */
-        return failed(store, "endless", EPROTO);
+        return memory_end(answer);
+#if LIBCURL_VERSION_NUM >= 0x080600
+    case CURLE_TOO_LARGE:
+        return MW_HTTP_ENDLESS;
+#endif
     default:
-        return answer->fault == FAULT_NONE ? failed(store, "nonsense", EPROTO)
-                                           : fault_status(store, answer->fault);
+        return MW_HTTP_NONSENSE;
     }
-}
-
-typedef struct meaning_t {
-    long status;
-    const char *kind;
-    apr_status_t rv;
-} meaning_t;
-
-/* Those that have a name of their own among the kinds. */
-static const meaning_t meanings[] = {
-    { 401, "401", EACCES }, { 403, "403", EACCES }, { 404, "404", EPROTO },
-    { 422, "422", EPROTO }, { 429, "429", EBUSY },  { 500, "500", EIO },
-    { 502, "502", EIO },    { 503, "503", EBUSY },  { 508, "508", EDEADLK },
-};
-
-/* Others by their class. */
-static const meaning_t classes[] = {
-    { 2, "2xx", EPROTO },
-    { 3, "3xx", EPROTO },
-    { 4, "4xx", EPROTO },
-    { 5, "5xx", EIO },
-};
-
-static const meaning_t *meaning_of(long status)
-{
-    static const meaning_t nonsense = { 0, "nonsense", EPROTO };
-    apr_size_t i;
-
-    for (i = 0; i < sizeof(meanings) / sizeof(meanings[0]); i++) {
-        if (meanings[i].status == status) {
-            return &meanings[i];
-        }
-    }
-    for (i = 0; i < sizeof(classes) / sizeof(classes[0]); i++) {
-        if (classes[i].status == status / 100) {
-            return &classes[i];
-        }
-    }
-    return &nonsense;
-}
-
-/* What is no trouble; APR_EGENERAL: it is. */
-static apr_status_t status_ordinary(const mw_http_t *store,
-                                    const mw_http_request_t *request)
-{
-    const int is_get = request->method == MW_HTTP_GET;
-    const int is_put = request->method == MW_HTTP_PUT;
-    const long status = request->status;
-
-    if (is_get ? status == 200 : status >= 200 && status <= 299) {
-        return APR_SUCCESS;
-    }
-    if (status == 404 && !is_put) {
-        return is_get ? APR_NOTFOUND : APR_SUCCESS;
-    }
-    if (status == 414) {
-        mw_http_count(store, "414");
-        return is_get ? APR_NOTFOUND : is_put ? APR_ENOSPC : APR_SUCCESS;
-    }
-    if (status == 412 && !is_get) {
-        return APR_NOTFOUND;
-    }
-    if (is_put && (status == 413 || status == 507)) {
-        mw_http_count(store, status == 413 ? "413" : "507");
-        return APR_ENOSPC;
-    }
-    return APR_EGENERAL;
-}
-
-static apr_status_t status_status(const mw_http_t *store,
-                                  const mw_http_request_t *request)
-{
-    const cachemw_services_t *services = store->services;
-    apr_status_t rv = status_ordinary(store, request);
-    const meaning_t *meaning;
-
-    if (rv != APR_EGENERAL) {
-        return rv;
-    }
-    meaning = meaning_of(request->status);
-    mw_http_count(store, meaning->kind);
-    services->log(services, CACHEMW_LOG_WARNING, APR_SUCCESS,
-                  "the service answers %ld%s", request->status,
-                  meaning->rv == EACCES ? ": is the token right?"
-                  : meaning->rv == EDEADLK
-                      ? ": base_url leads back to this very server"
-                      : "");
-    return meaning->rv;
 }
 
 /* --- attempts ------------------------------------------------------------- */
@@ -450,24 +384,29 @@ static void answer_begin(answer_t *answer, mw_http_t *store,
     request->etag[0] = '\0';
 }
 
-static apr_status_t request_try(mw_http_t *store, const cachemw_call_t *call,
-                                mw_http_request_t *request,
-                                apr_int64_t deadline)
+/* @return APR_EAGAIN: it was not */
+static mw_http_outcome_t request_try(mw_http_t *store,
+                                     const cachemw_call_t *call,
+                                     mw_http_request_t *request,
+                                     apr_int64_t deadline)
 {
+    mw_http_outcome_t outcome = { .rv = APR_EAGAIN };
     mw_http_conn_t *conn;
     apr_interval_time_t left;
     answer_t answer;
+    mw_http_end_e end;
     CURLcode code;
     long made = 0;
     apr_status_t rv = mw_http_pool_take(store->pool, deadline, &conn);
 
     if (rv != APR_SUCCESS) {
-        return rv;
+        outcome.rv = rv;
+        return outcome;
     }
     left = deadline - mw_http_clock(store);
     if (left < 1000) {
         mw_http_pool_give(store->pool, conn);
-        return APR_TIMEUP;
+        return outcome;
     }
     answer_begin(&answer, store, request, conn->easy);
     code = request_perform(store, call, conn, &answer, left);
@@ -476,31 +415,12 @@ static apr_status_t request_try(mw_http_t *store, const cachemw_call_t *call,
     if (code == CURLE_OK && made) {
         mw_http_count(store, "connected");
     }
-    if (answer.fault == FAULT_TEXT && answer.ignored) {
-        code = CURLE_OK; /* what it says at such length has a status */
-    }
-    rv = code_status(store, conn, &answer, code);
+    end = answer_end(&answer, code);
+    outcome = mw_http_outcome(
+        store, request, end, os_status(conn->easy),
+        end == MW_HTTP_TLS_REFUSED ? tls_reason(conn, code) : NULL);
     mw_http_pool_give(store->pool, conn);
-    return rv == APR_SUCCESS ? status_status(store, request) : rv;
-}
-
-/* Whether it may be different in a while. */
-static int is_passing(const mw_http_request_t *request, apr_status_t rv)
-{
-    switch (request->status) {
-    case 0:
-        return rv != APR_EAGAIN && rv != APR_ENOMEM && rv != EACCES
-               && rv != EPROTO && rv != EDEADLK && rv != APR_TIMEUP;
-    case 408:
-    case 429:
-    case 500:
-    case 502:
-    case 503:
-    case 504:
-        return 1;
-    default:
-        return 0;
-    }
+    return outcome;
 }
 
 apr_status_t mw_http_request_run(mw_http_t *store, const cachemw_call_t *call,
@@ -512,15 +432,21 @@ apr_status_t mw_http_request_run(mw_http_t *store, const cachemw_call_t *call,
     int left = request->method != MW_HTTP_GET || settings->retry_reads
                    ? settings->max_retries
                    : 0;
-    apr_status_t rv =
-        request->url ? request_try(store, call, request, deadline) : APR_ENOMEM;
+    mw_http_outcome_t outcome = { .rv = APR_ENOMEM }, again;
 
-    while (rv != APR_SUCCESS && left-- > 0 && is_passing(request, rv)
+    if (request->url) {
+        outcome = request_try(store, call, request, deadline);
+    }
+    while (outcome.may_pass && left-- > 0
            && mw_http_clock(store) + pause < deadline) {
         apr_sleep(pause);
         pause *= 2;
         mw_http_count(store, "retried");
-        rv = request_try(store, call, request, deadline);
+        again = request_try(store, call, request, deadline);
+        if (again.rv == APR_EAGAIN) {
+            break;
+        }
+        outcome = again;
     }
-    return rv;
+    return outcome.rv;
 }

@@ -38,10 +38,11 @@ typedef struct mw_http_request_t {
  * Do it, and once more where that makes sense, by the call's deadline. Any
  * thread.
  * @return APR_SUCCESS: 200 to a GET, any 2xx to the others, 404 to a DELETE;
- *         APR_NOTFOUND: 404 to a GET, 412 to the others; APR_ENOSPC: 413 and
- *         507 to a PUT, or an answer that says it is longer than `most`;
- *         414 is what a key has that the service cannot have; APR_TIMEUP;
- *         APR_EAGAIN: nothing was tried; trouble. Failures are counted by kind
+ *         APR_NOTFOUND: 404 to a GET, 412 to what had an If-Match; APR_ENOSPC:
+ *         413, 422 and 507 to a PUT, or an answer that says it is longer than
+ *         `most`; 414 is what a key has that the service cannot have;
+ *         APR_TIMEUP; APR_EAGAIN: nothing was tried; trouble. Failures are
+ *         counted by kind, and trouble is explained
  */
 apr_status_t mw_http_request_run(mw_http_t *store, const cachemw_call_t *call,
                                  mw_http_request_t *request);

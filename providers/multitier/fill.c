@@ -18,6 +18,7 @@ struct mw_fill_t {
     mw_tiers_t *tiers;
     mw_fill_t *next;       /* of those whose bodies are being read */
     cachemw_call_t call;   /* its pool is the fill's own */
+    apr_int64_t began;     /* monotonic, when call.now was */
     apr_pool_t *scratch;   /* of one call */
     cachemw_key_t key;     /* a copy, as is the head */
     cachemw_entry_t entry; /* as it is in the tier that it was found in */
@@ -26,12 +27,14 @@ struct mw_fill_t {
     unsigned int wanted; /* a bit for each tier that is to have it */
     int is_listed;
     int is_to_be_got; /* the body was not in the answer */
+    int is_started;   /* tiers have been asked to take it */
 
-    char *kept;      /* the first bytes, of malloc; NULL: they are gone on */
+    char *kept;      /* the first bytes, of malloc; NULL: none, or gone on */
     apr_size_t room; /* for them */
     apr_off_t length;
     unsigned int open; /* a bit for each tier that takes it */
     void *sets[MW_TIERS_MAX];
+    apr_time_t expires[MW_TIERS_MAX];
 
     /* under the mutex */
     int is_busy; /* a piece is being read */
@@ -45,37 +48,62 @@ static int fill_is_overtaken(const mw_fill_t *fill)
     return mw_note_read(fill->tiers, &fill->key) != fill->note;
 }
 
+/* The time of the look-up and what has passed since. */
+static apr_time_t fill_now(const mw_fill_t *fill)
+{
+    const cachemw_services_t *services = fill->tiers->services;
+
+    return fill->call.now + services->deadline_in(services, NULL, 0)
+           - fill->began;
+}
+
 static const cachemw_call_t *fill_call(mw_fill_t *fill, cachemw_call_t *own)
 {
     apr_pool_clear(fill->scratch);
     *own = fill->call;
     own->pool = fill->scratch;
+    own->now = fill_now(fill);
     return own;
 }
 
-/* Somebody else may have been faster. */
+/* Whether somebody else was faster. */
+static int fill_is_there(mw_fill_t *fill, int at)
+{
+    const mw_tier_t *tier = &fill->tiers->tier[at];
+    cachemw_call_t own;
+
+    return tier->table->exists(tier->self, fill_call(fill, &own), &fill->key)
+           != APR_NOTFOUND;
+}
+
+static void fill_open_tier(mw_fill_t *fill, int at)
+{
+    const mw_tier_t *tier = &fill->tiers->tier[at];
+    cachemw_entry_t entry = fill->entry;
+    cachemw_call_t call = fill->call;
+
+    /* a tier elsewhere is asked at the end: somebody may be waiting now */
+    if (!(tier->table->flags & CACHEMW_REMOTE) && fill_is_there(fill, at)) {
+        return;
+    }
+    call.now = fill_now(fill);
+    entry.expires = fill->expires[at];
+    if (tier->table->set_begin(tier->self, &call, &fill->key, &entry,
+                               &fill->sets[at])
+        == APR_SUCCESS) {
+        fill->open |= 1u << at;
+    }
+}
+
 static void fill_open(mw_fill_t *fill)
 {
-    const mw_tiers_t *tiers = fill->tiers;
-    apr_time_t expires[MW_TIERS_MAX];
-    cachemw_entry_t entry = fill->entry;
-    cachemw_call_t own;
     int i;
 
-    expires[fill->from] = fill->entry.expires;
-    mw_tiers_expire(tiers, fill->call.now, fill->from, expires);
+    fill->expires[fill->from] = fill->entry.expires;
+    mw_tiers_expire(fill->tiers, fill_now(fill), fill->from, fill->expires);
     for (i = fill->from - 1; i >= 0; i--) {
-        const mw_tier_t *tier = &tiers->tier[i];
-
-        entry.expires = expires[i];
-        if ((fill->wanted & 1u << i)
-            && tier->table->exists(tier->self, fill_call(fill, &own),
-                                   &fill->key)
-                   == APR_NOTFOUND
-            && tier->table->set_begin(tier->self, &fill->call, &fill->key,
-                                      &entry, &fill->sets[i])
-                   == APR_SUCCESS) {
-            fill->open |= 1u << i;
+        if (fill->wanted & 1u << i) {
+            fill_open_tier(fill, i);
         }
     }
 }
@@ -115,37 +143,46 @@ static void fill_write(mw_fill_t *fill, const char *data, apr_size_t length)
 /* What was kept goes on. */
 static void fill_start(mw_fill_t *fill)
 {
-    if (!fill->kept) {
+    if (fill->is_started) {
         return;
     }
+    fill->is_started = 1;
     if (!fill_is_overtaken(fill)) {
         fill_open(fill);
     }
-    if (fill->length) {
+    if (fill->kept) {
         fill_write(fill, fill->kept, (apr_size_t)fill->length);
     }
     free(fill->kept);
     fill->kept = NULL;
 }
 
+/* Whether it is still wanted there: the body may have taken its time. */
+static int fill_is_wanted(mw_fill_t *fill, int at)
+{
+    return fill->expires[at] > fill_now(fill)
+           && (!(fill->tiers->tier[at].table->flags & CACHEMW_REMOTE)
+               || !fill_is_there(fill, at));
+}
+
+/* A commit that has failed elsewhere may have been done all the same. */
 static void fill_commit(mw_fill_t *fill, int at)
 {
     const mw_tier_t *tier = &fill->tiers->tier[at];
     cachemw_call_t own;
+    apr_status_t rv;
 
     fill->open &= ~(1u << at);
-    if (tier->table->set_commit(tier->self, fill_call(fill, &own),
-                                fill->sets[at])
-        != APR_SUCCESS) {
-        return;
+    rv = tier->table->set_commit(tier->self, fill_call(fill, &own),
+                                 fill->sets[at]);
+    if (fill_is_overtaken(fill)) {
+        mw_tiers_count(fill->tiers, MW_TIERS_OVERTAKEN);
+        tier->table->remove(tier->self, fill_call(fill, &own), &fill->key,
+                            &fill->entry.id);
     }
-    if (!fill_is_overtaken(fill)) {
+    else if (rv == APR_SUCCESS) {
         mw_tiers_count(fill->tiers, MW_TIERS_FILLED);
-        return;
     }
-    mw_tiers_count(fill->tiers, MW_TIERS_OVERTAKEN);
-    tier->table->remove(tier->self, fill_call(fill, &own), &fill->key,
-                        &fill->entry.id);
 }
 
 /* All of the body has gone to the tiers. */
@@ -154,12 +191,11 @@ static void fill_publish(mw_fill_t *fill)
     int i;
 
     for (i = fill->from - 1; i >= 0; i--) {
-        if (!(fill->open & 1u << i)) {
+        if (!(fill->open & 1u << i) || !fill_is_wanted(fill, i)) {
             continue;
         }
         if (fill_is_overtaken(fill)) {
             mw_tiers_count(fill->tiers, MW_TIERS_OVERTAKEN);
-            fill_close(fill);
             return;
         }
         fill_commit(fill, i);
@@ -187,21 +223,44 @@ static int body_keep(mw_fill_t *fill, apr_bucket_brigade *body)
     return 1;
 }
 
-/* The answer had no body, or one that only the kernel has read: once more. */
-static int body_get(mw_fill_t *fill)
+/* The buckets from `first` on go to the tiers. */
+static void body_add(mw_fill_t *fill, apr_bucket_brigade *body,
+                     apr_bucket *first)
+{
+    apr_bucket *e;
+    const char *data;
+    apr_size_t length;
+
+    for (e = first; fill->open && e != APR_BRIGADE_SENTINEL(body);
+         e = APR_BUCKET_NEXT(e)) {
+        if (apr_bucket_read(e, &data, &length, APR_BLOCK_READ) != APR_SUCCESS) {
+            fill_close(fill);
+        }
+        else {
+            fill_write(fill, data, length);
+            fill->length += (apr_off_t)length;
+        }
+    }
+}
+
+/* The answer had no body, or one that only the kernel has read: once more, but
+ * only where a tier takes it. */
+static void body_get(mw_fill_t *fill)
 {
     const mw_tier_t *tier = &fill->tiers->tier[fill->from];
+    cachemw_call_t call = fill->call;
     cachemw_entry_t entry = { .body = NULL };
 
-    fill->call.bucket_alloc = apr_bucket_alloc_create(fill->call.pool);
-    entry.body = apr_brigade_create(fill->call.pool, fill->call.bucket_alloc);
-    if (tier->table->get(tier->self, &fill->call, &fill->key, &entry)
-            != APR_SUCCESS
-        || memcmp(&entry.id, &fill->entry.id, sizeof(entry.id)) != 0) {
-        return 0;
+    if (!fill->open) {
+        return;
     }
-    fill->entry = entry;
-    return body_keep(fill, entry.body);
+    call.now = fill_now(fill);
+    call.bucket_alloc = apr_bucket_alloc_create(call.pool);
+    entry.body = apr_brigade_create(call.pool, call.bucket_alloc);
+    if (tier->table->get(tier->self, &call, &fill->key, &entry) == APR_SUCCESS
+        && memcmp(&entry.id, &fill->entry.id, sizeof(entry.id)) == 0) {
+        body_add(fill, entry.body, APR_BRIGADE_FIRST(entry.body));
+    }
 }
 
 /* --- life ----------------------------------------------------------------- */
@@ -216,9 +275,14 @@ static void fill_free(mw_fill_t *fill)
 /* The answer has been sent, or given up. */
 static void fill_finish(mw_fill_t *fill)
 {
-    if (!__atomic_load_n(&fill->tiers->is_ending, __ATOMIC_RELAXED)
-        && (!fill->is_to_be_got || body_get(fill))
-        && fill->length == fill->entry.body_len) {
+    const int is_ending =
+        __atomic_load_n(&fill->tiers->is_ending, __ATOMIC_RELAXED);
+
+    if (fill->is_to_be_got && !is_ending) {
+        fill_start(fill);
+        body_get(fill);
+    }
+    if (fill->length == fill->entry.body_len && !is_ending) {
         fill_start(fill);
         fill_publish(fill);
     }
@@ -236,12 +300,18 @@ static void fill_unlist(mw_fill_t *fill)
     *at = fill->next;
 }
 
+/* When the child ends, nothing of it matters any more, and this may be running
+ * in a handler of a signal, which came while the mutex was held: prefork
+ * destroys its pools there. */
 static apr_status_t fill_over(void *baton)
 {
     mw_fill_t *fill = baton;
     mw_tiers_t *tiers = fill->tiers;
     int is_busy;
 
+    if (__atomic_load_n(&tiers->is_ending, __ATOMIC_RELAXED)) {
+        return APR_SUCCESS;
+    }
     pthread_mutex_lock(&tiers->mutex);
     if (fill->is_listed) {
         fill_unlist(fill);
@@ -283,26 +353,26 @@ int mw_fill_from(const mw_fill_t *fill)
     return fill->from;
 }
 
+/* One of files is not to come into memory for it. */
+static int body_has_file(const apr_bucket_brigade *body,
+                         const apr_bucket *first)
+{
+    const apr_bucket *e = first;
+
+    while (e != APR_BRIGADE_SENTINEL(body) && !APR_BUCKET_IS_FILE(e)) {
+        e = APR_BUCKET_NEXT(e);
+    }
+    return e != APR_BRIGADE_SENTINEL(body);
+}
+
 static void fill_add(mw_fill_t *fill, apr_bucket_brigade *body,
                      apr_bucket *first)
 {
-    apr_bucket *e;
-    const char *data;
-    apr_size_t length;
-
     fill_start(fill);
-    for (e = first; fill->open && e != APR_BRIGADE_SENTINEL(body);
-         e = APR_BUCKET_NEXT(e)) {
-        if (APR_BUCKET_IS_FILE(e)
-            || apr_bucket_read(e, &data, &length, APR_BLOCK_READ)
-                   != APR_SUCCESS) {
-            fill_close(fill);
-        }
-        else {
-            fill_write(fill, data, length);
-            fill->length += (apr_off_t)length;
-        }
+    if (body_has_file(body, first)) {
+        fill_close(fill);
     }
+    body_add(fill, body, first);
 }
 
 void mw_fill_end_piece(mw_fill_t *fill, apr_bucket_brigade *body,
@@ -321,20 +391,6 @@ void mw_fill_end_piece(mw_fill_t *fill, apr_bucket_brigade *body,
     if (is_over) {
         fill_finish(fill);
     }
-}
-
-/* The tiers that it fits into. */
-static unsigned int fill_choose(const mw_tiers_t *tiers, unsigned int missed,
-                                apr_off_t length)
-{
-    int i;
-
-    for (i = 0; i < tiers->n; i++) {
-        if (length > tiers->tier[i].largest) {
-            missed &= ~(1u << i);
-        }
-    }
-    return missed;
 }
 
 /* Another request of this process has begun with it. */
@@ -368,27 +424,14 @@ static mw_fill_t *fill_make(mw_tiers_t *tiers, const cachemw_call_t *call,
     fill->tiers = tiers;
     fill->call.pool = pool;
     fill->call.now = call->now;
+    fill->began = tiers->services->deadline_in(tiers->services, NULL, 0);
     apr_pool_create(&fill->scratch, pool);
     fill->key.data = apr_pmemdup(pool, key->data, key->len);
     fill->key.len = key->len;
     fill->entry = *entry;
     fill->entry.head = apr_pmemdup(pool, entry->head, entry->head_len);
     fill->entry.body = NULL;
-    fill->room = entry->body_len < (apr_off_t)MW_FILL_MEMORY
-                     ? (apr_size_t)entry->body_len
-                     : MW_FILL_MEMORY;
-    fill->kept = malloc(fill->room + 1);
     return fill;
-}
-
-static int body_has_file(const apr_bucket_brigade *body)
-{
-    const apr_bucket *e = APR_BRIGADE_FIRST(body);
-
-    while (e != APR_BRIGADE_SENTINEL(body) && !APR_BUCKET_IS_FILE(e)) {
-        e = APR_BUCKET_NEXT(e);
-    }
-    return e != APR_BRIGADE_SENTINEL(body);
 }
 
 /* What of the body is in the answer. 0: it cannot be filled in. */
@@ -396,17 +439,18 @@ static int fill_keep(mw_fill_t *fill, const cachemw_entry_t *entry)
 {
     apr_off_t length = entry->body_len;
 
-    if (!fill->kept) {
-        return 0;
-    }
     if (length == 0) {
         return 1;
     }
-    if (!entry->body || body_has_file(entry->body)) {
+    if (!entry->body
+        || body_has_file(entry->body, APR_BRIGADE_FIRST(entry->body))) {
         fill->is_to_be_got = 1;
         return length <= (apr_off_t)MW_FILL_MEMORY;
     }
-    return body_keep(fill, entry->body);
+    fill->room = length < (apr_off_t)MW_FILL_MEMORY ? (apr_size_t)length
+                                                    : MW_FILL_MEMORY;
+    fill->kept = malloc(fill->room);
+    return fill->kept && body_keep(fill, entry->body);
 }
 
 void mw_fill_begin(mw_tiers_t *tiers, const cachemw_call_t *call,
@@ -415,7 +459,7 @@ void mw_fill_begin(mw_tiers_t *tiers, const cachemw_call_t *call,
 {
     mw_fill_t *fill;
 
-    missed = fill_choose(tiers, missed, entry->body_len);
+    missed &= mw_tiers_fit(tiers, entry->body_len);
     if (!missed || fill_is_known(tiers, &entry->id)
         || !(fill = fill_make(tiers, call, key, entry))) {
         return;

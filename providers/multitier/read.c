@@ -25,7 +25,7 @@ get_behind(mw_tiers_t *tiers, const cachemw_call_t *call,
             return APR_SUCCESS;
         }
         missed |= (unsigned int)(rv == APR_NOTFOUND) << i;
-        answer = mw_tiers_answer(answer, rv);
+        answer = mw_tiers_lost(answer, rv);
     }
     return answer;
 }
@@ -86,8 +86,8 @@ apr_status_t mw_tiers_exists(void *store, const cachemw_call_t *call,
 {
     mw_tiers_t *tiers = store;
     int left = tiers->nremote;
-    apr_status_t answer = APR_EGENERAL;
-    apr_status_t rv = APR_EGENERAL;
+    apr_status_t answer = APR_NOTFOUND;
+    apr_status_t rv = APR_NOTFOUND;
     cachemw_call_t own;
     int i;
 
@@ -96,7 +96,7 @@ apr_status_t mw_tiers_exists(void *store, const cachemw_call_t *call,
 
         rv = tier->table->exists(
             tier->self, mw_tier_call(tiers, i, call, &own, &left), key);
-        answer = mw_tiers_answer(answer, rv);
+        answer = mw_tiers_lost(answer, rv);
     }
     return rv == APR_SUCCESS ? rv : answer;
 }
@@ -108,19 +108,27 @@ typedef struct keys_t {
     cachemw_keys_fn *each;
     void *baton;
     apr_status_t stopped;
+    unsigned int told; /* a bit for each tier of which all is */
 } keys_t;
 
-/* What a tier behind has was told of already. */
+/* What a tier behind has was told of already. One that is in trouble now but
+ * was not then may have it: nobody knows, so that is the end. */
 static apr_status_t keys_once(void *baton, const cachemw_key_t *key,
                               const cachemw_entry_t *entry)
 {
     keys_t *keys = baton;
-    const mw_tier_t *tier = &keys->tiers->tier[keys->at + 1];
-    const mw_tier_t *end = &keys->tiers->tier[keys->tiers->n];
+    int i;
 
-    for (; tier < end; tier++) {
-        if (tier->table->exists(tier->self, keys->call, key) == APR_SUCCESS) {
-            return APR_SUCCESS;
+    for (i = keys->at + 1; i < keys->tiers->n; i++) {
+        const mw_tier_t *tier = &keys->tiers->tier[i];
+        apr_status_t rv = tier->table->exists(tier->self, keys->call, key);
+
+        if (rv == APR_SUCCESS) {
+            return rv;
+        }
+        if (rv != APR_NOTFOUND && (keys->told & 1u << i)) {
+            keys->stopped = rv;
+            return rv;
         }
     }
     keys->stopped = keys->each(keys->baton, key, entry);
@@ -132,7 +140,7 @@ apr_status_t mw_tiers_keys(void *store, const cachemw_call_t *call,
                            void *baton)
 {
     mw_tiers_t *tiers = store;
-    keys_t keys = { tiers, call, 0, each, baton, APR_SUCCESS };
+    keys_t keys = { tiers, call, 0, each, baton, APR_SUCCESS, 0 };
     apr_status_t first = APR_SUCCESS;
     apr_status_t rv;
 
@@ -143,6 +151,7 @@ apr_status_t mw_tiers_keys(void *store, const cachemw_call_t *call,
         if (keys.stopped != APR_SUCCESS) {
             return keys.stopped;
         }
+        keys.told |= (unsigned int)(rv == APR_SUCCESS) << keys.at;
         first = first == APR_SUCCESS ? rv : first;
     }
     return first;

@@ -43,6 +43,29 @@ void mw_tiers_expire(const mw_tiers_t *tiers, apr_time_t now, int from,
     }
 }
 
+unsigned int mw_tiers_fit(const mw_tiers_t *tiers, apr_off_t length)
+{
+    unsigned int which = 0;
+    int i;
+
+    for (i = 0; i < tiers->n; i++) {
+        which |= (unsigned int)(length <= tiers->tier[i].largest) << i;
+    }
+    return which;
+}
+
+int mw_tiers_remote(const mw_tiers_t *tiers, unsigned int which)
+{
+    int n = 0;
+    int i;
+
+    for (i = 0; i < tiers->n; i++) {
+        n +=
+            (which & 1u << i) && (tiers->tier[i].table->flags & CACHEMW_REMOTE);
+    }
+    return n;
+}
+
 const cachemw_call_t *mw_tier_call(const mw_tiers_t *tiers, int at,
                                    const cachemw_call_t *call,
                                    cachemw_call_t *own, int *left)

@@ -22,7 +22,10 @@
  * when the entry has been put: if the change of the far tier came after the
  * entry was read there, the note has changed before the near tier is. Then
  * either the near tier's change comes after what was put there, or the note
- * says that this has to go again.
+ * says that this has to go again. That nobody does when the child is killed
+ * between the two: what was removed in the instant before it was put there
+ * then stays in the near tier for its life there. A store by itself has the
+ * same instant, between a commit and the look at the purge epoch.
  */
 #ifndef MW_MULTITIER_TIERS_H
 #define MW_MULTITIER_TIERS_H
@@ -86,6 +89,12 @@ apr_time_t mw_tier_expires(double ratio, apr_time_t now, apr_time_t behind);
 void mw_tiers_expire(const mw_tiers_t *tiers, apr_time_t now, int from,
                      apr_time_t *expires);
 
+/** A bit for each tier that takes a body of this length; -1: not known. */
+unsigned int mw_tiers_fit(const mw_tiers_t *tiers, apr_off_t length);
+
+/** How many of the tiers of the bits set are on other machines. */
+int mw_tiers_remote(const mw_tiers_t *tiers, unsigned int which);
+
 /**
  * A tier's share of the time that a call has: where others on other machines
  * are still to be called, it must not use it up.
@@ -97,14 +106,15 @@ const cachemw_call_t *mw_tier_call(const mw_tiers_t *tiers, int at,
                                    cachemw_call_t *own, int *left);
 
 /**
- * What two tiers' answers come to when neither did what was wanted: trouble,
- * else APR_ENOSPC, else APR_NOTFOUND; APR_EGENERAL when neither was asked.
+ * What two tiers' answers come to when neither took what was to be changed:
+ * trouble, else APR_ENOSPC, else APR_NOTFOUND; APR_EGENERAL when neither was
+ * asked.
  */
 apr_status_t mw_tiers_answer(apr_status_t a, apr_status_t b);
 
 /**
- * The same where APR_NOTFOUND says that something is gone for good: only when
- * both said so. A tier that was not asked may have it, and is asked again.
+ * The same where APR_NOTFOUND says that nothing is there: only when both said
+ * so. A tier that was not asked may have it: trouble, else APR_EGENERAL.
  */
 apr_status_t mw_tiers_lost(apr_status_t a, apr_status_t b);
 

@@ -22,21 +22,21 @@ static apr_status_t tiers_drop(mw_tiers_t *tiers, unsigned int which,
                                const cachemw_call_t *call,
                                const cachemw_key_t *key, const cachemw_id_t *id)
 {
-    int left = tiers->nremote;
+    int left = mw_tiers_remote(tiers, which);
     apr_status_t answer = APR_SUCCESS;
     cachemw_call_t own;
     int i;
 
     for (i = tiers->n - 1; i >= 0; i--) {
         const mw_tier_t *tier = &tiers->tier[i];
-        const cachemw_call_t *its = mw_tier_call(tiers, i, call, &own, &left);
         apr_status_t rv;
 
         if (!(which & 1u << i)) {
             continue;
         }
         note_change_before(tiers, i, key);
-        rv = tier->table->remove(tier->self, its, key, id);
+        rv = tier->table->remove(
+            tier->self, mw_tier_call(tiers, i, call, &own, &left), key, id);
         if (rv != APR_SUCCESS) {
             answer = answer == APR_SUCCESS ? rv : mw_tiers_lost(answer, rv);
         }
@@ -129,9 +129,10 @@ apr_status_t mw_tiers_set_begin(void *store, const cachemw_call_t *call,
 {
     mw_tiers_t *tiers = store;
     tiers_set_t *set = apr_pcalloc(call->pool, sizeof(*set));
+    const unsigned int fit = mw_tiers_fit(tiers, entry->body_len);
     apr_time_t expires[MW_TIERS_MAX];
     cachemw_entry_t begun = *entry;
-    int left = tiers->nremote;
+    int left = mw_tiers_remote(tiers, fit);
     apr_status_t answer = APR_EGENERAL;
     cachemw_call_t own;
     int i;
@@ -140,13 +141,13 @@ apr_status_t mw_tiers_set_begin(void *store, const cachemw_call_t *call,
     mw_tiers_expire(tiers, call->now, tiers->n - 1, expires);
     for (i = tiers->n - 1; i >= 0; i--) {
         const mw_tier_t *tier = &tiers->tier[i];
-        const cachemw_call_t *its = mw_tier_call(tiers, i, call, &own, &left);
         apr_status_t rv = APR_ENOSPC;
 
         begun.expires = expires[i];
-        if (entry->body_len <= tier->largest) {
-            rv = tier->table->set_begin(tier->self, its, key, &begun,
-                                        &set->sets[i]);
+        if (fit & 1u << i) {
+            rv = tier->table->set_begin(
+                tier->self, mw_tier_call(tiers, i, call, &own, &left), key,
+                &begun, &set->sets[i]);
         }
         set->open |= (unsigned int)(rv == APR_SUCCESS) << i;
         answer = mw_tiers_answer(answer, rv);
@@ -188,19 +189,19 @@ apr_status_t mw_tiers_set_write(void *store, const cachemw_call_t *call,
 {
     mw_tiers_t *tiers = store;
     tiers_set_t *set = opaque;
-    int left = tiers->nremote;
+    int left = mw_tiers_remote(tiers, set->open);
     apr_status_t answer = APR_EGENERAL;
     cachemw_call_t own;
     int i;
 
     for (i = tiers->n - 1; i >= 0; i--) {
         const mw_tier_t *tier = &tiers->tier[i];
-        const cachemw_call_t *its = mw_tier_call(tiers, i, call, &own, &left);
         apr_status_t rv;
 
         if (set->open & 1u << i) {
-            rv = tier->table->set_write(tier->self, its, set->sets[i], data,
-                                        length);
+            rv = tier->table->set_write(
+                tier->self, mw_tier_call(tiers, i, call, &own, &left),
+                set->sets[i], data, length);
             answer = mw_tiers_answer(answer, rv);
             if (rv != APR_SUCCESS) {
                 set_close(tiers, set, i);
@@ -218,7 +219,7 @@ apr_status_t mw_tiers_set_commit(void *store, const cachemw_call_t *call,
     mw_tiers_t *tiers = store;
     tiers_set_t *set = opaque;
     const unsigned int all = (1u << tiers->n) - 1;
-    int left = tiers->nremote;
+    int left = mw_tiers_remote(tiers, set->open);
     unsigned int done = 0;
     apr_status_t answer = APR_EGENERAL;
     cachemw_call_t own;
@@ -230,14 +231,15 @@ apr_status_t mw_tiers_set_commit(void *store, const cachemw_call_t *call,
     }
     for (i = tiers->n - 1; i >= 0; i--) {
         const mw_tier_t *tier = &tiers->tier[i];
-        const cachemw_call_t *its = mw_tier_call(tiers, i, call, &own, &left);
         apr_status_t rv;
 
         if (!(set->open & 1u << i)) {
             continue;
         }
         note_change_before(tiers, i, &set->key);
-        rv = tier->table->set_commit(tier->self, its, set->sets[i]);
+        rv = tier->table->set_commit(tier->self,
+                                     mw_tier_call(tiers, i, call, &own, &left),
+                                     set->sets[i]);
         done |= (unsigned int)(rv == APR_SUCCESS) << i;
         answer = mw_tiers_answer(answer, rv);
     }

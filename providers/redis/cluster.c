@@ -210,25 +210,19 @@ static void map_adopt(mw_redis_t *store, const mw_redis_slotmap_t *map)
     others_drop(self, count);
 }
 
-static void map_complain(const mw_redis_t *store,
-                         const mw_redis_endpoint_t *who, apr_status_t rv,
-                         const mw_redis_reply_t *reply)
+static const char *map_fault(const mw_redis_reply_t *reply)
 {
     const mw_redis_error_e kind = mw_redis_error_of(reply);
-    char host[MW_REDIS_ENDPOINT_MAX];
 
-    store->services->explain(
-        store->services, rv,
-        "%s does not tell who serves which slots (%s): is it a node of a "
-        "cluster?",
-        mw_redis_endpoint_text(who, host),
-        kind == MW_REDIS_ERROR_NONE ? "nonsense" : mw_redis_error_name(kind));
+    return kind == MW_REDIS_ERROR_NONE ? "nonsense" : mw_redis_error_name(kind);
 }
 
+/* @param fault set to what is wrong with the source, when it fails */
 static apr_status_t map_ask(mw_redis_t *store, mw_redis_pool_t *source,
-                            apr_int64_t deadline)
+                            apr_int64_t deadline, const char **fault)
 {
     const mw_redis_endpoint_t *from = mw_redis_pool_endpoint(source);
+    char host[MW_REDIS_ENDPOINT_MAX];
     mw_redis_reply_t **replies;
     mw_redis_slotmap_t *map;
     mw_redis_batch_t batch;
@@ -240,6 +234,7 @@ static apr_status_t map_ask(mw_redis_t *store, mw_redis_pool_t *source,
     }
     mw_redis_batch_init(&batch, MW_REDIS_SLOTMAP_REPLY_MAX, pool);
     mw_redis_batch_words(&batch, "CLUSTER", "SLOTS", NULL);
+    *fault = "no answer";
     rv = mw_redis_pool_batch(source, &batch, deadline, &replies);
     if (rv == APR_SUCCESS) {
         map = apr_palloc(pool, sizeof(*map));
@@ -248,7 +243,12 @@ static apr_status_t map_ask(mw_redis_t *store, mw_redis_pool_t *source,
             map_adopt(store, map);
         }
         else {
-            map_complain(store, from, rv, replies[0]);
+            *fault = map_fault(replies[0]);
+            store->services->explain(
+                store->services, rv,
+                "%s does not tell who serves which slots (%s): is it a node of "
+                "a cluster?",
+                mw_redis_endpoint_text(from, host), *fault);
         }
     }
     apr_pool_destroy(pool);
@@ -284,11 +284,25 @@ static mw_redis_pool_t *source_take(mw_redis_t *store, unsigned int n)
     return pool;
 }
 
+/* While others answer nobody would hear of it. */
+static void source_blame(const mw_redis_t *store, const mw_redis_pool_t *source,
+                         const char *fault)
+{
+    char host[MW_REDIS_ENDPOINT_MAX];
+
+    store->services->log(
+        store->services, CACHEMW_LOG_WARNING, APR_SUCCESS,
+        "%s does not tell who serves which slots (%s); another node does",
+        mw_redis_endpoint_text(mw_redis_pool_endpoint(source), host), fault);
+}
+
 /* Each may take half of what is left, so that one that hangs leaves time for
  * others. */
 static apr_status_t sources_ask(mw_redis_t *store, apr_int64_t deadline)
 {
     cluster_t *self = store->servers_self;
+    mw_redis_pool_t *first = NULL;
+    const char *fault = NULL, *first_fault = NULL;
     apr_status_t rv = APR_TIMEUP;
     mw_redis_pool_t *source;
     apr_int64_t now;
@@ -300,8 +314,20 @@ static apr_status_t sources_ask(mw_redis_t *store, apr_int64_t deadline)
         if (!source) {
             break;
         }
-        rv = map_ask(store, source, now + (deadline - now) / 2);
-        mw_redis_pool_unref(source);
+        rv = map_ask(store, source, now + (deadline - now) / 2, &fault);
+        if (rv != APR_SUCCESS && !first) {
+            first = source;
+            first_fault = fault;
+        }
+        else {
+            mw_redis_pool_unref(source);
+        }
+    }
+    if (first) {
+        if (rv == APR_SUCCESS) {
+            source_blame(store, first, first_fault);
+        }
+        mw_redis_pool_unref(first);
     }
     __atomic_add_fetch(&self->source, 1, __ATOMIC_RELAXED);
     return rv;
@@ -319,6 +345,7 @@ static apr_status_t map_refresh(mw_redis_t *store, mw_redis_pool_t *first,
 {
     cluster_t *self = store->servers_self;
     apr_status_t rv = mw_redis_turn_begin(&self->turn, store, pause, deadline);
+    const char *fault;
 
     if (APR_STATUS_IS_EAGAIN(rv)) {
         return map_told(self);
@@ -329,7 +356,7 @@ static apr_status_t map_refresh(mw_redis_t *store, mw_redis_pool_t *first,
                                  "serves which slots");
         return rv;
     }
-    if (!first || map_ask(store, first, deadline) != APR_SUCCESS) {
+    if (!first || map_ask(store, first, deadline, &fault) != APR_SUCCESS) {
         rv = sources_ask(store, deadline);
     }
     __atomic_store_n(&self->told, rv, __ATOMIC_RELAXED);

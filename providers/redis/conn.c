@@ -150,6 +150,10 @@ apr_status_t mw_redis_conn_batch(mw_redis_conn_t *conn, mw_redis_batch_t *batch,
         return APR_SUCCESS;
     }
     conn->is_bad = 1;
+    if (rv == APR_EINCOMPLETE) {
+        mw_redis_count(conn->store, "damaged");
+        return rv;
+    }
     conn_explain(conn, rv);
     if (rv == EPROTO || APR_STATUS_IS_TIMEUP(rv)) {
         mw_redis_count(conn->store, rv == EPROTO ? "nonsense" : "timeout");

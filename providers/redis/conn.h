@@ -50,7 +50,8 @@ void mw_redis_conn_close(mw_redis_conn_t *conn);
  * @param replies set to an array of batch->commands replies, in batch->pool;
  *        error replies are replies
  * @return APR_TIMEUP; APR_EOF, ECONNRESET, EPIPE and the like: the connection
- *         has ended; EPROTO: nonsense. After any but APR_SUCCESS the
+ *         has ended; EPROTO: nonsense; APR_EINCOMPLETE: what a batch with
+ *         `place` was told is longer than anything of ours. After any but APR_SUCCESS the
  *         connection is bad. Counted but for the ends
  */
 apr_status_t mw_redis_conn_batch(mw_redis_conn_t *conn, mw_redis_batch_t *batch,

@@ -43,7 +43,7 @@ static apr_status_t input_more(input_t *in, char *data, apr_size_t len,
         return rv;
     }
     if (length > in->room) {
-        return EPROTO;
+        return APR_EINCOMPLETE;
     }
     in->room -= length;
     *placed = length < len ? length : len;
@@ -126,7 +126,7 @@ static apr_status_t string_read(input_t *in, int index, apr_size_t len,
     apr_status_t rv;
 
     if (len > in->room + (in->to - in->from)) {
-        return EPROTO;
+        return APR_EINCOMPLETE;
     }
     reply->type = REDIS_REPLY_STRING;
     reply->len = len;

@@ -15,7 +15,9 @@
 
 /**
  * Read the replies to a batch with `place`; long strings end without a NUL.
- * @return as conn->stream.ops->recv; EPROTO: nonsense
+ * @return as conn->stream.ops->recv; EPROTO: nonsense; APR_EINCOMPLETE: more
+ *         than fits, which nobody of us has stored. All but APR_SUCCESS end the
+ *         connection
  */
 apr_status_t mw_redis_fields_read(mw_redis_conn_t *conn,
                                   mw_redis_batch_t *batch, apr_int64_t deadline,

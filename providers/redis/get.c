@@ -166,15 +166,18 @@ static apr_status_t entry_fetch(mw_redis_t *store, const cachemw_call_t *call,
                                 const mw_redis_bytes_t *name, places_t *places,
                                 mw_redis_reply_t **reply)
 {
-    apr_size_t first = places->body ? 0 : MW_REDIS_HEADER_GUESS;
-    apr_status_t rv = entry_ask(store, call, name, first, places, reply);
+    apr_size_t asked = places->body ? 0 : MW_REDIS_HEADER_GUESS;
+    apr_status_t rv = entry_ask(store, call, name, asked, places, reply);
     apr_size_t len;
 
-    if (rv == APR_SUCCESS && first && (*reply)->len == first) {
-        len = mw_redis_header_len(store, (*reply)->data, first);
-        if (len > first) {
-            rv = entry_ask(store, call, name, len, places, reply);
+    /* another one, with a longer header, may have come in between */
+    while (rv == APR_SUCCESS && asked && (*reply)->len == asked) {
+        len = mw_redis_header_len(store, (*reply)->data, asked);
+        if (len <= asked) {
+            break;
         }
+        asked = len;
+        rv = entry_ask(store, call, name, asked, places, reply);
     }
     /* GETRANGE has no nil */
     return rv == APR_SUCCESS && !(*reply)->len ? APR_NOTFOUND : rv;

@@ -23,8 +23,9 @@
 #define CLEAR_REPLY_MAX 1024
 #define LISTING_REPLY_MAX (MW_REDIS_HEADER_MAX + 1024)
 
-/* Most times that clear goes over a cluster. */
-#define CLEAR_ROUNDS 3
+/* Times that all servers of a cluster are scanned: the second finds what was
+ * not found before, and while there is such, up to this many. */
+#define SCAN_ROUNDS 3
 
 /* --- scanning ------------------------------------------------------------- */
 
@@ -127,6 +128,22 @@ static apr_status_t scan_all(mw_redis_t *store, const cachemw_call_t *call,
     }
     apr_pool_destroy(scan.memory);
     return failed == APR_SUCCESS && rv != APR_EOF ? rv : failed;
+}
+
+/* What moves from one server to another may be behind the scan each time.
+ * @param is_found set by the work when there was something new */
+static apr_status_t scan_rounds(mw_redis_t *store, const cachemw_call_t *call,
+                                scan_fn *work, void *baton, int *is_found)
+{
+    const int rounds = store->servers->is_many ? SCAN_ROUNDS : 1;
+    apr_status_t rv = APR_SUCCESS;
+    int i;
+
+    for (i = 0; rv == APR_SUCCESS && i < rounds && (i < 2 || *is_found); i++) {
+        *is_found = 0;
+        rv = scan_all(store, call, work, baton);
+    }
+    return rv;
 }
 
 /* --- names that were found ------------------------------------------------ */
@@ -236,25 +253,18 @@ static apr_status_t clear_work(scan_t *scan, void *baton)
     return names_run(scan, &names, &replies);
 }
 
-/* What moves from one server to another may be behind the scan each time. */
 apr_status_t mw_redis_clear(void *self, const cachemw_call_t *call)
 {
-    const mw_redis_t *store = self;
-    int rounds = store->servers->is_many ? CLEAR_ROUNDS : 1;
-    apr_status_t rv;
     int is_found;
 
-    do {
-        is_found = 0;
-        rv = scan_all(self, call, clear_work, &is_found);
-    } while (rv == APR_SUCCESS && is_found && --rounds > 0);
-    return rv;
+    return scan_rounds(self, call, clear_work, &is_found, &is_found);
 }
 
 /* --- keys ----------------------------------------------------------------- */
 
 typedef struct listing_t {
     apr_hash_t *seen; /* names: SCAN may tell one twice */
+    int is_found;     /* one that was not among them */
     cachemw_keys_fn *each;
     void *baton;
 } listing_t;
@@ -361,6 +371,7 @@ static apr_status_t listing_work(scan_t *scan, void *baton)
             apr_hash_set(listing->seen,
                          apr_pmemdup(pool, name->data, name->len),
                          (apr_ssize_t)name->len, "");
+            listing->is_found = 1;
             names[n++] = name;
         }
         if (n == KEYS_AT_ONCE || (n && i + 1 == scan->count)) {
@@ -375,10 +386,12 @@ apr_status_t mw_redis_keys(void *self, const cachemw_call_t *call,
                            const char *pattern, cachemw_keys_fn *each,
                            void *baton)
 {
-    listing_t listing = { apr_hash_make(call->pool), each, baton };
+    listing_t listing = { .seen = apr_hash_make(call->pool),
+                          .each = each,
+                          .baton = baton };
 
     (void)pattern; /* of keys, not of names: core filters */
-    return scan_all(self, call, listing_work, &listing);
+    return scan_rounds(self, call, listing_work, &listing, &listing.is_found);
 }
 
 /* --- sweep ---------------------------------------------------------------- */

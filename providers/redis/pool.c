@@ -282,7 +282,8 @@ apr_status_t mw_redis_pool_batch(mw_redis_pool_t *pool, mw_redis_batch_t *batch,
         patience = now + (deadline - now) / 2;
     }
     rv = pool_try(pool, batch, deadline, patience, &is_fresh, replies);
-    if (rv == APR_SUCCESS || rv == APR_EAGAIN || batch->failed != APR_SUCCESS) {
+    if (rv == APR_SUCCESS || rv == APR_EAGAIN || rv == APR_EINCOMPLETE
+        || batch->failed != APR_SUCCESS) {
         return rv;
     }
     if (APR_STATUS_IS_TIMEUP(rv)) {

@@ -139,32 +139,32 @@ static apr_status_t answer_read(const mw_redis_reply_t *reply, place_t *place)
     return place_make(host->data, port_read(port), place);
 }
 
-static void answer_complain(const mw_redis_t *store, int i, apr_status_t rv,
-                            const mw_redis_reply_t *reply)
+static const char *answer_fault(const mw_redis_reply_t *reply)
 {
-    const mw_redis_url_t *url = &store->settings.url;
-    const char *why = "answers something else than an address";
-    char host[MW_REDIS_ENDPOINT_MAX];
+    const mw_redis_error_e kind = mw_redis_error_of(reply);
 
-    if (reply->type == REDIS_REPLY_NIL) {
-        why = "knows no master of this name";
+    switch (reply->type) {
+    case REDIS_REPLY_NIL:
+        return "knows no master of this name";
+    case REDIS_REPLY_ERROR:
+        return kind == MW_REDIS_ERROR_OTHER
+                   ? "refuses to name it: is it a sentinel?"
+                   : mw_redis_error_name(kind);
+    case REDIS_REPLY_ARRAY:
+        return "names it by something else than an address: set \"sentinel "
+               "announce-hostnames no\" there";
+    default:
+        return "answers something else than an address";
     }
-    else if (reply->type == REDIS_REPLY_ERROR) {
-        why = mw_redis_error_name(mw_redis_error_of(reply));
-    }
-    else if (reply->type == REDIS_REPLY_ARRAY) {
-        why = "names it by something else than an address: set \"sentinel "
-              "announce-hostnames no\" there";
-    }
-    store->services->explain(
-        store->services, rv, "master \"%s\": the sentinel at %s %s",
-        url->master, mw_redis_endpoint_text(&url->endpoints[i], host), why);
 }
 
+/* @param fault set to what is wrong with the sentinel, when it fails */
 static apr_status_t watcher_ask(mw_redis_t *store, int i, apr_int64_t deadline,
-                                place_t *place)
+                                place_t *place, const char **fault)
 {
     sentinel_t *self = store->servers_self;
+    const mw_redis_url_t *url = &store->settings.url;
+    char host[MW_REDIS_ENDPOINT_MAX];
     mw_redis_reply_t **replies;
     mw_redis_batch_t batch;
     apr_pool_t *pool;
@@ -175,16 +175,33 @@ static apr_status_t watcher_ask(mw_redis_t *store, int i, apr_int64_t deadline,
     }
     mw_redis_batch_init(&batch, ASK_REPLY_MAX, pool);
     mw_redis_batch_words(&batch, "SENTINEL", "GET-MASTER-ADDR-BY-NAME",
-                         store->settings.url.master, NULL);
+                         url->master, NULL);
+    *fault = "does not answer";
     rv = mw_redis_pool_batch(self->watchers[i], &batch, deadline, &replies);
     if (rv == APR_SUCCESS) {
         rv = answer_read(replies[0], place);
         if (rv != APR_SUCCESS) {
-            answer_complain(store, i, rv, replies[0]);
+            *fault = answer_fault(replies[0]);
+            store->services->explain(
+                store->services, rv, "master \"%s\": the sentinel at %s %s",
+                url->master, mw_redis_endpoint_text(&url->endpoints[i], host),
+                *fault);
         }
     }
     apr_pool_destroy(pool);
     return rv;
+}
+
+/* While others answer nobody would hear of it. */
+static void watcher_blame(const mw_redis_t *store, int i, const char *fault)
+{
+    const mw_redis_url_t *url = &store->settings.url;
+    char host[MW_REDIS_ENDPOINT_MAX];
+
+    store->services->log(
+        store->services, CACHEMW_LOG_WARNING, APR_SUCCESS,
+        "master \"%s\": the sentinel at %s %s (another one has named it)",
+        url->master, mw_redis_endpoint_text(&url->endpoints[i], host), fault);
 }
 
 /* Each may take half of what is left, so that one that hangs leaves time for
@@ -195,6 +212,7 @@ static apr_status_t watchers_ask(mw_redis_t *store, apr_int64_t deadline,
     sentinel_t *self = store->servers_self;
     const unsigned int count = (unsigned int)self->watcher_count;
     const unsigned int first = __atomic_load_n(&self->first, __ATOMIC_RELAXED);
+    const char *fault = NULL, *first_fault = NULL;
     apr_status_t rv = APR_EAGAIN;
     apr_int64_t now;
     unsigned int i;
@@ -206,10 +224,14 @@ static apr_status_t watchers_ask(mw_redis_t *store, apr_int64_t deadline,
         }
         rv = watcher_ask(store, (int)((first + i) % count),
                          i + 1 < count ? now + (deadline - now) / 2 : deadline,
-                         place);
+                         place, &fault);
         if (rv == APR_SUCCESS) {
             break;
         }
+        first_fault = first_fault ? first_fault : fault;
+    }
+    if (rv == APR_SUCCESS && first_fault) {
+        watcher_blame(store, (int)(first % count), first_fault);
     }
     __atomic_store_n(&self->first, (first + i) % count, __ATOMIC_RELAXED);
     return rv;

@@ -110,7 +110,7 @@ static int reason_redirects(const mw_redis_batch_t *batch,
         return 1;
     default:
         return reason->rv != APR_SUCCESS && reason->rv != APR_EAGAIN
-               && batch->failed == APR_SUCCESS;
+               && reason->rv != APR_EINCOMPLETE && batch->failed == APR_SUCCESS;
     }
 }
 
@@ -139,7 +139,8 @@ static apr_int64_t run_patience(const mw_redis_t *store, apr_int64_t deadline)
 static apr_status_t run_status(const mw_redis_t *store, apr_status_t rv,
                                apr_status_t others)
 {
-    const int is_of_all = rv == APR_SUCCESS || rv == APR_ENOSPC || rv == EACCES;
+    const int is_of_all = rv == APR_SUCCESS || rv == APR_EINCOMPLETE
+                          || rv == APR_ENOSPC || rv == EACCES;
 
     return is_of_all || !store->servers->is_many || others != APR_SUCCESS
                ? rv

@@ -241,6 +241,17 @@ int ct_sweeps(const ct_t *c)
     return c->table.sweep != NULL || (c->table.flags & CACHEMW_TIERED);
 }
 
+/* Core does not even try when the time is over, as it may be here on a busy
+ * machine. */
+static apr_status_t store_sweep(mw_store_t *store, const cachemw_call_t *call,
+                                int *more)
+{
+    apr_status_t rv = mw_store_sweep(store, call, more);
+
+    return rv == APR_TIMEUP && call->deadline <= mw_monotonic() ? APR_SUCCESS
+                                                                : rv;
+}
+
 /* As the server does: tiers are stores of their own. */
 static apr_status_t tiers_sweep(ct_t *c, const cachemw_call_t *call, int *more)
 {
@@ -249,11 +260,8 @@ static apr_status_t tiers_sweep(ct_t *c, const cachemw_call_t *call, int *more)
     int one, i;
 
     for (i = 0; rv == APR_SUCCESS && (tier = ct_other(c, i)) != NULL; i++) {
-        rv = mw_store_sweep(tier, call, &one);
+        rv = store_sweep(tier, call, &one);
         *more |= one;
-        if (rv == APR_TIMEUP && call->deadline <= mw_monotonic()) {
-            rv = APR_SUCCESS; /* core does not even try */
-        }
     }
     return rv;
 }
@@ -268,7 +276,7 @@ apr_status_t ct_sweep(ct_t *c, apr_interval_time_t limit, int *more)
         return tiers_sweep(c, &call, more);
     }
     DIRECT(c, sweep, &call, more);
-    return mw_store_sweep(c->store, &call, more);
+    return store_sweep(c->store, &call, more);
 }
 
 apr_status_t ct_stats(ct_t *c, cachemw_stats_t *stats)

@@ -4,6 +4,7 @@ clients that misbehave."""
 
 import json
 import os
+import re
 import threading
 import time
 
@@ -14,6 +15,7 @@ from harness import configtest
 from harness.curl import curl
 from harness.faults import MODULES as FAULTY, write
 from harness.server import MODULES, wait_for
+from harness.strace import strace
 from harness.values import envelope, head, name_of, value
 from test_basic import noise
 
@@ -500,8 +502,11 @@ def test_announced_length_is_refused_before_a_byte_of_it_comes(server, place):
         assert conn.is_closed()
 
 
-@pytest.mark.parametrize("token", [TOKEN, "wrong"])
-def test_body_without_an_end_is_not_read_for_ever(server, place, token):
+@pytest.mark.parametrize("token, kind, status", [
+    (TOKEN, "application/json", 413), (TOKEN, "text/plain", 415),
+    ("wrong", "application/json", 401)])
+def test_body_without_an_end_is_not_read_for_ever(server, place, token, kind,
+                                                  status):
     """With the right token as much of it is read as the store could take, with
     a wrong one nothing; the answer comes before the end of the request."""
     one = place("small")
@@ -509,12 +514,12 @@ def test_body_without_an_end_is_not_read_for_ever(server, place, token):
     chunk = b"10000\r\n" + b" " * 65536 + b"\r\n"
     with server.connect() as conn:
         conn.raw(f"PUT {target} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer "
-                 f"{token}\r\nContent-Type: application/json\r\n"
+                 f"{token}\r\nContent-Type: {kind}\r\n"
                  "Transfer-Encoding: chunked\r\n\r\n".encode())
         for _ in range(40):
             conn.raw(chunk)
         res = conn.response()
-        assert res.status == (413 if token == TOKEN else 401)
+        assert res.status == status
         assert list(json.loads(res.body)) == ["error"]
         assert conn.is_closed()
     assert one.put().status == 204
@@ -543,6 +548,15 @@ def test_keys_in_the_path_may_be_escaped_texts(server, path):
         assert stored(curl(base + escaped, token=TOKEN)) == made
         is_error(curl(base + escaped + "x", token=TOKEN,
                       data=envelope(made)), 422)
+
+
+def test_one_name_never_stands_for_two_keys(server, path):
+    """a key that looks like a digest has to be named by its own"""
+    key = name_of(path().encode()).encode()
+    base = f"http://127.0.0.1:{server.ports[0]}/hot/cache/"
+    made = envelope(value(key))
+    is_error(curl(base + key.decode(), data=made, token=TOKEN), 422)
+    assert curl(base + name_of(key), data=made, token=TOKEN).status == 204
 
 
 def test_path_with_a_nul_is_a_miss(server):
@@ -608,6 +622,60 @@ def test_conditional_replacement(place):
     assert one.delete(headers=["If-Match: *"]).status == 204
 
 
+NONE_MATCH = "If-None-Match: "
+
+
+@pytest.mark.parametrize("where", ["hot", "files"])
+def test_entry_is_stored_only_if_there_is_none(place, where):
+    one = place(where)
+    first = value(one.key, b"first", b"1" * 16)
+    second = value(one.key, b"second", b"2" * 16)
+    any_one = [NONE_MATCH + "*", "Content-Type: application/json"]
+    assert one.put(first, headers=any_one).status == 204
+    is_error(one.put(second, headers=any_one), 412)
+    assert stored(one.get()) == first
+    this_one = [NONE_MATCH + f'"{first["id"]}"',
+                "Content-Type: application/json"]
+    is_error(one.put(second, headers=this_one), 412)
+    is_error(one.delete(headers=this_one[:1]), 412)
+    assert stored(one.get()) == first
+    another = [NONE_MATCH + f'"{second["id"]}"', any_one[1]]
+    assert one.put(second, headers=another).status == 204
+    assert one.delete(headers=this_one[:1]).status == 204
+    assert one.delete(headers=any_one[:1]).status == 204
+    is_error(one.get(), 404)
+
+
+def test_entry_that_is_known_is_not_sent_again(place):
+    one = place()
+    made = value(one.key)
+    one.put(made)
+    tag = f'"{made["id"]}"'
+    for args in ((), ("-I",)):
+        for text in (tag, "*", f'"x", W/{tag}'):
+            res = one.get(*args, headers=[NONE_MATCH + text])
+            assert res.status == 304, res
+            assert res.fields["etag"] == tag
+            assert args or not res.body
+        assert one.get(*args, headers=[NONE_MATCH + '"x"']).status == 200
+        assert one.get(*args, headers=["If-Match: " + tag]).status == 200
+        assert one.get(*args, headers=['If-Match: "x"']).status == 412
+    is_error(one.get(headers=['If-Match: "x"']), 412)
+    one.delete()
+    for line in (NONE_MATCH + "*", "If-Match: *"):
+        is_error(one.get(headers=[line]), 404)
+
+
+def test_entry_has_no_time_of_modification(place):
+    """RFC 9110, section 13.1.4: then such conditions do not count"""
+    one = place()
+    then = "Thu, 01 Jan 2004 00:00:00 GMT"
+    one.put()
+    assert one.put(headers=["If-Unmodified-Since: " + then,
+                            "Content-Type: application/json"]).status == 204
+    assert stored(one.get(headers=["If-Modified-Since: " + then]))
+
+
 # ---- circles -----------------------------------------------------------------
 
 def test_request_that_comes_from_here_is_refused(place):
@@ -622,7 +690,13 @@ def test_request_that_comes_from_here_is_refused(place):
                          "Content-Type: application/json"]), 508)
     is_error(one.get(headers=["X-Cachemw-Api: " + ", ".join(9 * ["ab"])]),
              508)
-    is_error(one.get(headers=["X-Cachemw-Api: abc, def"]), 404)
+    for words in (["0" * 9000], 8 * ["0" * 33]):
+        assert "eight" in is_error(
+            one.get(headers=["X-Cachemw-Api: " + ", ".join(words)]), 508)
+    for text in ("x" * 33, "abc; def", '"abc"'):
+        is_error(one.get(headers=[f"X-Cachemw-Api: {text}"]), 400)
+    for words in (["abc", "def"], 8 * ["0" * 32]):
+        is_error(one.get(headers=["X-Cachemw-Api: " + ", ".join(words)]), 404)
 
 
 def test_each_server_has_a_tag_of_its_own(server, httpd, place, key):
@@ -747,6 +821,18 @@ def test_many_at_once_get_whole_entries(server, place):
 
 
 # ---- surroundings ------------------------------------------------------------
+
+def test_files_are_read_and_never_mapped(server, place, tmp_path):
+    """One that cannot be read is an error, one that is mapped ends the
+    child."""
+    one = place("files")
+    made = value(one.key, noise(1_000_000))
+    one.put(made)
+    said = strace(server, lambda: stored(one.get()), tmp_path / "calls",
+                  "-etrace=openat,mmap")
+    assert f"{server.dir}/cache/files/" in said
+    assert "MAP_SHARED" not in said
+
 
 @pytest.mark.mpm
 def test_over_every_protocol(place):

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -260,6 +261,35 @@ def test_killed_children_of_the_service_harm_nobody(start_service, make,
         assert (res.status, res.body) == (200, body)
     wait_for(lambda: get(one, page).cache == "HIT", "the service to be back")
     between.new_log()       # full of the children that were killed
+
+
+def test_long_urls_close_the_store_for_nobody(start_service, make, origin,
+                                              path):
+    """Keys beyond the service's limit, within the provider's: visitors can ask
+    for as many at once as they like."""
+    between = start_service()
+    one = make(url_of(between), "\nLimitRequestLine 30000")
+    page = path()
+    body = stored(one, origin, page)
+    long = [path(f"p{n}") + "?" + "x" * 8150 for n in range(10)]
+    for _ in range(2):
+        gate = threading.Barrier(len(long))
+
+        def visit(page):
+            gate.wait()
+            return get(one, page)
+
+        for x in long:
+            origin.page(x, b"long")
+        with ThreadPoolExecutor(len(long)) as pool:
+            for res in pool.map(visit, long):
+                assert (res.status, res.cache, res.body) \
+                    == (200, "MISS", b"long")
+    found = figures(one)
+    assert found["State"] == "on", found
+    assert found["SetErrors"] == found["GetErrors"] == "0", found
+    assert int(found["NoSpace"]) == int(found["Failures-413"]) == 20, found
+    assert_hit(one, page, body)
 
 
 # ---- circles -----------------------------------------------------------------

@@ -2,12 +2,15 @@
 """The provider redis on real servers: what one web server stores, the others
 serve; and whatever Redis answers, no visitor notices."""
 
+import collections
 import contextlib
 import os
+import random
 import re
 import select
 import socket
 import struct
+import subprocess
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -15,9 +18,11 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from conftest import SITE
+from harness import settings
 from harness.origin import Gate, cacheable
 from harness.redis import Redis, RedisError
 from harness.server import configtest, wait_for
+from harness.strace import strace
 from harness.tcpproxy import TcpProxy
 from test_basic import noise
 from test_status import figures
@@ -206,6 +211,24 @@ def test_host_by_name(make, redis, origin, path):
     assert_hit(server, page, body)
 
 
+def test_requests_look_up_no_names(make, redis, origin, path, tmp_path):
+    """for nothing limits how long that takes"""
+    server = make(f"redis://localhost:{redis.port}")
+    page = path()
+    body = store(server, origin, page)
+    wait_for(lambda: get(server, page).cache == "HIT", "the address", 5)
+
+    def connect_anew():
+        for _ in range(5):
+            redis.ask("CLIENT", "KILL", "TYPE", "normal")
+            assert_hit(server, page, body)
+
+    made = strace(server, connect_anew, tmp_path / "trace",
+                  "-etrace=connect,openat,open")
+    assert f"htons({redis.port})" in made
+    assert not re.findall(r'"/etc/[^"]*"', made)
+
+
 # ---- one round trip ---------------------------------------------------------
 
 def test_round_trips(make, redis, origin, path):
@@ -228,6 +251,16 @@ def test_round_trips(make, redis, origin, path):
         == {"get": 2, "getrange": 1, "set": 1}
     assert used(lambda: assert_hit(server, page, noise(20000, 20000))) \
         == {"get": 1}
+    page = path("varies")
+    body = stored(server, origin, page, 20000, headers=[("Vary", "X-Lang")])
+    assert used(lambda: assert_hit(server, page, body)) == {"get": 2}
+    page = path("long")
+    body = stored(server, origin, page, 200000)
+    assert used(lambda: assert_hit(server, page, body)) == {"get": 1, "hmget": 3}
+    page = path("HEAD")
+    stored(server, origin, page, 20000)
+    assert used(lambda: server.ask("HEAD", page, host="shared.test:80")) \
+        == {"getrange": 1}
 
 
 def test_body_of_a_long_entry_outlives_it_for_a_minute(make, redis, origin,
@@ -347,6 +380,84 @@ def test_redis_evicts_all_the_time(make, start_redis, origin, path):
     assert int(found["GetErrors"]) == int(found["SetErrors"]) == 0, found
 
 
+def read_slowly(server, page, meanwhile=None):
+    """what a visitor gets who has the first bytes of a hit in a small buffer
+    while MEANWHILE runs; None: it was no hit"""
+    with server.connect(host="shared.test:80", rcvbuf=8192) as conn:
+        conn.send("GET", page)
+        res = conn.head()
+        if meanwhile:
+            if res.cache != "HIT":
+                return None
+            meanwhile()
+        return conn.body(res)
+
+
+def test_redis_evicts_under_load(make, start_redis, origin, path):
+    """Entries and the hashes of long bodies go at any moment, also of those
+    that are being read: nobody takes what he gets for a whole page unless it
+    is."""
+    redis = start_redis("maxmemory 8mb\nmaxmemory-policy allkeys-lru")
+    server = make(redis.url)
+    pages = [(path(f"p{i}"), noise(300000 + 40000 * i, i)) for i in range(20)]
+    for page, body in pages:
+        origin.page(page, body)
+    seen, wrong, is_over = collections.Counter(), [], threading.Event()
+
+    def visit(seed):
+        dice = random.Random(seed)
+        while not is_over.is_set() and not wrong:
+            page, body = pages[int(dice.random() ** 2 * len(pages))]
+            res = read_slowly(server, page) if seed % 2 else get(server, page)
+            seen[res.cache if res.complete else "cut"] += 1
+            if res.status != 200 or not body.startswith(res.body) \
+                    or res.complete != (res.body == body) \
+                    or not (res.complete or res.cache == "HIT"):
+                wrong.append(res)
+
+    with ThreadPoolExecutor(4) as visitors:
+        visits = [visitors.submit(visit, i) for i in range(4)]
+        try:
+            wait_for(lambda: wrong or seen["HIT"] > 200 and int(redis.info(
+                "stats")["evicted_keys"]) > 200, "hits and evictions", 120)
+        finally:
+            is_over.set()
+        for one in visits:
+            one.result()
+    print(dict(seen), redis.info("stats")["evicted_keys"])
+    assert not wrong, wrong[:2]
+    found = figures(server)
+    assert int(found["GetErrors"]) == int(found["SetErrors"]) == 0, found
+    assert "Failures-damaged" not in found and found["State"] == "on"
+
+
+def evict(redis):
+    redis.ask("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
+    redis.ask("CONFIG", "SET", "maxmemory", "1")
+    wait_for(lambda: not redis.keys(), "the eviction")
+    redis.ask("CONFIG", "SET", "maxmemory", "0")
+
+
+@pytest.mark.parametrize("lose", [
+    evict, lambda redis: redis.ask("FLUSHALL"),
+    lambda redis: redis.ask("DEL", Parts(redis).body)],
+    ids=["eviction", "FLUSHALL", "eviction-of-the-body"])
+def test_long_body_goes_while_it_is_read(make, redis, origin, path, lose):
+    """What a visitor has begun to read is cut, so that he sees that it is not
+    whole; the next one gets it anew."""
+    server = make(redis.url)
+    page = path()
+    body = stored(server, origin, page, 8000000)
+    res = read_slowly(server, page, lambda: lose(redis))
+    assert not res.complete and 0 < len(res.body) < len(body)
+    assert body.startswith(res.body)
+    assert_miss(server, page, body)
+    assert_hit(server, page, body)
+    found = figures(server)
+    assert found["CutBodies"] == "1" and found["State"] == "on"
+    assert found["GetErrors"] == found["SetErrors"] == "0", found
+
+
 def test_redis_is_full(make, start_redis, origin, path):
     redis = start_redis("maxmemory 2mb\nmaxmemory-policy noeviction")
     server = make(redis.url)
@@ -403,6 +514,23 @@ def test_redis_refuses(make, start_redis, origin, path, given, url, kind,
     assert_miss(server, page, body)
     assert int(figures(server)[f"Failures-{kind}"]) > 0
     assert_told(server, redis.hostport + said)
+
+
+@pytest.mark.parametrize("tests", [
+    "test_keys_t*", "test_clear_removes*", "test_set_head_*", "test_remove_*",
+    "test_read_*", "test_body_of_*"])
+def test_user_of_the_documentation_may_do_what_is_needed(start_redis, tests):
+    text = (settings.source / "docs/operations.md").read_text()
+    redis = start_redis(re.search(r"^ +(user web on >password .*)$", text,
+                                  re.M)[1])
+    done = subprocess.run(
+        [settings.build / "tests/conformance/conformance", "--test", tests,
+         "--load", settings.dso("cachemw_redis"), "redis",
+         f"url=redis://web:password@{redis.hostport}/3", "timeout=20s",
+         "store_timeout=20s", "connect_timeout=10s",
+         "health_check_interval=1ms"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "errorstat_NOPERM" not in redis.info("errorstats")
 
 
 def test_redis_has_no_place_for_more_clients(make, start_redis, origin, path):
@@ -554,6 +682,10 @@ DAMAGES = {
     "no header": lambda e: e.redis.ask("DEL", e.key),
     "no body": lambda e: e.redis.ask("HDEL", e.body, "0") if e.body
     else e.put("0", b""),
+    "evicted body": lambda e: e.redis.ask("DEL", e.body or e.key),
+    "far too long": lambda e: e.redis.ask("HSET", e.body, "0", b"x" * 2000000)
+    if e.body else e.redis.ask("SET", e.key, b"x" * 2000000),
+    "too long by a little": lambda e: e.put("0", e.get("0") + bytes(67000)),
     "empty header": lambda e: e.redis.ask("SET", e.key, ""),
     "short header": lambda e: e.redis.ask("SET", e.key, "MWR1"),
     "half a header": lambda e: e.redis.ask("SET", e.key, e.get("h")[:50]),
@@ -582,7 +714,9 @@ def test_damaged_entries_are_misses(make, redis, origin, path, damage, size):
     DAMAGES[damage](Parts(redis))
     assert_miss(server, page, body)
     assert_hit(server, page, body)
-    assert figures(server)["State"] == "on"
+    found = figures(server)
+    assert found["State"] == "on" and int(found["GetErrors"]) == 0, found
+    assert "Failures-nonsense" not in found
 
 
 def test_each_byte_of_an_entry_is_looked_at(make, redis, origin, path):
@@ -660,12 +794,15 @@ def test_signed_entries_are_changed(make, redis, origin, path, secrets, field):
 class Cheat(threading.Thread):
     """In front of a Redis: once `instead` is set, the next connection that
     asks for something gets that and its end; while `flood` is set, each gets
-    that without end; all others reach Redis."""
+    that without end; once `silent` is 1, the next one gets no answer, and what
+    it asked is in `unheard`; all others reach Redis, after before(what they
+    ask)."""
 
     def __init__(self, redis):
         super().__init__(daemon=True)
         self.redis, self.instead, self.told = redis, None, 0
         self.flood = None
+        self.before, self.silent, self.unheard = None, 0, b""
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.port = self.listener.getsockname()[1]
         self.start()
@@ -696,6 +833,13 @@ class Cheat(threading.Thread):
                         return
                     if not data:
                         return
+                    if one is client and self.silent:
+                        self.silent, self.unheard = 0, data
+                        while client.recv(65536):
+                            pass
+                        return
+                    if one is client and self.before:
+                        self.before(data)
                     ends[one].sendall(data)
 
     def _pour(self, client):
@@ -709,6 +853,41 @@ class Cheat(threading.Thread):
     def close(self):
         self.flood = None
         self.listener.close()
+
+
+def test_longer_header_comes_between_two_looks(make, redis, origin, path):
+    """Who wants no body asks for the beginning of a header, then for the rest
+    of it: by then it may be another one."""
+    def come(number, size):
+        origin.on(page, cacheable(body, 100, etag='"1"', headers=[
+            ("X-Long", f"{number}{'x' * size}")]))
+        assert server.ask("POST", page, body=b"", host="shared.test:80"
+                          ).status == 200
+        assert get(server, page).body == body
+        return redis.ask("GET", only_key(redis))
+
+    cheat = Cheat(redis)
+    try:
+        server = make(f"redis://127.0.0.1:{cheat.port}")
+        page, body = path(), noise(5000, 1)
+        second, first = come("2", 7000), come("1", 4500)
+        key, asked = only_key(redis), []
+
+        def replace(data):
+            if data.count(b"GETRANGE"):
+                asked.append(data)
+                if len(asked) == 2:
+                    redis.ask("SET", key, second, "KEEPTTL")
+
+        cheat.before = replace
+        removed = redis.info("commandstats").get("cmdstat_del")
+        res = server.ask("HEAD", page, host="shared.test:80")
+        assert (res.cache, res.get("X-Long")[0]) == ("HIT", "2")
+        assert len(asked) == 3 and first != second
+        assert redis.info("commandstats").get("cmdstat_del") == removed
+        assert "Failures-damaged" not in figures(server)
+    finally:
+        cheat.close()
 
 
 @pytest.mark.parametrize("size", [500, 65536 + 500, 5000])
@@ -812,6 +991,106 @@ def test_nothing_is_left_open_where_every_tenth_answer_fails(
         assert proxy.failed > count // 20
         assert proxy.connections <= 4 * len(server.children())
         assert after <= before + 4 * len(server.children())
+
+
+# ---- options of connections -------------------------------------------------
+
+def test_host_by_ipv6_address(make, start_redis, origin, path):
+    redis = start_redis("bind 127.0.0.1 ::1")
+    server = make(f"redis://[::1]:{redis.port}")
+    stored(server, origin, path())
+    redis.stop()
+    assert get(server, path("next")).status == 404
+    assert_told(server, f"[::1]:{redis.port}")
+
+
+@pytest.mark.parametrize("options, patience, cache", [
+    ("retry_on_timeout=on", "4s", "HIT"),
+    ("retry_on_timeout=off", "1s", "MISS"),
+    ("health_check_interval=1ms", "4s", "HIT"),
+    ("health_check_interval=0", "1s", "MISS")],
+    ids=lambda x: x.split("=")[-1])
+def test_idle_connection_hangs(make, redis, origin, path, options, patience,
+                               cache):
+    """The network has forgotten it: with these options it is found out in time
+    for another try."""
+    cheat = Cheat(redis)
+    try:
+        server = make(f"redis://127.0.0.1:{cheat.port}", options,
+                      patience=f"timeout={patience} store_timeout={patience} "
+                      "connect_timeout=2s")
+        page = path()
+        body = stored(server, origin, page)
+        for _ in range(20):
+            time.sleep(0.01)        # idle for longer than 1 ms
+            cheat.silent = 1
+            res = get(server, page)
+            assert (res.status, res.body) == (200, body) and not cheat.silent
+            # a child that had no connection yet makes one, and asks no PING
+            if "1ms" not in options or b"PING" in cheat.unheard:
+                break
+        assert res.cache == cache
+        found = figures(server)
+        assert int(found["Failures-timeout"]) > 0
+        if "retry" in options:
+            assert int(found.get("Failures-retried", 0)) == (cache == "HIT")
+    finally:
+        cheat.close()
+
+
+@pytest.mark.parametrize("interval", ["1ms", "1h", "0"])
+def test_health_check_interval(make, redis, origin, path, interval):
+    """who was idle for so long is asked first whether it still works"""
+    server = make(redis.url, f"health_check_interval={interval}")
+    page = path()
+    body = stored(server, origin, page)
+
+    def pings():
+        said = redis.info("commandstats").get("cmdstat_ping", "calls=0,")
+        return int(said.split("=")[1].split(",")[0])
+
+    before = pings()
+    for _ in range(20):
+        time.sleep(0.01)            # idle for longer than 1 ms
+        assert_hit(server, page, body)
+    assert (pings() > before) == (interval == "1ms")
+
+
+@pytest.mark.parametrize("flag", ["on", "off"])
+def test_socket_keepalive(make, redis, origin, path, flag):
+    server = make(redis.url, f"socket_keepalive={flag}")
+    stored(server, origin, path())
+
+    def timers():
+        """of the idle connections: 02 is that of keep-alive"""
+        with open("/proc/net/tcp", encoding="ascii") as table:
+            rows = [x.split() for x in table.readlines()[1:]]
+        return {x[5].split(":")[0] for x in rows
+                if x[2].endswith(f":{redis.port:04X}") and x[3] == "01"}
+
+    wait_for(lambda: timers() == {"02" if flag == "on" else "00"},
+             f"keep-alive to be {flag}")
+
+
+def test_connect_timeout(make, origin, path):
+    """Where nobody answers at all it is over sooner than `timeout`."""
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(socket.create_server(
+            ("127.0.0.1", 0), backlog=0))
+        for _ in range(3):      # as many as wait there; the next one hangs
+            one = stack.enter_context(socket.socket())
+            one.setblocking(False)
+            one.connect_ex(listener.getsockname())
+        port = listener.getsockname()[1]
+        server = make(f"redis://127.0.0.1:{port}",
+                      patience="timeout=30s store_timeout=30s "
+                      "connect_timeout=100ms")
+        page = path()
+        began = time.monotonic()
+        body = store(server, origin, page)
+        assert_miss(server, page, body)
+        assert time.monotonic() - began < 15
+        assert_told(server, f"127.0.0.1:{port}, it cannot be connected to")
 
 
 # ---- configuration ----------------------------------------------------------

@@ -2,9 +2,13 @@
 """A cluster of Redis servers: a page is looked for where its slot is, and
 while slots move and masters die no visitor notices."""
 
+import contextlib
 import random
+import select
 import signal
+import socket
 import subprocess
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -91,12 +95,25 @@ def test_each_page_is_where_its_slot_is(make, cluster, origin, path):
                    for one in cluster.masters)
 
 
-def test_one_node_tells_of_the_others(make, cluster, origin, path):
-    gone = Redis().port
-    server = make(f"redis+cluster://127.0.0.1:{gone},"
-                  f"{cluster.masters[2].hostport}")
-    pages = fill(server, origin, path)
-    assert caches(server, pages) == ["HIT"] * len(pages)
+@pytest.mark.parametrize("is_there, said", [(False, "no answer"),
+                                            (True, "other")])
+def test_one_node_tells_of_the_others(make, cluster, origin, path, is_there,
+                                      said):
+    """and a line of the one that does not"""
+    wrong = Redis()
+    if is_there:
+        wrong.start()
+    try:
+        server = make(f"redis+cluster://{wrong.hostport},"
+                      f"{cluster.masters[2].hostport}")
+        pages = fill(server, origin, path)
+        assert caches(server, pages) == ["HIT"] * len(pages)
+        told = [x for x in server.log().splitlines() if f"{wrong.hostport} "
+                f"does not tell who serves which slots ({said}); another node "
+                "does" in x]
+        assert len(told) == 1, server.log()
+    finally:
+        wrong.remove()
 
 
 def test_one_alone_is_no_cluster(make, origin, path):
@@ -227,6 +244,85 @@ def test_suite_holds_while_slots_are_on_the_way(cluster):
              "connect_timeout=10s"], capture_output=True, text=True)
         assert done.returncode == 0, done.stdout + done.stderr
     assert second.info("errorstats").get("errorstat_MOVED")
+
+
+class Moving:
+    """Two nodes of a cluster, in truth one Redis: whenever a scan comes to the
+    second node, all that it had has just moved to the first one."""
+
+    def __init__(self, redis):
+        self.redis, self.is_first_due = redis, False
+        self.scans = []
+        self.listeners = [socket.create_server(("127.0.0.1", 0))
+                          for _ in range(2)]
+        self.ports = [x.getsockname()[1] for x in self.listeners]
+        for i in range(2):
+            threading.Thread(target=self._accept, args=[i],
+                             daemon=True).start()
+
+    def _accept(self, i):
+        while True:
+            try:
+                client, _ = self.listeners[i].accept()
+            except OSError:
+                return
+            threading.Thread(target=self._serve, args=[i, client],
+                             daemon=True).start()
+
+    def _serve(self, i, client):
+        with client, contextlib.suppress(OSError), socket.create_connection(
+                ("127.0.0.1", self.redis.port)) as server:
+            while True:
+                for one in select.select([client, server], [], [])[0]:
+                    data = one.recv(1 << 20)
+                    if not data:
+                        return
+                    if one is server:
+                        client.sendall(data)
+                    else:
+                        said = self._answer(i, data)
+                        (client if said else server).sendall(said or data)
+
+    def _answer(self, i, data):
+        """None: Redis itself does"""
+        if data.startswith(b"*2\r\n$7\r\nCLUSTER\r\n"):
+            return b"*2\r\n" + b"".join(
+                b"*3\r\n:%d\r\n:%d\r\n*2\r\n$9\r\n127.0.0.1\r\n:%d\r\n"
+                % (8192 * n, 8192 * n + 8191, self.ports[n])
+                for n in range(2))
+        if b"\r\n$4\r\nSCAN\r\n" not in data[:16]:
+            self.is_first_due = False
+            return None
+        self.scans.append(i)
+        if i == 1:
+            self.is_first_due = True
+        return None if i == 0 and self.is_first_due \
+            else b"*2\r\n$1\r\n0\r\n*0\r\n"
+
+    def close(self):
+        for one in self.listeners:
+            one.shutdown(socket.SHUT_RDWR)
+            one.close()
+
+
+@pytest.mark.parametrize("test", ["test_keys_tells_every_entry_once",
+                                  "test_keys_of_an_empty_store",
+                                  "test_clear_removes_every_entry"])
+def test_what_moves_behind_the_scan_is_found(test):
+    redis = Redis().start()
+    moving = Moving(redis)
+    try:
+        done = subprocess.run(
+            [settings.build / "tests/conformance/conformance", "--test", test,
+             "--load", settings.dso("cachemw_redis"), "redis",
+             "url=redis+cluster://127.0.0.1:%d" % moving.ports[0],
+             "timeout=20s", "store_timeout=20s", "connect_timeout=10s"],
+            capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert moving.scans[:4] == [0, 1, 0, 1]
+    finally:
+        moving.close()
+        redis.remove()
 
 
 def storm_on(make, url, disturb, is_lost=False):

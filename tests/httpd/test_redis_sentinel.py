@@ -7,11 +7,12 @@ import time
 
 import pytest
 
-from harness.redis import GROUP, Sentinels
+from harness.redis import GROUP, Redis, Sentinels
 from harness.server import wait_for
 from test_basic import noise
 from test_redis import assert_told
 from test_redis_cluster import make, storm_on      # noqa: F401
+from test_status import figures
 
 pytestmark = [pytest.mark.redis]
 
@@ -91,6 +92,29 @@ def test_sentinels_do_not_know_the_master(make, sentinels, origin, path):
     assert_told(server, 'master "another": the sentinel at 127.0.0.1:')
     assert_told(server, "knows no master of this name")
     assert "Connection refused" not in server.log()
+
+
+@pytest.mark.parametrize("wrong, said", [
+    ("nothing", "does not answer"),
+    ("master", "refuses to name it: is it a sentinel?"),
+    ("another", "knows no master of this name")])
+def test_one_sentinel_of_several_is_wrong(make, sentinels, origin, path, wrong,
+                                          said):
+    """the others are used, and one line in a while tells which it is"""
+    other = Redis(sentinel=wrong == "another")
+    if wrong == "another":
+        other.start()
+    try:
+        first = sentinels.data[0] if wrong == "master" else other
+        server = make(sentinels.url.replace("//", f"//{first.hostport},"))
+        assert_hits(server, origin, path)
+        told = [x for x in server.log().splitlines()
+                if f'master "{GROUP}": the sentinel at {first.hostport} {said}'
+                in x]
+        assert len(told) == 1, server.log()
+        assert figures(server)["GetErrors"] == "0"
+    finally:
+        other.remove()
 
 
 def test_failover_asked_for(make, sentinels, origin, path):

@@ -90,6 +90,28 @@ static void test_breaker_one_probe_then_closed(void **state)
     breaker_open(*state, until);
 }
 
+/* That a probe could not be tried says nothing of the backend: the next call is
+ * one, and the pause grows only with failures. */
+static void test_breaker_probe_that_was_not_tried(void **state)
+{
+    apr_int64_t until;
+
+    mw_breaker_untried(*state, 0);
+    assert_int_equal(breaker_kind(*state), MW_BREAKER_CLOSED);
+    breaker_open(*state, 0);
+    until = breaker_until(*state);
+    mw_breaker_untried(*state, 10);
+    assert_int_equal(breaker_until(*state), until);
+    assert_int_equal(mw_breaker_allows(*state, until - 1), 0);
+    assert_int_equal(mw_breaker_allows(*state, until), 1);
+    mw_breaker_untried(*state, until + 5);
+    assert_int_equal(breaker_kind(*state), MW_BREAKER_OPEN);
+    assert_int_equal(mw_breaker_allows(*state, until + 5), 1);
+    assert_int_equal(mw_breaker_allows(*state, until + 5), 0);
+    mw_breaker_failure(*state, until + 6, 0, APR_TIMEUP);
+    assert_int_equal(breaker_until(*state), until + 6 + 2 * SECOND * 8 / 10);
+}
+
 /* Calls that began before the breaker opened report late. */
 static void test_breaker_late_results_change_nothing(void **state)
 {
@@ -521,6 +543,7 @@ int main(void)
         SHARED(test_breaker_opens_after_failures_in_a_row),
         SHARED(test_breaker_success_in_between_resets),
         SHARED(test_breaker_one_probe_then_closed),
+        SHARED(test_breaker_probe_that_was_not_tried),
         SHARED(test_breaker_late_results_change_nothing),
         SHARED(test_breaker_pause_doubles_to_thirty_seconds),
         SHARED(test_breaker_pauses_vary_by_a_fifth),

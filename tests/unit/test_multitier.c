@@ -5,6 +5,7 @@
 #include "providers/memory/memory.h"
 #include "providers/multitier/multitier.h"
 #include "providers/multitier/tiers.h"
+#include "core/store_private.h"
 #include "store_fixture.h"
 
 #define SECONDS(n) apr_time_from_sec(n)
@@ -76,6 +77,28 @@ static mw_store_t *tier_start(const char *name, const cachemw_provider_t *table,
 static void multi_start(const char *const *options)
 {
     tiers.store = store_start("multi", &mw_multitier_provider, options);
+}
+
+/* What passes while a body is on its way passes only here. */
+static apr_int64_t clock_now;
+
+static apr_int64_t clock_deadline_in(const cachemw_services_t *services,
+                                     const cachemw_call_t *call,
+                                     apr_interval_time_t microseconds)
+{
+    (void)services, (void)call;
+    return clock_now + microseconds;
+}
+
+static void clock_inject(void)
+{
+    static cachemw_services_t services;
+    mw_tiers_t *made = tiers.store->self;
+
+    services = *made->services;
+    services.deadline_in = clock_deadline_in;
+    made->services = &services;
+    clock_now = SECONDS(1);
 }
 
 static void start(const cachemw_provider_t *near, const cachemw_provider_t *far)
@@ -316,6 +339,7 @@ static void test_far_hit_fills_the_near_tier_after_the_answer(void **state)
 
     (void)state;
     start_memory();
+    clock_inject();
     put(tiers.far, "k", 'x', 1000, SECONDS(1000));
     assert_int_equal(visit_begin(&v, "k", 1), APR_SUCCESS);
     assert_int_equal(has(tiers.near, "k", NULL), 0);
@@ -364,6 +388,7 @@ static void test_hit_in_the_third_tier_fills_both_before(void **state)
     tier_start("b", &mw_memory_provider, OPTIONS("size=8M"));
     tier_start("c", &mw_memory_provider, OPTIONS("size=8M"));
     multi_start(OPTIONS("l1=a", "l2=b", "l3=c", "l1_timeout_ratio=0.9"));
+    clock_inject();
     put(tiers.all[2], "k", 'x', 1000, SECONDS(1000));
     visit("k");
     has(tiers.all[1], "k", &entry);
@@ -450,8 +475,137 @@ static void test_body_that_a_tier_does_not_take_is_not_tried(void **state)
     assert_int_equal(has(tiers.near, "k", NULL), 0);
     assert_int_equal(
         mw_state_sum(mw_store_state(tiers.near), MW_COUNT_NO_SPACE), 0);
+    assert_int_equal(mw_state_sum(mw_store_state(tiers.near), MW_COUNT_REMOVED),
+                     0);
     put(tiers.store, "l", 'x', 1000, SECONDS(1000));
     assert_int_equal(has(tiers.near, "l", NULL), 'x');
+}
+
+/* Whoever asks for the head alone would have all of the body read behind it
+ * each time. */
+static void test_entry_that_no_tier_takes_is_not_read_again(void **state)
+{
+    visit_t v;
+
+    (void)state;
+    tiers.near = tier_start("near", &mw_memory_provider,
+                            OPTIONS("size=8M", "min_object_size=10000"));
+    tiers.far = tier_start("far", &fake_full, NONE);
+    multi_start(OPTIONS("l1=near", "l2=far"));
+    put(tiers.far, "k", 'x', 9999, SECONDS(1000));
+    assert_int_equal(visit_begin(&v, "k", 0), APR_SUCCESS);
+    visit_end(&v);
+    assert_int_equal(fake.calls[FAKE_GET], 1);
+    put(tiers.far, "k", 'x', 10000, SECONDS(1000));
+    assert_int_equal(visit_begin(&v, "k", 0), APR_SUCCESS);
+    visit_end(&v);
+    assert_int_equal(fake.calls[FAKE_GET], 3);
+    check_body(tiers.near, "k", 10000);
+}
+
+static void test_entry_that_came_meanwhile_is_not_read_again(void **state)
+{
+    visit_t a, b;
+
+    (void)state;
+    start(&mw_memory_provider, &fake_full);
+    put(tiers.far, "k", 'x', 100, SECONDS(1000));
+    assert_int_equal(visit_begin(&a, "k", 0), APR_SUCCESS);
+    assert_int_equal(visit_begin(&b, "k", 1), APR_SUCCESS);
+    visit_end(&b);
+    visit_end(&a);
+    assert_int_equal(fake.calls[FAKE_GET], 2);
+    assert_int_equal(figure("filled"), 1);
+}
+
+/* A memory far away gives all of it at once, which is then twice in memory. */
+static void test_long_body_that_comes_at_once_is_not_filled_in(void **state)
+{
+    (void)state;
+    start_memory();
+    put(tiers.far, "k", 'x', 3 * PIECE, SECONDS(1000));
+    visit("k");
+    assert_int_equal(has(tiers.near, "k", NULL), 0);
+    assert_int_equal(figure("filled"), 0);
+    put(tiers.far, "k", 'x', 2 * PIECE, SECONDS(1000));
+    visit("k");
+    assert_int_equal(has(tiers.near, "k", NULL), 'x');
+}
+
+static apr_off_t taken;
+
+static apr_status_t taker_set_write(void *store, const cachemw_call_t *call,
+                                    void *set, const char *data,
+                                    apr_size_t length)
+{
+    (void)store, (void)call, (void)set, (void)data;
+    taken += (apr_off_t)length;
+    return APR_SUCCESS;
+}
+
+/* Nothing of it waits for more than the next piece. */
+static void test_pieces_of_a_long_body_go_on_at_once(void **state)
+{
+    cachemw_provider_t taker = mw_memory_provider;
+    visit_t v;
+
+    (void)state;
+    taker.set_write = taker_set_write;
+    tiers.near = tier_start("near", &taker, OPTIONS("size=8M"));
+    tiers.far = tier_start("far", &fake_full, NONE);
+    multi_start(OPTIONS("l1=near", "l2=far"));
+    put(tiers.far, "k", 'x', 12 * PIECE, SECONDS(1000));
+    fake.piece = CACHEMW_PIECE_MAX;
+    taken = 0;
+    assert_int_equal(visit_begin(&v, "k", 1), APR_SUCCESS);
+    while (v.length < v.entry.body_len) {
+        assert_int_equal(visit_read(&v), APR_SUCCESS);
+        assert_int_equal(taken, v.length);
+    }
+    visit_end(&v);
+}
+
+/* A body that takes its time: an entry's life is what is left then, and one
+ * that is over is not put there. */
+static void test_life_of_what_is_filled_in_begins_late(void **state)
+{
+    cachemw_entry_t entry;
+    visit_t v;
+
+    (void)state;
+    start_memory();
+    clock_inject();
+    put(tiers.far, "k", 'x', 100, SECONDS(1000));
+    assert_int_equal(visit_begin(&v, "k", 1), APR_SUCCESS);
+    clock_now += SECONDS(700);
+    visit_end(&v);
+    assert_int_equal(has(tiers.near, "k", &entry), 'x');
+    assert_true(entry.expires == FIXTURE_NOW + SECONDS(850));
+    put(tiers.far, "l", 'x', 100, SECONDS(1000));
+    assert_int_equal(visit_begin(&v, "l", 1), APR_SUCCESS);
+    clock_now += SECONDS(1000);
+    visit_end(&v);
+    assert_int_equal(figure("filled"), 1);
+}
+
+static void test_life_may_end_while_a_long_body_comes(void **state)
+{
+    visit_t v;
+
+    (void)state;
+    start(&mw_memory_provider, &fake_full);
+    clock_inject();
+    put(tiers.far, "k", 'x', 4 * PIECE, SECONDS(100));
+    fake.piece = CACHEMW_PIECE_MAX;
+    assert_int_equal(visit_begin(&v, "k", 1), APR_SUCCESS);
+    assert_int_equal(visit_read(&v), APR_SUCCESS);
+    clock_now += SECONDS(60);
+    while (v.length < v.entry.body_len) {
+        assert_int_equal(visit_read(&v), APR_SUCCESS);
+    }
+    visit_end(&v);
+    assert_int_equal(figure("filled"), 0);
+    assert_int_equal(has(tiers.near, "k", NULL), 0);
 }
 
 static void test_fills_are_bounded(void **state)
@@ -621,6 +775,95 @@ static void test_change_at_any_moment_of_a_fill_wins(void **state)
     assert_int_equal(fake.open_sets, 0);
 }
 
+/* --- tiers elsewhere ------------------------------------------------------ */
+
+static cachemw_provider_t with_flags(const cachemw_provider_t *table,
+                                     unsigned int flags)
+{
+    cachemw_provider_t copy = *table;
+
+    copy.flags = flags;
+    return copy;
+}
+
+static apr_status_t empty_get(void *store, const cachemw_call_t *call,
+                              const cachemw_key_t *key, cachemw_entry_t *entry)
+{
+    (void)store, (void)call, (void)key, (void)entry;
+    return APR_NOTFOUND;
+}
+
+static int empty_asked;
+static apr_status_t empty_answer;
+
+static apr_status_t empty_exists(void *store, const cachemw_call_t *call,
+                                 const cachemw_key_t *key)
+{
+    (void)store, (void)call, (void)key;
+    empty_asked++;
+    return empty_answer;
+}
+
+/* Fakes have one memory: this one does not see what the other has. */
+static cachemw_provider_t empty_make(void)
+{
+    cachemw_provider_t empty = with_flags(&fake_full, CACHEMW_REMOTE);
+
+    empty.get = empty_get;
+    empty.exists = empty_exists;
+    empty_asked = 0;
+    empty_answer = APR_NOTFOUND;
+    return empty;
+}
+
+/* Somebody waits for each piece, and its exists would have the time of a
+ * look-up. */
+static void test_tier_elsewhere_is_asked_after_the_answer(void **state)
+{
+    cachemw_provider_t empty = empty_make();
+    visit_t v;
+    int there;
+
+    (void)state;
+    start(&empty, &fake_full);
+    fake.piece = CACHEMW_PIECE_MAX;
+    for (there = 0; there < 2; there++) {
+        put(tiers.far, "k", 'x', 4 * PIECE, SECONDS(1000));
+        empty_asked = 0;
+        empty_answer = there ? APR_SUCCESS : APR_NOTFOUND;
+        fake.calls[FAKE_SET_COMMIT] = 0;
+        assert_int_equal(visit_begin(&v, "k", 1), APR_SUCCESS);
+        while (v.length < v.entry.body_len) {
+            assert_int_equal(visit_read(&v), APR_SUCCESS);
+        }
+        assert_int_equal(empty_asked, 0);
+        assert_int_equal(fake.open_sets, 1);
+        visit_end(&v);
+        assert_int_equal(empty_asked, 1);
+        assert_int_equal(fake.calls[FAKE_SET_COMMIT], !there);
+        assert_int_equal(fake.open_sets, 0);
+    }
+}
+
+/* It may have been done all the same. */
+static void test_commit_elsewhere_that_failed_is_taken_back(void **state)
+{
+    cachemw_provider_t remote = with_flags(&fake_full, CACHEMW_REMOTE);
+
+    (void)state;
+    start(&remote, &mw_memory_provider);
+    put(tiers.far, "k", 'x', 100, SECONDS(1000));
+    fake.during = change_during;
+    fake.fail[FAKE_SET_COMMIT] = APR_TIMEUP;
+    change_at = FAKE_SET_COMMIT;
+    change = change_remove;
+    visit("k");
+    assert_null(change);
+    assert_int_equal(fake.calls[FAKE_REMOVE], 2);
+    assert_int_equal(figure("fills_overtaken"), 1);
+    assert_int_equal(figure("filled"), 0);
+}
+
 /* The other way round: what a fill does in the middle of a change. */
 static void change_visit(void)
 {
@@ -741,23 +984,51 @@ static void test_all_tiers_failing_is_trouble_told_once(void **state)
     assert_int_equal(fixture_logged(tiers.f, "cachemw[multi]"), 0);
 }
 
+static apr_status_t status_of_get(void)
+{
+    cachemw_call_t call = fixture_call(tiers.f);
+    cachemw_key_t key = fixture_key("k");
+    cachemw_entry_t entry = { .body = NULL };
+
+    return mw_store_get(tiers.store, &call, &key, &entry);
+}
+
 /* A tier that is off must not keep requests from waiting for each other. */
 static void test_tier_that_is_off_is_a_miss(void **state)
 {
-    cachemw_call_t call;
-    cachemw_key_t key = fixture_key("k");
-
     (void)state;
     fake.fail[FAKE_CHILD_INIT] = EIO;
     tiers.near = tier_start("near", &fake_full, NONE);
     assert_false(mw_store_is_usable(tiers.near));
     tiers.far = tier_start("far", &mw_memory_provider, OPTIONS("size=8M"));
     multi_start(OPTIONS("l1=near", "l2=far"));
-    call = fixture_call(tiers.f);
-    assert_int_equal(mw_store_exists(tiers.store, &call, &key), APR_NOTFOUND);
+    assert_true(mw_store_has_missed(tiers.store, status_of_get()));
     put(tiers.store, "k", 'x', 10, SECONDS(1000));
     assert_int_equal(has(tiers.store, "k", NULL), 'x');
     assert_int_equal(fake.calls[FAKE_GET], 0);
+}
+
+/* But what is to be removed may be there: it is no miss for who removes. */
+static void test_tier_that_was_not_asked_may_have_it(void **state)
+{
+    cachemw_provider_t remote = with_flags(&fake_full, CACHEMW_REMOTE);
+    cachemw_call_t call;
+    cachemw_key_t key = fixture_key("k");
+
+    (void)state;
+    start(&mw_memory_provider, &remote);
+    call = fixture_call(tiers.f);
+    assert_int_equal(status_of_get(), APR_NOTFOUND);
+    assert_true(mw_store_has_missed(tiers.store, APR_NOTFOUND));
+    assert_false(mw_store_has_missed(tiers.far, APR_EGENERAL));
+    fake_fails(APR_EAGAIN);
+    assert_int_equal(status_of_get(), APR_EGENERAL);
+    assert_true(mw_store_has_missed(tiers.store, APR_EGENERAL));
+    assert_int_equal(mw_store_exists(tiers.store, &call, &key), APR_EGENERAL);
+    /* what a provider may call it itself is trouble */
+    fake_fails(APR_EGENERAL);
+    assert_int_equal(status_of_get(), EIO);
+    assert_false(mw_store_has_missed(tiers.store, EIO));
 }
 
 static void test_amending_leaves_no_other_entry_in_any_tier(void **state)
@@ -786,15 +1057,6 @@ static void test_amending_leaves_no_other_entry_in_any_tier(void **state)
 }
 
 /* --- what tiers make of the whole ----------------------------------------- */
-
-static cachemw_provider_t with_flags(const cachemw_provider_t *table,
-                                     unsigned int flags)
-{
-    cachemw_provider_t copy = *table;
-
-    copy.flags = flags;
-    return copy;
-}
 
 static void test_is_remote_when_a_tier_is(void **state)
 {
@@ -947,6 +1209,50 @@ static void test_tiers_elsewhere_share_the_time(void **state)
     assert_ptr_equal(mw_tier_call(&made, 3, &call, &own, &left), &call);
 }
 
+static apr_status_t full_set_begin(void *store, const cachemw_call_t *call,
+                                   const cachemw_key_t *key,
+                                   const cachemw_entry_t *entry, void **set)
+{
+    (void)store, (void)call, (void)key, (void)entry, (void)set;
+    return APR_ENOSPC;
+}
+
+static apr_status_t full_remove(void *store, const cachemw_call_t *call,
+                                const cachemw_key_t *key,
+                                const cachemw_id_t *id)
+{
+    (void)store, (void)call, (void)key, (void)id;
+    return APR_SUCCESS;
+}
+
+/* A tier that has refused the set leaves all of its share. */
+static void test_time_is_shared_by_those_that_are_called(void **state)
+{
+    cachemw_provider_t remote = with_flags(&fake_full, CACHEMW_REMOTE);
+    cachemw_provider_t full = remote;
+    cachemw_key_t key = fixture_key("k");
+    cachemw_entry_t entry = fixture_entry('y', "head", 3);
+    cachemw_call_t call;
+    mw_set_t *set;
+
+    (void)state;
+    full.set_begin = full_set_begin;
+    full.remove = full_remove;
+    tier_start("a", &mw_memory_provider, OPTIONS("size=8M"));
+    tier_start("b", &full, OPTIONS("store_timeout=60s"));
+    tier_start("c", &remote, OPTIONS("store_timeout=60s"));
+    multi_start(OPTIONS("l1=a", "l2=b", "l3=c"));
+    call = fixture_call(tiers.f);
+    call.deadline = mw_monotonic() + SECONDS(30);
+    assert_int_equal(
+        mw_store_set_begin(tiers.store, &call, &key, &key, &entry, &set),
+        APR_SUCCESS);
+    assert_int_equal(mw_store_set_write(set, "abc", 3), APR_SUCCESS);
+    assert_int_equal(mw_store_set_commit(set, &call), APR_SUCCESS);
+    assert_int_equal(fake.calls[FAKE_SET_COMMIT], 1);
+    assert_int_equal(fake.seen.deadline, call.deadline);
+}
+
 static void test_mistakes_are_named(void **state)
 {
     static const struct {
@@ -1001,6 +1307,36 @@ static void test_keys_of_all_tiers_are_told_once(void **state)
     assert_int_equal(keys_seen, 3);
 }
 
+static void keys_fail_later(fake_slot_e slot)
+{
+    if (slot == FAKE_EXISTS && fake.calls[FAKE_EXISTS] == 2) {
+        fake.fail[FAKE_EXISTS] = EIO;
+    }
+}
+
+static void test_keys_end_where_nobody_knows_what_was_told(void **state)
+{
+    cachemw_call_t call;
+
+    (void)state;
+    start(&mw_memory_provider, &fake_full);
+    call = fixture_call(tiers.f);
+    put(tiers.store, "a", 'x', 1, SECONDS(1000));
+    put(tiers.store, "b", 'x', 1, SECONDS(1000));
+    put(tiers.store, "c", 'x', 1, SECONDS(1000));
+    keys_seen = 0;
+    fake.during = keys_fail_later;
+    assert_int_equal(mw_store_keys(tiers.store, &call, NULL, keys_count, NULL),
+                     EIO);
+    assert_int_equal(keys_seen, 3);
+    /* one that tells nothing stops nobody */
+    fake_fails(EIO);
+    keys_seen = 0;
+    assert_int_equal(mw_store_keys(tiers.store, &call, NULL, keys_count, NULL),
+                     EIO);
+    assert_int_equal(keys_seen, 3);
+}
+
 #define TIERS_TEST(name) \
     cmocka_unit_test_setup_teardown(name, test_setup, test_teardown)
 
@@ -1018,26 +1354,37 @@ int main(void)
         TIERS_TEST(test_two_readers_of_a_long_body_fill_it_in_once),
         TIERS_TEST(test_reader_who_gives_up_leaves_nothing),
         TIERS_TEST(test_body_that_a_tier_does_not_take_is_not_tried),
+        TIERS_TEST(test_entry_that_no_tier_takes_is_not_read_again),
+        TIERS_TEST(test_entry_that_came_meanwhile_is_not_read_again),
+        TIERS_TEST(test_long_body_that_comes_at_once_is_not_filled_in),
+        TIERS_TEST(test_pieces_of_a_long_body_go_on_at_once),
+        TIERS_TEST(test_life_of_what_is_filled_in_begins_late),
+        TIERS_TEST(test_life_may_end_while_a_long_body_comes),
         TIERS_TEST(test_fills_are_bounded),
         TIERS_TEST(test_head_that_is_not_sound_stays_out_of_memory),
         TIERS_TEST(test_what_was_removed_meanwhile_is_not_filled_in),
         TIERS_TEST(test_what_was_replaced_meanwhile_is_not_filled_in),
         TIERS_TEST(test_head_that_was_amended_meanwhile_is_not_filled_in),
         TIERS_TEST(test_change_at_any_moment_of_a_fill_wins),
+        TIERS_TEST(test_tier_elsewhere_is_asked_after_the_answer),
+        TIERS_TEST(test_commit_elsewhere_that_failed_is_taken_back),
         TIERS_TEST(test_fill_at_any_moment_of_a_removal_loses),
         TIERS_TEST(test_near_tier_that_fails_stops_nobody),
         TIERS_TEST(test_far_tier_that_fails_stops_nobody),
         TIERS_TEST(test_tier_may_fail_at_any_step_of_a_set),
         TIERS_TEST(test_all_tiers_failing_is_trouble_told_once),
         TIERS_TEST(test_tier_that_is_off_is_a_miss),
+        TIERS_TEST(test_tier_that_was_not_asked_may_have_it),
         TIERS_TEST(test_amending_leaves_no_other_entry_in_any_tier),
         TIERS_TEST(test_is_remote_when_a_tier_is),
         TIERS_TEST(test_breaker_of_a_tier_is_its_own),
         TIERS_TEST(test_body_on_its_way_waits_for_a_tier_that_is_out_of_use),
         TIERS_TEST(test_tier_that_is_late_loses_what_it_had),
         TIERS_TEST(test_tiers_elsewhere_share_the_time),
+        TIERS_TEST(test_time_is_shared_by_those_that_are_called),
         TIERS_TEST(test_mistakes_are_named),
         TIERS_TEST(test_keys_of_all_tiers_are_told_once),
+        TIERS_TEST(test_keys_end_where_nobody_knows_what_was_told),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -145,6 +145,27 @@ static void test_breaker_closes_when_a_probe_works(void **state)
     assert_int_equal(fixture_logged(f, "works again"), 1);
 }
 
+/* All connections are in use for a moment: the next call is the probe then, not
+ * one that comes a whole pause later. */
+static void test_breaker_asks_again_when_a_probe_was_not_tried(void **state)
+{
+    fixture_t *f = *state;
+    apr_status_t rv;
+    int i;
+
+    breaker_open_long_ago(start_remote(f));
+    fake.fail[FAKE_GET] = APR_EAGAIN;
+    for (i = 1; i <= 3; i++) {
+        fixture_get(f, "k", &rv);
+        assert_int_equal(rv, APR_EGENERAL);
+        assert_int_equal(fake.calls[FAKE_GET], i);
+    }
+    fake.fail[FAKE_GET] = APR_SUCCESS;
+    fixture_get(f, "k", &rv);
+    assert_int_equal(rv, APR_NOTFOUND);
+    assert_int_equal(fixture_logged(f, "works again"), 1);
+}
+
 static void test_breaker_stays_open_when_a_probe_fails(void **state)
 {
     fixture_t *f = *state;
@@ -282,9 +303,9 @@ static void test_sweep_of_remote_stores_goes_on_without_it(void **state)
                      MW_BREAKER_OPEN);
     fixture_start(f, &fake_full, NONE);
     start_remote(f);
-    fake.fail[FAKE_SWEEP] = APR_EGENERAL;
+    fake.fail[FAKE_SWEEP] = EIO;
     for (i = 0; i < 2 * MW_BREAKER_FAILURES; i++) {
-        assert_int_equal(mw_store_sweep(f->store, &call, &more), APR_EGENERAL);
+        assert_int_equal(mw_store_sweep(f->store, &call, &more), EIO);
     }
     assert_true(mw_store_is_usable(f->store));
 }
@@ -414,8 +435,8 @@ static void test_read_on_gives_up_where_waiting_is_of_no_use(void **state)
     fixture_start(f, &fake_full, NONE);
     reading = reading_make(f);
     fake.calls[FAKE_READ] = 0;
-    fake.fail[FAKE_READ] = APR_EGENERAL;
-    assert_int_equal(reading_go(f, &reading), APR_EGENERAL);
+    fake.fail[FAKE_READ] = EIO;
+    assert_int_equal(reading_go(f, &reading), EIO);
     assert_int_equal(fake.calls[FAKE_READ], 1);
     mw_store_close(f->store);
     assert_int_equal(reading_go(f, &reading), APR_EGENERAL);
@@ -626,6 +647,7 @@ int main(void)
         TEST(test_breaker_of_local_stores_never_opens),
         TEST(test_breaker_counts_answers_as_success),
         TEST(test_breaker_closes_when_a_probe_works),
+        TEST(test_breaker_asks_again_when_a_probe_was_not_tried),
         TEST(test_breaker_stays_open_when_a_probe_fails),
         TEST(test_breaker_each_change_is_a_line),
         TEST(test_breaker_lines_are_limited),

@@ -404,8 +404,8 @@ static void test_set_begin_failing(void **state)
     cachemw_provider_t table = streaming();
 
     fixture_start(f, &table, NONE);
-    fake.fail[FAKE_SET_BEGIN] = APR_EGENERAL;
-    assert_int_equal(set_all(f, -1, 10), APR_EGENERAL);
+    fake.fail[FAKE_SET_BEGIN] = EIO;
+    assert_int_equal(set_all(f, -1, 10), EIO);
     fake.fail[FAKE_SET_BEGIN] = APR_ENOSPC;
     assert_int_equal(set_all(f, -1, 10), APR_ENOSPC);
     assert_int_equal(fake.calls[FAKE_SET_ABORT], 0);
@@ -424,12 +424,12 @@ static void test_set_write_failing(void **state)
     fixture_start(f, &table, NONE);
     set = set_make(f, -1);
     set_begin_well(&set);
-    fake.fail[FAKE_SET_WRITE] = APR_EGENERAL;
-    assert_int_equal(set_write(&set, 10), APR_EGENERAL);
+    fake.fail[FAKE_SET_WRITE] = EIO;
+    assert_int_equal(set_write(&set, 10), EIO);
     fake.fail[FAKE_SET_WRITE] = APR_SUCCESS;
-    assert_int_equal(set_write(&set, 10), APR_EGENERAL);
+    assert_int_equal(set_write(&set, 10), EIO);
     assert_int_equal(fake.calls[FAKE_SET_WRITE], 1);
-    assert_int_equal(set_commit(&set), APR_EGENERAL);
+    assert_int_equal(set_commit(&set), EIO);
     assert_int_equal(fake.calls[FAKE_SET_COMMIT], 0);
     assert_int_equal(fake.calls[FAKE_SET_ABORT], 1);
     assert_int_equal(fixture_sum(f, MW_COUNT_ERROR_SET), 1);
@@ -443,8 +443,8 @@ static void test_set_commit_failing(void **state)
     cachemw_provider_t table = streaming();
 
     fixture_start(f, &table, NONE);
-    fake.fail[FAKE_SET_COMMIT] = APR_EGENERAL;
-    assert_int_equal(set_all(f, -1, 10), APR_EGENERAL);
+    fake.fail[FAKE_SET_COMMIT] = EIO;
+    assert_int_equal(set_all(f, -1, 10), EIO);
     assert_int_equal(fake.calls[FAKE_SET_ABORT], 0);
     assert_int_equal(fixture_sum(f, MW_COUNT_ERROR_SET), 1);
     /* a provider that compares purge epochs itself */
@@ -460,8 +460,8 @@ static void test_set_spooled_failing(void **state)
     cachemw_provider_t table = spooling();
 
     fixture_start(f, &table, NONE);
-    fake.fail[FAKE_SET] = APR_EGENERAL;
-    assert_int_equal(set_all(f, -1, 10), APR_EGENERAL);
+    fake.fail[FAKE_SET] = EIO;
+    assert_int_equal(set_all(f, -1, 10), EIO);
     fake.fail[FAKE_SET] = APR_ENOSPC;
     assert_int_equal(set_all(f, -1, 10), APR_ENOSPC);
     assert_int_equal(fixture_sum(f, MW_COUNT_ERROR_SET), 1);
@@ -660,8 +660,8 @@ static void test_set_at_once_by_streaming_failing(void **state)
     entry.body = apr_brigade_create(f->pool, f->alloc);
     APR_BRIGADE_INSERT_TAIL(entry.body,
                             apr_bucket_immortal_create("xyz", 3, f->alloc));
-    fake.fail[FAKE_SET_WRITE] = APR_EGENERAL;
-    assert_int_equal(mw_store_set(f->store, &call, &key, &entry), APR_EGENERAL);
+    fake.fail[FAKE_SET_WRITE] = EIO;
+    assert_int_equal(mw_store_set(f->store, &call, &key, &entry), EIO);
     assert_int_equal(fake.open_sets, 0);
     assert_int_equal(fake.calls[FAKE_SET_ABORT], 1);
     /* a body that is not there */
@@ -799,8 +799,8 @@ static void test_set_head_with_a_body_that_cannot_be_read(void **state)
     fixture_start(f, &table, NONE);
     fixture_set(f, "k", 1, 10);
     fake.piece = 4;
-    fake.fail[FAKE_READ] = APR_EGENERAL;
-    assert_int_equal(amend(f, 1), APR_EGENERAL);
+    fake.fail[FAKE_READ] = EIO;
+    assert_int_equal(amend(f, 1), EIO);
     fake.piece = 0;
     assert_string_equal(fixture_get(f, "k", &rv), "xxxxxxxxxx");
     assert_int_equal(fake.open_sets, 0);

@@ -199,6 +199,10 @@ def _other_key(handler):
     handler.answer(200, json.dumps({"value": value}).encode())
 
 
+def _takes_nothing(handler):
+    handler.refuse(422 if handler.command == "PUT" else 404, "what is this?")
+
+
 def _redirect(handler):
     service = handler.service
     handler.answer(307, fields=[("Location", service.elsewhere
@@ -215,6 +219,8 @@ TROUBLES = {
     "error 500": _status(500),
     "error 503": _status(503),
     "error 429": _status(429),
+    "error 412": _status(412),
+    "takes nothing": _takes_nothing,
     "long error": _status(500, b"x" * 3000000),
     "token refused": _status(401),
     "says 204": _status(204),

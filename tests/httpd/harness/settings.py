@@ -50,6 +50,10 @@ class Settings:
         return Path(_apxs("LIBEXECDIR") or "/usr/lib/apache2/modules")
 
     @cached_property
+    def includedir(self):
+        return Path(_apxs("INCLUDEDIR") or "/usr/include/apache2")
+
+    @cached_property
     def static_modules(self):
         done = subprocess.run([self.httpd, "-l"], capture_output=True,
                               text=True, check=True)
