@@ -5,7 +5,7 @@
 #include "api.h"
 
 const char *const mw_api_lacks =
-    "this mod_cachemw was built without it, for want of libcurl, jansson or OpenSSL";
+    "this mod_cachemw was built without it, for want of jansson or OpenSSL";
 
 int mw_api_handler(request_rec *r)
 {

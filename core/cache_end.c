@@ -74,20 +74,33 @@ static void output_push(ap_filter_t *f)
 #endif
 }
 
-/* Whether passing this on may wait for the client: there is much of it, or it
- * does not take what it was sent before. */
-static int output_may_wait(ap_filter_t *f, apr_bucket_brigade *bb)
+/* Bytes that httpd still buffers when it has got this, too; less than none: it
+ * may wait for the client. What other responses left there is unknown. */
+static apr_off_t output_room(const ap_filter_t *f, const mw_handle_t *handle,
+                             apr_bucket_brigade *bb)
 {
+    apr_off_t room =
+        f->c->data_in_output_filters ? handle->room : OUTPUT_BUFFER;
     apr_off_t length;
 
-    if (apr_brigade_length(bb, 0, &length) != APR_SUCCESS || length < 0
-        || length > OUTPUT_BUFFER) {
-        return 1;
-    }
-    if (f->c->data_in_output_filters) {
+    return apr_brigade_length(bb, 0, &length) == APR_SUCCESS && length >= 0
+               ? room - length
+               : -1;
+}
+
+/* Whether passing this on may wait for the client: there is much of it, or it
+ * does not take what it was sent before. The response's own beginning is not
+ * pushed for that: it and its end are one write. */
+static int output_may_wait(ap_filter_t *f, const mw_handle_t *handle,
+                           apr_bucket_brigade *bb)
+{
+    apr_off_t room = output_room(f, handle, bb);
+
+    if (room < 0 && f->c->data_in_output_filters) {
         output_push(f);
+        room = output_room(f, handle, bb);
     }
-    return f->c->data_in_output_filters;
+    return room < 0;
 }
 
 /* With two marks, another filter may have committed it meanwhile. */
@@ -106,9 +119,12 @@ static apr_status_t end_pass(ap_filter_t *f, apr_bucket_brigade *bb)
     mw_handle_t *handle = mw_handle_of_storing(f->r);
     apr_status_t rv;
 
-    if (ap_is_HTTP_INFO(f->r->status)
-        || (handle != NULL && mw_store_is_remote(handle->store)
-            && !brigade_ends(bb))) {
+    if (ap_is_HTTP_INFO(f->r->status)) {
+        return ap_pass_brigade(f->next, bb);
+    }
+    if (handle != NULL && mw_store_is_remote(handle->store)
+        && !brigade_ends(bb)) {
+        handle->room = output_room(f, handle, bb);
         return ap_pass_brigade(f->next, bb);
     }
     mw_coalesce_watch(turn, 0);
@@ -116,7 +132,7 @@ static apr_status_t end_pass(ap_filter_t *f, apr_bucket_brigade *bb)
     if (handle == NULL) {
         mw_coalesce_end_unstored(f->r);
     }
-    if (handle_is_late(handle) && output_may_wait(f, bb)) {
+    if (handle_is_late(handle) && output_may_wait(f, handle, bb)) {
         end_commit_now(handle, f->r);
     }
     rv = ap_pass_brigade(f->next, bb);

@@ -13,8 +13,8 @@
 #define COALESCE_LOOP_PREFIX "cachemw-"
 /* How long it is remembered that a page cannot be stored. */
 #define COALESCE_UNSTORABLE APR_INT64_C(10000000)
-/* A look-up and what leads to it take less. */
-#define COALESCE_LATE APR_INT64_C(1000000)
+/* By so much a mark may have ended later than it says. */
+#define COALESCE_TICK 32
 /* Part of the threads that may wait at once. */
 #define COALESCE_PART 4
 
@@ -358,12 +358,20 @@ static int turn_is_over(mw_handle_t *handle, request_rec *r,
     return rv == APR_SUCCESS && mw_fresh_extend(handle, r);
 }
 
+/* When the look-up began, at the latest, by the clock of the marks. */
+static apr_int64_t turn_looked_up(const mw_handle_t *handle)
+{
+    const apr_int64_t now = mw_monotonic();
+
+    return now - (apr_time_now() - handle->looked_up);
+}
+
 /* Another one may have stored the page between the look-up that found none and
  * the look at the mark. */
 static apr_status_t turn_look_again(mw_handle_t *handle, request_rec *r,
                                     apr_status_t rv, apr_int64_t ended)
 {
-    if (ended == 0 || mw_monotonic() - ended > COALESCE_LATE) {
+    if (ended == 0 || ended + COALESCE_TICK <= turn_looked_up(handle)) {
         return rv;
     }
     rv = mw_lookup_again(handle, r);

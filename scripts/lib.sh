@@ -101,6 +101,15 @@ run_httpd_tests()
         /usr/bin/python3 -m pytest "$source/tests/httpd" "$@"
 }
 
+# run_ctl_tests BUILD [pytest argument ...]
+run_ctl_tests()
+{
+    local build=$1
+    shift
+    CACHEMW_BUILD=$build PYTHONDONTWRITEBYTECODE=1 \
+        /usr/bin/python3 -m pytest "$source/tests/ctl" "$@"
+}
+
 # run_store_tests BUILD MPM STORE [pytest argument ...]: those of the tests on
 # httpd that hold for every provider, with another one than memory
 run_store_tests()
@@ -112,22 +121,51 @@ run_store_tests()
     run_httpd_tests "$build" "$mpm" -m "store and not long" "$@"
 }
 
-# run_tiers_tests BUILD MPM [pytest argument ...]: those, with a store in memory
-# in front of one in files
-run_tiers_tests()
-{
-    local CACHEMW_TEST_PRELUDE='CachemwStore near memory size=256M max_object_size=48M
-CachemwStore far file "cache_dir=@DIR@/far" max_bytes=512M'
-    export CACHEMW_TEST_PRELUDE
-    local build=$1 mpm=$2
-    shift 2
-    run_store_tests "$build" "$mpm" 'multitier l1=near l2=far' "$@"
-}
-
 # in files; not where a test has its own store of them
 file_store='file cache_dir=@DIR@/files max_bytes=512M'
 # in a database; with CACHEMW_TEST_MODULES=cachemw_sqlite
 sqlite_store='sqlite db_path=@DIR@/cache/tests.db busy_timeout=5s'
+
+# run_tiers_tests BUILD MPM FAR [pytest argument ...]: those, with a store in
+# memory in front of one of the provider FAR; three: with one in files between
+# it and one in a database
+run_tiers_tests()
+{
+    local build=$1 mpm=$2 far=$3
+    local tiers='multitier l1=near l2=far'
+    local near='CachemwStore near memory size=256M max_object_size=48M'
+    local CACHEMW_TEST_MODULES=cachemw_sqlite CACHEMW_TEST_PRELUDE
+    export CACHEMW_TEST_MODULES CACHEMW_TEST_PRELUDE
+    shift 3
+    case $far in
+    file) CACHEMW_TEST_PRELUDE="$near"$'\n'"CachemwStore far $file_store" ;;
+    sqlite) CACHEMW_TEST_PRELUDE="$near"$'\n'"CachemwStore far $sqlite_store" ;;
+    three)
+        CACHEMW_TEST_PRELUDE="$near"$'\n'"CachemwStore far $file_store"
+        CACHEMW_TEST_PRELUDE+=$'\n'"CachemwStore last $sqlite_store"
+        tiers+=' l3=last'
+        ;;
+    redis)
+        tiers_before=$near run_redis_tests "$build" "$mpm" standalone "$@"
+        return
+        ;;
+    http)
+        tiers_before=$near run_http_tests "$build" "$mpm" "$http_service" "$@"
+        return
+        ;;
+    esac
+    run_store_tests "$build" "$mpm" "$tiers" "$@"
+}
+
+# place_store STORE: $place is what makes env have it under test; behind
+# $tiers_before, where that is set
+place_store()
+{
+    place=(CACHEMW_TEST_STORE="$1")
+    [ -z "${tiers_before-}" ] \
+        || place=(CACHEMW_TEST_STORE='multitier l1=near l2=far'
+            CACHEMW_TEST_PRELUDE="$tiers_before"$'\n'"CachemwStore far $1")
+}
 
 # run_redis_tests BUILD MPM KIND [pytest argument ...]: those, with a store in
 # Redis servers of their own, of a KIND that harness.redis knows
@@ -135,13 +173,14 @@ run_redis_tests()
 {
     local build=$1 mpm=$2 kind=$3
     local options="timeout=2s store_timeout=2s connect_timeout=2s"
+    local place
     shift 3
     [ "$kind" != tls ] \
         || options+=" ssl_ca_certs={ca} ssl_certfile={cert} ssl_keyfile={key}"
+    place_store "redis url={url} $options"
     CACHEMW_BUILD=$build CACHEMW_TEST_MPM=$mpm PYTHONDONTWRITEBYTECODE=1 \
     CACHEMW_TEST_MODULES=cachemw_redis PYTHONPATH="$source/tests/httpd" \
-        /usr/bin/python3 -m harness.redis "$kind" -- \
-        env CACHEMW_TEST_STORE="redis url={url} $options" \
+        /usr/bin/python3 -m harness.redis "$kind" -- env "${place[@]}" \
         /usr/bin/python3 -m pytest "$source/tests/httpd" \
         -m "store and not long" "$@"
 }
@@ -157,13 +196,15 @@ run_http_tests()
     local build=$1 mpm=$2 service=$3
     local store="http base_url={url} auth_token={token} max_object_size=16M"
     store+=" timeout=2s store_timeout=2s connect_timeout=2s"
+    local place
     shift 3
+    place_store "$store"
+    place+=(CACHEMW_TEST_STORE_LARGE="${place[0]#*=}")
     # shellcheck disable=SC2086
     CACHEMW_BUILD=$build CACHEMW_TEST_MPM=$mpm PYTHONDONTWRITEBYTECODE=1 \
     CACHEMW_TEST_MODULES=cachemw_http PYTHONPATH="$source/tests/httpd" \
         /usr/bin/python3 -m $service -- \
-        env CACHEMW_TEST_STORE="$store" CACHEMW_TEST_STORE_LARGE="$store" \
-        /usr/bin/python3 -m pytest "$source/tests/httpd" \
+        env "${place[@]}" /usr/bin/python3 -m pytest "$source/tests/httpd" \
         -m "store and not long" "$@"
 }
 

@@ -136,6 +136,59 @@ static apr_status_t reply_get(mw_redis_t *store, const cachemw_call_t *call,
     return rv;
 }
 
+/* --- what is not there ---------------------------------------------------- */
+
+#define ABSENT_KEY "cachemw redis absent"
+
+typedef struct absent_t {
+    const mw_redis_t *store; /* NULL: it has been told */
+    cachemw_key_t key;
+    mw_redis_bytes_t name;
+} absent_t;
+
+static absent_t *absent_find(apr_pool_t *pool)
+{
+    void *absent;
+
+    apr_pool_userdata_get(&absent, ABSENT_KEY, pool);
+    return absent;
+}
+
+/* @param rv of a get */
+static void absent_note(const mw_redis_t *store, apr_status_t rv,
+                        const cachemw_key_t *key, const mw_redis_bytes_t *name,
+                        apr_pool_t *pool)
+{
+    absent_t *absent = absent_find(pool);
+
+    if (absent) {
+        absent->store = NULL;
+    }
+    if (rv != APR_NOTFOUND) {
+        return;
+    }
+    absent = apr_palloc(pool, sizeof(*absent));
+    absent->store = store;
+    absent->key.data = apr_pmemdup(pool, key->data, key->len);
+    absent->key.len = key->len;
+    absent->name = *name;
+    apr_pool_userdata_setn(absent, ABSENT_KEY, NULL, pool);
+}
+
+const mw_redis_bytes_t *mw_redis_absent(const mw_redis_t *store,
+                                        const cachemw_key_t *key,
+                                        apr_pool_t *pool)
+{
+    absent_t *absent = absent_find(pool);
+
+    if (!absent || absent->store != store || absent->key.len != key->len
+        || memcmp(absent->key.data, key->data, key->len) != 0) {
+        return NULL;
+    }
+    absent->store = NULL;
+    return &absent->name;
+}
+
 /* --- entries -------------------------------------------------------------- */
 
 /* An entry, or the first bytes of it. */
@@ -283,12 +336,13 @@ apr_status_t mw_redis_get(void *self, const cachemw_call_t *call,
 {
     mw_redis_t *store = self;
     places_t places = { .pool = call->pool, .body = entry->body };
-    mw_redis_reply_t *reply;
+    mw_redis_reply_t *reply = NULL;
     mw_redis_bytes_t name;
     apr_status_t rv;
 
     mw_redis_name(store, key, call->pool, &name);
     rv = entry_fetch(store, call, &name, &places, &reply);
+    absent_note(store, rv, key, &name, call->pool);
     if (rv == APR_SUCCESS) {
         rv = entry_read(store, call, key, reply, &places, entry);
     }

@@ -187,7 +187,7 @@ apr_status_t mw_redis_run(mw_redis_t *store, const char *name, apr_size_t len,
                           mw_redis_batch_t *batch, apr_int64_t deadline,
                           mw_redis_reply_t ***replies)
 {
-    int slot = mw_redis_slot(name, len);
+    int slot = store->servers->is_many ? mw_redis_slot(name, len) : 0;
     mw_redis_pool_t *pool;
     apr_status_t rv;
 

@@ -5,6 +5,7 @@
 
 #include "apr_strings.h"
 
+#include "get.h"
 #include "script.h"
 #include "servers.h"
 #include "set.h"
@@ -52,6 +53,7 @@ typedef struct set_t {
     apr_int64_t ttl;
     apr_int64_t deadline;
     apr_pool_t *pool;
+    int is_first;     /* nothing was there when the response was asked for */
     apr_size_t used;  /* of the body's first bucket */
     apr_bucket *sent; /* buckets before this one are referred to by iov;
                          NULL: none */
@@ -272,28 +274,28 @@ static void body_expire(const set_t *set, const cachemw_id_t *id,
 
 /* --- entries -------------------------------------------------------------- */
 
-/* SET with the header, and the body if that is short. */
+/* The string with the header, and the body if that is short. It comes last: a
+ * long argument that ends what was sent becomes the string as it is. */
 static apr_status_t string_add(set_t *set, mw_redis_batch_t *batch)
 {
     apr_size_t len = set->pieces ? 0 : (apr_size_t)set->entry->body_len;
     apr_size_t end = len ? mw_redis_piece_end_len(set->store) : 0;
     apr_status_t rv = APR_SUCCESS;
 
-    mw_redis_batch_open(batch, 5);
-    mw_redis_batch_word(batch, "SET");
+    mw_redis_batch_open(batch, 4);
+    mw_redis_batch_word(batch, "PSETEX");
     mw_redis_batch_arg(batch, set->name.data, set->name.len);
+    mw_redis_batch_number(batch, set->ttl);
     mw_redis_batch_length(batch, set->header.len + len + end);
     mw_redis_batch_bytes(batch, set->header.data, set->header.len);
     if (len) {
         rv = piece_add(set, batch, 0, len);
     }
     mw_redis_batch_end(batch);
-    mw_redis_batch_word(batch, "PX");
-    mw_redis_batch_number(batch, set->ttl);
     return rv;
 }
 
-/* The answers to GETRANGE and SET.
+/* The answers to GETRANGE and PSETEX.
  * @param before the beginning of the entry that there was */
 static apr_status_t string_check(const set_t *set,
                                  mw_redis_reply_t *const *replies, int is_whole,
@@ -305,9 +307,9 @@ static apr_status_t string_check(const set_t *set,
         }
         replies = replies[3]->elements;
     }
-    *before = replies[0];
-    return mw_redis_reply_is(replies[1], "OK") ? APR_SUCCESS
-                                               : mw_redis_nonsense(set->store);
+    *before = set->is_first ? NULL : *replies++;
+    return mw_redis_reply_is(*replies, "OK") ? APR_SUCCESS
+                                             : mw_redis_nonsense(set->store);
 }
 
 /* What is there is asked for, since the body of a long entry goes after it. If
@@ -316,7 +318,7 @@ static apr_status_t string_check(const set_t *set,
  * move from one server to another, so that both are done by one. */
 static apr_status_t string_set(set_t *set, const mw_redis_reply_t **before)
 {
-    int is_whole = set->store->servers->is_many;
+    int is_whole = !set->is_first && set->store->servers->is_many;
     mw_redis_reply_t **replies;
     mw_redis_batch_t batch;
     apr_status_t rv;
@@ -325,7 +327,9 @@ static apr_status_t string_set(set_t *set, const mw_redis_reply_t **before)
     if (is_whole) {
         mw_redis_batch_words(&batch, "MULTI", NULL);
     }
-    mw_redis_header_ask(&batch, &set->name, MW_REDIS_HEADER_ID_END);
+    if (!set->is_first) {
+        mw_redis_header_ask(&batch, &set->name, MW_REDIS_HEADER_ID_END);
+    }
     rv = string_add(set, &batch);
     if (is_whole) {
         mw_redis_batch_words(&batch, "EXEC", NULL);
@@ -357,7 +361,7 @@ static apr_status_t entry_set(set_t *set)
     if (set->pieces) {
         body_expire(set, id, set->ttl + GRACE_MS);
     }
-    if (before->type == REDIS_REPLY_STRING
+    if (before && before->type == REDIS_REPLY_STRING
         && mw_redis_header_is_long(before->data, before->len, &its)
         && memcmp(&its, id, sizeof(its)) != 0) {
         body_expire(set, &its, GRACE_MS);
@@ -374,12 +378,21 @@ apr_status_t mw_redis_set(void *self, const cachemw_call_t *call,
                   .ttl = ttl_of(call, entry),
                   .deadline = mw_redis_deadline(self, call),
                   .pool = call->pool };
+    const mw_redis_bytes_t *absent;
     apr_status_t rv;
 
     if (set.ttl <= 0) {
         return mw_redis_remove(self, call, key, NULL);
     }
-    mw_redis_name(self, key, call->pool, &set.name);
+    absent = mw_redis_absent(self, key, call->pool);
+    if (absent) {
+        set.name = *absent;
+    }
+    else {
+        mw_redis_name(self, key, call->pool, &set.name);
+    }
+    /* somebody else's of the same key, by now, may well be as long */
+    set.is_first = absent && entry->body_len <= MW_REDIS_SHORT;
     if (entry->body_len > MW_REDIS_SHORT) {
         set.pieces = mw_redis_pieces(entry->body_len);
         mw_redis_name_body(&set.name, &entry->id, call->pool, &set.body);

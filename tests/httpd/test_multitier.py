@@ -9,8 +9,10 @@ import re
 import pytest
 
 from conftest import SITE
+from harness import settings
 from harness.faults import MODULES, PIECES, faults, write
 from harness.server import wait_for
+from test_api_memory import MB, taken
 from test_faulty import ROWS, SLOTS, TABLE, Page, name_of, run, visit
 from test_status import figures
 
@@ -55,6 +57,7 @@ def lasting(origin, target, size, vary=None):
 
 # ---- which tier answers ------------------------------------------------------
 
+@pytest.mark.mpm
 def test_far_hit_is_near_from_then_on(httpd, origin, path, quick):
     server = start(httpd, quick=quick)
     pages = [lasting(origin, path(f"p{size}"), size)
@@ -106,6 +109,7 @@ def test_conditional_requests_bring_a_page_near(httpd, origin, path, quick):
     assert answered(server)[1] == before
 
 
+@pytest.mark.mpm
 def test_long_body_comes_near_while_it_is_sent(httpd, origin, path, quick):
     server = start(httpd, "faulty inner=near faults=@DIR@/near\n"
                           "CachemwStore near memory", FAULTY + "memory",
@@ -121,6 +125,57 @@ def test_long_body_comes_near_while_it_is_sent(httpd, origin, path, quick):
     with faults(server, "get error", "read error", after=[PIECES]):
         assert visit(server, page, current=True).cache == "HIT"
     assert answered(server) == [1, 1]
+
+
+ONE_CHILD = """
+ServerLimit 1
+StartServers 1
+MaxRequestWorkers 12
+"""
+
+
+@pytest.mark.skipif(settings.mpm == "prefork", reason="a child must do it all")
+def test_long_body_is_not_in_memory_for_that(httpd, origin, path):
+    """What the child maps of the far tier it has read before."""
+    server = start(httpd, "faulty inner=near faults=@DIR@/near\n"
+                          "CachemwStore near " + FILES,
+                   FAULTY + "memory size=64M max_object_size=16M",
+                   conf=ONE_CHILD + SITE)
+    page = lasting(origin, path(), 16 * MB)
+
+    def fill():
+        assert visit(server, page, current=True).cache == "HIT"
+        wait_for(lambda: number(server, "Filled") == 1, "the near tier")
+
+    write(server, PIECES)
+    (server.dir / "near").write_text("set_begin error\n")
+    visit(server, page)
+    for _ in range(2):
+        assert visit(server, page, current=True).cache == "HIT"
+    assert answered(server) == [0, 2]
+    (server.dir / "near").unlink()
+    assert taken(server, fill) < 4 * MB
+    assert answered(server) == [0, 3]
+    assert visit(server, page, current=True).cache == "HIT"
+    assert answered(server) == [1, 3]
+
+
+@pytest.mark.parametrize("trouble", ["EAGAIN", "ECONNREFUSED"])
+def test_page_that_cannot_be_asked_for_is_removed(httpd, origin, path, quick,
+                                                  trouble):
+    """A form changes a page which only the far tier has, all of whose
+    connections are in use at that moment."""
+    server = start(httpd, "memory max_object_size=1000",
+                   "faulty_remote inner=inside faults=@DIR@/faults\n"
+                   "CachemwStore inside memory", quick=quick)
+    page = lasting(origin, path(), 3000)
+    visit(server, page)
+    assert visit(server, page, current=True).cache == "HIT"
+    with faults(server, f"get error={trouble}"):
+        server.ask("POST", page.target, body=b"x")
+    page.change()
+    assert visit(server, page, current=True).cache != "HIT"
+    assert visit(server, page, current=True).cache == "HIT"
 
 
 def test_page_changed_by_a_form_is_not_shown_again(httpd, origin, path, quick):
@@ -230,6 +285,14 @@ CachemwStore behind memory
 CachemwProvider multitier l1=before l2=tested l3=behind
 CacheEnable cachemw /
 """,
+    "farthest": """
+CachemwStore inside memory
+CachemwStore tested faulty_remote inner=inside faults=@DIR@/faults
+CachemwStore before memory size=1M shards=1
+CachemwStore between memory
+CachemwProvider multitier l1=before l2=between l3=tested
+CacheEnable cachemw /
+""",
 }
 FAULTS = [(row, place) for n, row in enumerate(ROWS)
           for m, place in enumerate(PLACES) if (n + m) % 3 == 0]
@@ -269,7 +332,8 @@ def test_every_fault_of_a_tier_costs_no_more_than_a_miss(
         write(server)
 
 
-@pytest.mark.parametrize("place", ["near", "far"])
+@pytest.mark.mpm
+@pytest.mark.parametrize("place", PLACES)
 def test_site_is_cached_while_a_tier_is_gone(httpd, origin, path, quick,
                                              place):
     server = tiers_with(httpd, place, quick)

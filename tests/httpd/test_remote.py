@@ -500,6 +500,19 @@ def test_origin_s_slowness_is_not_the_store_s(start, origin, path):
     assert len(origin.requests(page)) == 1
 
 
+def test_small_response_is_one_write(start, origin, path):
+    """Its end is pushed before it is stored; its beginning waits for that."""
+    server, body = start("faulty").server, noise(1000)
+    with server.connect() as conn:
+        for number in range(20):
+            page = path(f"p{number}")
+            origin.page(page, body)
+            conn.send("GET", page)
+            first = conn.sock.recv(65536)
+            assert first.startswith(b"HTTP/1.1 200 ") and first.endswith(body)
+            assert server.get(page).cache == "HIT"
+
+
 def test_response_without_a_mark_is_stored_before_it_ends(start, origin, path):
     """Who asks for a new copy gets it the next time, too: nobody would wait
     for that one."""

@@ -22,39 +22,6 @@
 
 #define BROKEN_MAX 100
 
-static void slots_merge(cachemw_provider_t *table,
-                        const cachemw_provider_t *slots)
-{
-#define MERGE(slot)                \
-    if (slots->slot != NULL) {     \
-        table->slot = slots->slot; \
-    }
-    MERGE(open)
-    MERGE(get)
-    MERGE(set)
-    MERGE(remove)
-    MERGE(set_head)
-    MERGE(read)
-    MERGE(set_begin)
-    MERGE(set_write)
-    MERGE(set_commit)
-    MERGE(set_abort)
-    MERGE(clear)
-    MERGE(keys)
-    MERGE(sweep)
-    MERGE(stats)
-#undef MERGE
-}
-
-static void broken_table(const ct_broken_t *broken, cachemw_provider_t *table)
-{
-    *table = ct_reference_provider;
-    if (broken->base != NULL) {
-        slots_merge(table, broken->base);
-    }
-    slots_merge(table, &broken->slots);
-}
-
 static const ct_test_t *test_find(const char *name)
 {
     int i;
@@ -228,7 +195,7 @@ static size_t broken_add(struct CMUnitTest *tests, size_t n,
     static char names[BROKEN_MAX][80];
 
     for (; broken->name != NULL && n < BROKEN_MAX; broken++, n++) {
-        broken_table(broken, &tables[n]);
+        ct_broken_table(broken, &tables[n]);
         mw_loader_add(broken->name, &tables[n]);
         snprintf(names[n], sizeof(names[n]), "test_%s_%s",
                  broken->caught_by != NULL ? "catches" : "passes",

@@ -49,6 +49,7 @@ static const struct {
                  { "ENOTIMPL", APR_ENOTIMPL },
                  { "EGENERAL", APR_EGENERAL },
                  { "EOF", APR_EOF },
+                 { "EAGAIN", APR_EAGAIN },
                  { NULL, 0 } };
 
 static const char *const slots[] = {

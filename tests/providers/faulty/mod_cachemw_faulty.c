@@ -28,7 +28,7 @@
  *     error            EIO
  *     error=NAME       EIO ECONNREFUSED ECONNRESET EPIPE EACCES ENOMEM EROFS
  *                      EBUSY EMFILE ETIMEDOUT, or of APR EINCOMPLETE ENOTIMPL
- *                      EGENERAL EOF
+ *                      EGENERAL EOF EAGAIN
  *     enospc, notfound the answers with a meaning of their own
  *     timeout [MS]     waits MS milliseconds, else until the call's deadline,
  *                      else 250 ms; then APR_TIMEUP
