@@ -7,7 +7,7 @@
  *
  *     apxs -i -a -c mod_cachemw_memcached.c crew.c
  *
- *     CachemwStore shared memcached host=192.0.2.7 port=11211
+ *     CachemwProvider memcached host=192.0.2.7 port=11211
  *     CacheEnable cachemw /
  *
  * ## What lies in memcached

@@ -6,8 +6,8 @@
  *
  *     apxs -i -a -c mod_cachemw_null.c
  *
- *     CachemwStore nothing null
- *     CacheEnable cachemw / store=nothing
+ *     CachemwProvider null
+ *     CacheEnable cachemw /
  */
 
 #include "httpd.h"
