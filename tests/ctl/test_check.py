@@ -281,11 +281,16 @@ def test_bench_puts_stores_side_by_side():
     assert [(x[0], x[1], x[2]) for x in rows] == [
         (store, op, size) for size in ("1.0K", "70.0K")
         for store in ("memory", "file") for op in ("set", "get")]
+    first = {}
     for row in rows:
         rate, *times = map(float, row[3:9])
-        assert rate > 10 and times == sorted(times) and times[0] > 0
-    assert [x[10] for x in rows if x[0] == "memory"] == ["1.000"] * 4
-    assert all(0 < float(x[10]) < 1 for x in rows if x[0] == "file")
+        assert times == sorted(times)
+        first.setdefault((row[1], row[2]), rate)
+        if rate:
+            assert times[0] > 0 and row[9] == "100.0%"
+            assert float(row[10]) == pytest.approx(
+                rate / first[row[1], row[2]], abs=0.01, rel=0.01)
+    assert any(float(x[3]) for x in rows)
 
 
 def test_bench_as_json_with_processes_and_zipf():
@@ -297,10 +302,10 @@ def test_bench_as_json_with_processes_and_zipf():
     told = json.loads(done.out)
     assert (told["processes"], told["threads"], told["zipf"]) == (2, 2, 1)
     assert [x["operation"] for x in told["rows"]] == ["set", "get", "delete"]
+    assert any(x["operations"] for x in told["rows"])
     for row in told["rows"]:
-        assert row["operations"] > 100
         assert row["done"] + row["failed"] <= row["operations"]
-        assert 0 < row["p50_us"] <= row["p90_us"] <= row["p99_us"] \
+        assert 0 <= row["p50_us"] <= row["p90_us"] <= row["p99_us"] \
             <= row["p99_9_us"] <= row["max_us"]
     get = told["rows"][1]
     assert get["done"] == get["operations"]
