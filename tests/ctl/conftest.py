@@ -4,6 +4,7 @@
 import contextlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -174,3 +175,39 @@ def strangers(tmp_path):
 
 
 __all__ = ["Reply", "Site", "cacheable", "ctl", "varying"]
+
+
+APXS = os.environ.get("CACHEMW_APXS") or shutil.which("apxs") \
+    or shutil.which("apxs2")
+APXS_INSTALLED = """#!/bin/sh
+# httpd's modules and ours lie in one place, as if ours were installed
+if [ "$*" = "-q LIBEXECDIR" ]; then echo '{modules}'; exit; fi
+exec '{apxs}' "$@"
+"""
+
+
+@pytest.fixture(scope="session")
+def installed(tmp_path_factory):
+    """An environment in which mod_cachemw is installed."""
+    where = tmp_path_factory.mktemp("installed")
+    root, bin_dir, modules = (where / x for x in ("root", "bin", "modules"))
+    for one in (bin_dir, modules):
+        one.mkdir()
+    for one in (where, *where.parents[:2]):
+        one.chmod(0o755)
+    subprocess.run(["make", "--no-print-directory", "-C", settings.build,
+                    "install", f"DESTDIR={root}"],
+                   check=True, capture_output=True, timeout=LIMIT)
+    libexec = settings.moddir
+    for there in (libexec, Path(f"{root}{libexec}")):
+        for module in there.glob("*.so"):
+            link = modules / module.name
+            link.unlink(missing_ok=True)
+            link.symlink_to(module)
+    wrapper = bin_dir / "apxs"
+    wrapper.write_text(APXS_INSTALLED.format(modules=modules, apxs=APXS))
+    wrapper.chmod(0o755)
+    (header,) = root.rglob("mod_cachemw.h")
+    (tool,) = root.rglob("bin/cachemwctl")
+    return dict(os.environ, C_INCLUDE_PATH=str(header.parent),
+                PATH=f"{bin_dir}:{tool.parent}:{os.environ['PATH']}")
