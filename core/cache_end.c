@@ -9,6 +9,18 @@
 /* Bytes that httpd buffers for a client before it waits for him. */
 #define OUTPUT_BUFFER 65536
 
+/* Bytes of small pieces that become one write. */
+#define OUTPUT_GATHERED 32768
+
+/* Of a filter. */
+typedef struct end_t {
+    mw_turn_t *turn;
+    apr_off_t room; /* bytes that httpd still buffers, if the client has not
+                       been sent all that was passed on */
+    apr_bucket_brigade *held; /* to be passed on with what follows; NULL */
+    int has_begun;            /* its head came by */
+} end_t;
+
 static ap_filter_rec_t *end_filter;
 
 /* @param rv of the commit. Cut off, or overtaken by a purge: the next one may
@@ -76,11 +88,10 @@ static void output_push(ap_filter_t *f)
 
 /* Bytes that httpd still buffers when it has got this, too; less than none: it
  * may wait for the client. What other responses left there is unknown. */
-static apr_off_t output_room(const ap_filter_t *f, const mw_handle_t *handle,
-                             apr_bucket_brigade *bb)
+static apr_off_t output_room(const ap_filter_t *f, apr_bucket_brigade *bb)
 {
-    apr_off_t room =
-        f->c->data_in_output_filters ? handle->room : OUTPUT_BUFFER;
+    const end_t *end = f->ctx;
+    apr_off_t room = f->c->data_in_output_filters ? end->room : OUTPUT_BUFFER;
     apr_off_t length;
 
     return apr_brigade_length(bb, 0, &length) == APR_SUCCESS && length >= 0
@@ -91,16 +102,70 @@ static apr_off_t output_room(const ap_filter_t *f, const mw_handle_t *handle,
 /* Whether passing this on may wait for the client: there is much of it, or it
  * does not take what it was sent before. The response's own beginning is not
  * pushed for that: it and its end are one write. */
-static int output_may_wait(ap_filter_t *f, const mw_handle_t *handle,
-                           apr_bucket_brigade *bb)
+static int output_may_wait(ap_filter_t *f, apr_bucket_brigade *bb)
 {
-    apr_off_t room = output_room(f, handle, bb);
+    apr_off_t room = output_room(f, bb);
 
     if (room < 0 && f->c->data_in_output_filters) {
         output_push(f);
-        room = output_room(f, handle, bb);
+        room = output_room(f, bb);
     }
     return room < 0;
+}
+
+/* mod_proxy_http flushes before it waits for its origin, so what it passes on
+ * without that need not be sent at once. Of others this cannot be told. */
+static int output_is_prompt(const request_rec *r)
+{
+    return r->proxyreq != PROXYREQ_NONE && r->filename != NULL
+           && strncmp(r->filename, "proxy:http", 10) == 0;
+}
+
+/* Whether there are data in it, few together with those that are held, and
+ * nothing else. */
+static int output_is_small(const end_t *end, apr_bucket_brigade *bb)
+{
+    apr_off_t length, held = 0;
+    const apr_bucket *e;
+
+    for (e = APR_BRIGADE_FIRST(bb); e != APR_BRIGADE_SENTINEL(bb);
+         e = APR_BUCKET_NEXT(e)) {
+        if (APR_BUCKET_IS_METADATA(e)) {
+            return 0;
+        }
+    }
+    if (end->held != NULL) {
+        apr_brigade_length(end->held, 0, &held);
+    }
+    return apr_brigade_length(bb, 0, &length) == APR_SUCCESS && length >= 0
+           && held + length <= OUTPUT_GATHERED;
+}
+
+/* Put what is held in front. */
+static void output_release(const ap_filter_t *f, apr_bucket_brigade *bb)
+{
+    end_t *end = f->ctx;
+
+    if (end->held != NULL) {
+        APR_BRIGADE_PREPEND(bb, end->held);
+    }
+}
+
+/* Pieces of a body that come at once are passed on, and written, together: an
+ * origin's come by 8 KB, and each write costs more than copying them does. The
+ * head is none of them: what cuts the body into chunks is put behind us after
+ * that came by. */
+static apr_status_t output_gather(ap_filter_t *f, apr_bucket_brigade *bb)
+{
+    end_t *end = f->ctx;
+
+    if (end->has_begun && output_is_prompt(f->r) && output_is_small(end, bb)) {
+        return ap_save_brigade(f, &end->held, &bb, f->r->pool);
+    }
+    end->has_begun = 1;
+    output_release(f, bb);
+    end->room = output_room(f, bb);
+    return ap_pass_brigade(f->next, bb);
 }
 
 /* With two marks, another filter may have committed it meanwhile. */
@@ -115,7 +180,7 @@ static int handle_is_late(const mw_handle_t *handle)
  * behind its last byte, unless others would have to wait for the client. */
 static apr_status_t end_pass(ap_filter_t *f, apr_bucket_brigade *bb)
 {
-    mw_turn_t *turn = f->ctx;
+    const end_t *end = f->ctx;
     mw_handle_t *handle = mw_handle_of_storing(f->r);
     apr_status_t rv;
 
@@ -124,15 +189,15 @@ static apr_status_t end_pass(ap_filter_t *f, apr_bucket_brigade *bb)
     }
     if (handle != NULL && mw_store_is_remote(handle->store)
         && !brigade_ends(bb)) {
-        handle->room = output_room(f, handle, bb);
-        return ap_pass_brigade(f->next, bb);
+        return output_gather(f, bb);
     }
-    mw_coalesce_watch(turn, 0);
+    output_release(f, bb);
+    mw_coalesce_watch(end->turn, 0);
     ap_remove_output_filter(f);
     if (handle == NULL) {
         mw_coalesce_end_unstored(f->r);
     }
-    if (handle_is_late(handle) && output_may_wait(f, handle, bb)) {
+    if (handle_is_late(handle) && output_may_wait(f, bb)) {
         end_commit_now(handle, f->r);
     }
     rv = ap_pass_brigade(f->next, bb);
@@ -146,9 +211,12 @@ static apr_status_t end_pass(ap_filter_t *f, apr_bucket_brigade *bb)
 void mw_end_watch(request_rec *r)
 {
     mw_turn_t *turn = mw_coalesce_unwatched(r);
+    end_t *end;
 
     if (turn != NULL && r->main == NULL) {
-        ap_add_output_filter_handle(end_filter, turn, r, r->connection);
+        end = apr_pcalloc(r->pool, sizeof(*end));
+        end->turn = turn;
+        ap_add_output_filter_handle(end_filter, end, r, r->connection);
         mw_coalesce_watch(turn, 1);
     }
 }

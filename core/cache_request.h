@@ -54,8 +54,6 @@ typedef struct mw_handle_t {
     int is_broken;      /**< an error was announced inside the body */
     int has_waited;     /**< a flush went ahead of a blocking read */
     int is_late;        /**< complete, to be committed behind its last byte */
-    apr_off_t room;     /**< bytes that httpd still buffers, if the client has
-                             not been sent all that was passed on */
 } mw_handle_t;
 
 /** See coalesce.c. */

@@ -388,17 +388,25 @@ static apr_status_t set_verdict(const mw_set_t *set)
     return APR_SUCCESS;
 }
 
-/* The commit went well. A purge that found nothing to remove because it ran
- * just before it would be without effect. */
-static apr_status_t set_published(mw_set_t *set, const cachemw_call_t *call)
+/* It may be there now. A purge that found nothing to remove because it ran just
+ * before would be without effect, so that this must not be left out when storing
+ * took its time. */
+static apr_status_t set_published(mw_set_t *set, const cachemw_call_t *call,
+                                  apr_status_t rv)
 {
-    if (!set_is_overtaken(set)) {
-        set_count(set, MW_COUNT_STORED, 1);
-        set_count(set, MW_COUNT_BYTES_STORED, set->length);
-        return APR_SUCCESS;
+    cachemw_call_t own = *call;
+
+    if (set_is_overtaken(set)) {
+        own.deadline = 0;
+        mw_remove_uncounted(set->store, &own, &set->key, &set->entry.id);
+        rv = rv == APR_SUCCESS ? APR_NOTFOUND : rv;
     }
-    mw_remove_uncounted(set->store, call, &set->key, &set->entry.id);
-    return set_refused(set, APR_NOTFOUND);
+    if (rv != APR_SUCCESS) {
+        return set_refused(set, rv);
+    }
+    set_count(set, MW_COUNT_STORED, 1);
+    set_count(set, MW_COUNT_BYTES_STORED, set->length);
+    return APR_SUCCESS;
 }
 
 apr_status_t mw_store_set_commit(mw_set_t *set, const cachemw_call_t *call)
@@ -421,7 +429,7 @@ apr_status_t mw_store_set_commit(mw_set_t *set, const cachemw_call_t *call)
     if (since) {
         count_sample(set->store, set->spent + mw_monotonic() - since);
     }
-    return rv == APR_SUCCESS ? set_published(set, call) : set_refused(set, rv);
+    return set_published(set, call, rv);
 }
 
 void mw_store_set_abort(mw_set_t *set)

@@ -101,6 +101,15 @@ run_httpd_tests()
         /usr/bin/python3 -m pytest "$source/tests/httpd" "$@"
 }
 
+# run_ctl_tests BUILD [pytest argument ...]
+run_ctl_tests()
+{
+    local build=$1
+    shift
+    CACHEMW_BUILD=$build PYTHONDONTWRITEBYTECODE=1 \
+        /usr/bin/python3 -m pytest "$source/tests/ctl" "$@"
+}
+
 # run_store_tests BUILD MPM STORE [pytest argument ...]: those of the tests on
 # httpd that hold for every provider, with another one than memory
 run_store_tests()

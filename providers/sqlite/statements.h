@@ -32,18 +32,13 @@
 #define MW_SQLITE_STATEMENTS_H
 
 #include "sqlite.h"
-
-/** "cmw1": tells our databases from others. */
-#define MW_SQL_APPLICATION 0x636d7731
+#include "version.h"
 
 /** What MW_SQL_TABLES, whose ?1 is the text of the schema, says of them. */
 enum { MW_SQL_TABLES_NONE, MW_SQL_TABLES_OURS, MW_SQL_TABLES_OTHER };
 
 /** up_to while nothing is being counted: less than any hash. */
 #define MW_SQL_UP_TO_NONE "-9223372036854775808"
-
-/** Of the tables above. */
-#define MW_SQL_VERSION 1
 
 /** Put store->table into all texts. Parent; memory of pool. */
 void mw_sql_texts_make(mw_sql_t *store, apr_pool_t *pool);

@@ -12,32 +12,12 @@
 #ifndef CT_CONFORMANCE_H
 #define CT_CONFORMANCE_H
 
-#include "mod_cachemw.h"
-
-/** @name Providers by name @{ */
-
-/** A later one of the same name wins; name and table stay the caller's. */
-void ct_provider_add(const char *name, const cachemw_provider_t *table);
-/** NULL when there is none. */
-const cachemw_provider_t *ct_provider_find(const char *name);
-/** All names, separated by blanks. */
-const char *ct_provider_names(apr_pool_t *pool);
-
-/** @} */
-
-/** A store in the words of the directives. */
-typedef struct ct_definition_t {
-    const char *name;         /**< of the store */
-    const char *provider;     /**< name of its provider */
-    const char *const *words; /**< option=value; {tmp} in them becomes a
-                                   fresh directory */
-    int nwords;
-} ct_definition_t;
+#include "ctl/world.h"
 
 /** What to test. */
 typedef struct ct_plan_t {
     /** The last one is tested; the others are there for it, by name. */
-    const ct_definition_t *definitions;
+    const mw_ctl_store_t *definitions;
     int ndefinitions;
     int through_core; /**< call core/store rather than the provider's table */
     int verbose;      /**< print the store's log lines on stderr */

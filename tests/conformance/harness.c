@@ -5,13 +5,13 @@
 #include <string.h>
 
 #include "apr_strings.h"
+#include "ctl/loader.h"
 #include "harness.h"
 
-/* The stores of a plan beside the tested one, and what core asks of us. */
+/* The stores of a plan, the tested one last. */
 typedef struct world_t {
-    mw_host_t host;
-    const ct_plan_t *plan;
-    mw_store_t **stores; /* one per definition, the tested one last */
+    mw_world_t stores;
+    ct_t *c;
     char last_error[400];
 } world_t;
 
@@ -63,6 +63,15 @@ static const char *status_show(apr_status_t rv, char *buffer, apr_size_t size)
     return buffer;
 }
 
+/* Of a store that says that it has room for none. */
+static int keeps_nothing(ct_t *c)
+{
+    cachemw_stats_t stats = { 0 };
+
+    return c->table.stats != NULL && ct_stats(c, &stats) == APR_SUCCESS
+           && stats.entries_max == 0;
+}
+
 void ct_status(ct_t *c, apr_status_t rv, apr_status_t wanted,
                const char *format, ...)
 {
@@ -71,6 +80,9 @@ void ct_status(ct_t *c, apr_status_t rv, apr_status_t wanted,
 
     if (rv == wanted) {
         return;
+    }
+    if (rv == APR_ENOSPC && wanted == APR_SUCCESS && keeps_nothing(c)) {
+        ct_skip(c, "the store tells that it keeps no entry");
     }
     va_start(args, format);
     vsnprintf(what, sizeof(what), format, args);
@@ -101,69 +113,12 @@ static void world_log(void *baton, cachemw_level_e level, apr_status_t rv,
 {
     world_t *world = baton;
 
-    if (world->plan->verbose) {
+    if (world->c->plan->verbose) {
         fprintf(stderr, "# log %d %d: %s\n", (int)level, (int)rv, text);
     }
     if (level == CACHEMW_LOG_ERR) {
         apr_cpystrn(world->last_error, text, sizeof(world->last_error));
     }
-}
-
-static mw_store_t *world_find(void *baton, const char *name)
-{
-    world_t *world = baton;
-    int i;
-
-    for (i = 0; i < world->plan->ndefinitions; i++) {
-        if (world->stores[i] != NULL
-            && strcmp(world->plan->definitions[i].name, name) == 0) {
-            return world->stores[i];
-        }
-    }
-    return NULL;
-}
-
-mw_store_t *ct_other(const ct_t *c, int i)
-{
-    const world_t *world = c->world;
-
-    return i < c->plan->ndefinitions - 1 ? world->stores[i] : NULL;
-}
-
-static world_t *world_make(ct_t *c)
-{
-    world_t *world = apr_pcalloc(c->pconf, sizeof(*world));
-
-    world->plan = c->plan;
-    world->stores = apr_pcalloc(c->pconf, (apr_size_t)c->plan->ndefinitions
-                                              * sizeof(*world->stores));
-    world->host.log = world_log;
-    world->host.find = world_find;
-    world->host.temp_dir = c->site->dir;
-    world->host.baton = world;
-    return world;
-}
-
-/* Words with {tmp} put in. */
-static const char *const *words_fill(ct_t *c, const ct_definition_t *d)
-{
-    const char **words;
-    const char *mark;
-    int i;
-
-    words = apr_pcalloc(c->pconf, (apr_size_t)(d->nwords + 1) * sizeof(*words));
-    for (i = 0; i < d->nwords; i++) {
-        mark = strstr(d->words[i], "{tmp}");
-        words[i] = d->words[i];
-        if (mark != NULL) {
-            words[i] =
-                apr_pstrcat(c->pconf,
-                            apr_pstrmemdup(c->pconf, words[i],
-                                           (apr_size_t)(mark - words[i])),
-                            c->site->dir, mark + strlen("{tmp}"), NULL);
-        }
-    }
-    return words;
 }
 
 /* core/store opens the tested provider through a copy of its table whose open
@@ -188,8 +143,8 @@ static apr_status_t capture_open(const cachemw_services_t *services,
 
 void ct_table_find(ct_t *c)
 {
-    const ct_definition_t *d = &c->plan->definitions[c->plan->ndefinitions - 1];
-    const cachemw_provider_t *table = ct_provider_find(d->provider);
+    const mw_ctl_store_t *d = &c->plan->definitions[c->plan->ndefinitions - 1];
+    const cachemw_provider_t *table = mw_loader_find(d->provider);
     apr_size_t size;
 
     memset(&c->table, 0, sizeof(c->table));
@@ -199,50 +154,55 @@ void ct_table_find(ct_t *c)
     }
 }
 
-static const cachemw_provider_t *capture_table(ct_t *c)
+static const cachemw_provider_t *capture_table(void *baton, int i,
+                                               const cachemw_provider_t *table)
 {
-    cachemw_provider_t *copy = apr_pmemdup(c->pconf, &c->table, sizeof(*copy));
+    const world_t *world = baton;
+    ct_t *c = world->c;
+    cachemw_provider_t *copy;
 
-    ct_check(c, copy->open != NULL, "the table has no open");
+    if (i < c->plan->ndefinitions - 1) {
+        return table;
+    }
+    ct_check(c, c->table.open != NULL, "the table has no open");
+    copy = apr_pmemdup(c->pconf, &c->table, sizeof(*copy));
     copy->open = capture_open;
     capturing = c;
     return copy;
 }
 
-static void store_open(ct_t *c, world_t *world, int i)
+mw_store_t *ct_other(const ct_t *c, int i)
 {
-    const ct_definition_t *d = &c->plan->definitions[i];
-    const cachemw_provider_t *table = ct_provider_find(d->provider);
-    mw_options_t options[2] = { { NULL, NULL }, { mw_store_options, NULL } };
-    const char *error = NULL;
-    apr_status_t rv;
+    const world_t *world = c->world;
 
-    ct_check(c, table != NULL, "there is no provider \"%s\"; there are: %s",
-             d->provider, ct_provider_names(c->pool));
-    options[0].table = table->options;
-    error = mw_options_parse(options, 2, words_fill(c, d), d->nwords,
-                             c->site->dir, c->pconf);
-    ct_check(c, error == NULL, "%s: %s", d->provider, error);
-    if (i == c->plan->ndefinitions - 1) {
-        table = capture_table(c);
-    }
-    rv = mw_store_open(&world->stores[i], d->name, d->provider, table, options,
-                       &world->host, c->pconf, &error);
-    ct_check(c, rv == APR_SUCCESS, "open of %s: %s", d->provider,
-             error != NULL ? error : "failed without an error text");
+    return i < c->plan->ndefinitions - 1 ? world->stores.stores[i] : NULL;
+}
+
+static world_t *world_make(ct_t *c)
+{
+    world_t *world = apr_pcalloc(c->pconf, sizeof(*world));
+
+    world->c = c;
+    world->stores.definitions = c->plan->definitions;
+    world->stores.ndefinitions = c->plan->ndefinitions;
+    world->stores.dir = c->site->dir;
+    world->stores.cache_dir = c->site->dir;
+    world->stores.table = capture_table;
+    world->stores.log = world_log;
+    world->stores.baton = world;
+    return world;
 }
 
 void ct_open_only(ct_t *c)
 {
     world_t *world;
-    int i;
+    const char *error;
 
     apr_pool_create(&c->pconf, NULL);
     c->world = world = world_make(c);
-    for (i = 0; i < c->plan->ndefinitions; i++) {
-        store_open(c, world, i);
-    }
-    c->store = world->stores[c->plan->ndefinitions - 1];
+    error = mw_world_open(&world->stores, c->pconf);
+    ct_check(c, error == NULL, "%s", error);
+    c->store = world->stores.stores[c->plan->ndefinitions - 1];
     c->body_max = mw_store_settings(c->store)->max_object_size;
 }
 
@@ -250,28 +210,20 @@ void ct_open(ct_t *c)
 {
     world_t *world;
     apr_status_t rv;
-    int i;
 
     ct_open_only(c);
     world = c->world;
-    world->host.segments =
-        mw_segments_begin(c->site->segments, c->site->parent);
-    for (i = 0; i < c->plan->ndefinitions; i++) {
-        rv = mw_store_post_config(world->stores[i], c->pconf, 0, 0);
-        ct_status(c, rv, APR_SUCCESS, "post_config (last log line: \"%s\")",
-                  world->last_error);
-    }
-    mw_segments_end(world->host.segments);
+    rv = mw_world_create(&world->stores, c->site->segments, c->site->parent, 0,
+                         0);
+    ct_status(c, rv, APR_SUCCESS, "post_config (last log line: \"%s\")",
+              world->last_error);
 }
 
 void ct_close(ct_t *c)
 {
     world_t *world = c->world;
-    int i;
 
-    for (i = c->plan->ndefinitions - 1; i >= 0; i--) {
-        mw_store_close(world->stores[i]);
-    }
+    mw_world_close(&world->stores);
     apr_pool_destroy(c->pconf);
     c->pconf = NULL;
     c->store = NULL;
@@ -282,14 +234,11 @@ void ct_child_start(ct_t *c)
 {
     world_t *world = c->world;
     apr_status_t rv;
-    int i;
 
     apr_pool_create(&c->pchild, NULL);
-    for (i = 0; i < c->plan->ndefinitions; i++) {
-        rv = mw_store_child_init(world->stores[i], c->pchild);
-        ct_status(c, rv, APR_SUCCESS, "child_init (last log line: \"%s\")",
-                  world->last_error);
-    }
+    rv = mw_world_child(&world->stores, c->pchild);
+    ct_status(c, rv, APR_SUCCESS, "child_init (last log line: \"%s\")",
+              world->last_error);
 }
 
 void ct_child_end(ct_t *c)

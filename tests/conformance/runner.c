@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
 #include <errno.h>
-#include <ftw.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -12,48 +11,8 @@
 
 #include "apr_general.h"
 #include "apr_strings.h"
+#include "ctl/temp.h"
 #include "harness.h"
-
-#define PROVIDERS_MAX 64
-
-static struct {
-    const char *name;
-    const cachemw_provider_t *table;
-} providers[PROVIDERS_MAX];
-static int nproviders;
-
-void ct_provider_add(const char *name, const cachemw_provider_t *table)
-{
-    if (nproviders < PROVIDERS_MAX) {
-        providers[nproviders].name = name;
-        providers[nproviders].table = table;
-        nproviders++;
-    }
-}
-
-const cachemw_provider_t *ct_provider_find(const char *name)
-{
-    int i;
-
-    for (i = nproviders - 1; i >= 0; i--) {
-        if (strcmp(providers[i].name, name) == 0) {
-            return providers[i].table;
-        }
-    }
-    return NULL;
-}
-
-const char *ct_provider_names(apr_pool_t *pool)
-{
-    const char *names = "";
-    int i;
-
-    for (i = 0; i < nproviders; i++) {
-        names =
-            apr_pstrcat(pool, names, i > 0 ? " " : "", providers[i].name, NULL);
-    }
-    return names;
-}
 
 unsigned int ct_seconds(const ct_plan_t *plan)
 {
@@ -175,15 +134,6 @@ static void test_process(const ct_plan_t *plan, const ct_test_t *test,
     exit(0);
 }
 
-static int file_remove(const char *path, const struct stat *info, int type,
-                       struct FTW *ftw)
-{
-    (void)info;
-    (void)type;
-    (void)ftw;
-    return remove(path);
-}
-
 /* Wait for the result, and for the process to end.
  * @return 0 when it hangs */
 static int result_await(int in, apr_int64_t until, ct_result_t *result,
@@ -261,18 +211,6 @@ static void test_watch(const ct_plan_t *plan, pid_t pid, int in,
     }
 }
 
-static const char *site_make(apr_pool_t *pool)
-{
-    const char *temp = NULL;
-    char *dir;
-
-    if (apr_temp_dir_get(&temp, pool) != APR_SUCCESS) {
-        return NULL;
-    }
-    dir = apr_pstrcat(pool, temp, "/conformance-XXXXXX", NULL);
-    return mkdtemp(dir);
-}
-
 void ct_run(const ct_plan_t *plan, const ct_test_t *test, ct_result_t *result)
 {
     apr_pool_t *pool;
@@ -282,7 +220,7 @@ void ct_run(const ct_plan_t *plan, const ct_test_t *test, ct_result_t *result)
 
     memset(result, 0, sizeof(*result));
     apr_pool_create(&pool, NULL);
-    dir = site_make(pool);
+    dir = mw_temp_make(pool);
     if (dir == NULL || pipe(ends) != 0) {
         result_set(result, "no place for temporary files (error %d)", errno);
         apr_pool_destroy(pool);
@@ -303,7 +241,7 @@ void ct_run(const ct_plan_t *plan, const ct_test_t *test, ct_result_t *result)
         test_watch(plan, pid, ends[0], result);
     }
     close(ends[0]);
-    nftw(dir, file_remove, 16, FTW_DEPTH | FTW_PHYS);
+    mw_temp_remove(dir);
     apr_pool_destroy(pool);
 }
 

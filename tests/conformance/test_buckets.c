@@ -267,7 +267,8 @@ static void test_many_bodies_can_be_held_at_once(ct_t *c)
     for (i = 0; i < n; i++) {
         body_check(c, &held[i], "one of many bodies held at once");
     }
-    ct_check(c, n > 0, "not one of 40 bodies could be stored");
+    ct_status(c, n > 0 ? APR_SUCCESS : APR_ENOSPC, APR_SUCCESS,
+              "each set of 40");
     happen_replace(c, &held[0]);
 }
 

@@ -18,6 +18,7 @@ from harness import Herd, TcpProxy
 from harness.faults import MODULES, PIECES, STORES, write
 from harness.origin import Gate, cacheable
 from harness.server import wait_for
+from harness.strace import strace
 from test_basic import noise
 from test_faulty import Page, timed, visit
 
@@ -500,17 +501,51 @@ def test_origin_s_slowness_is_not_the_store_s(start, origin, path):
     assert len(origin.requests(page)) == 1
 
 
-def test_small_response_is_one_write(start, origin, path):
+def most_written(server, origin, path, body, log):
+    """How many pieces, at most, one write of a response to a client has. Where
+    its origin is slow it is written as it comes."""
+    def visit_some():
+        for number in range(30):
+            origin.page(path(f"p{number}"), body)
+            assert server.get(path(f"p{number}")).body == body
+
+    made = strace(server, visit_some, log, "-etrace=writev")
+    heads = re.findall(r'base="HTTP/1\.1 200 .*?\], (\d+)', made)
+    assert len(heads) == 30
+    return max(int(x) for x in heads)
+
+
+def test_small_response_is_one_write(start, origin, path, tmp_path):
     """Its end is pushed before it is stored; its beginning waits for that."""
-    server, body = start("faulty").server, noise(1000)
+    server = start("faulty").server
+    assert most_written(server, origin, path, noise(1000), tmp_path / "t") > 1
+
+
+def test_pieces_that_come_at_once_are_one_write(start, origin, path, tmp_path):
+    server = start("faulty").server
+    assert most_written(server, origin, path, noise(90000), tmp_path / "t") > 3
+
+
+@pytest.mark.parametrize("framing", ["length", "chunked"])
+def test_what_has_come_is_sent(start, origin, path, framing):
+    """Nothing is held that the origin's next words would have to push."""
+    server, page, gates = start("faulty").server, path(), [Gate(), Gate()]
+    parts = [noise(n, n) for n in (5000, 60000, 300)]
+    body = b"".join(parts)
+    origin.on(page, cacheable(
+        [parts[0], gates[0], parts[1], gates[1], parts[2]], framing=framing,
+        length=len(body) if framing == "length" else None))
     with server.connect() as conn:
-        for number in range(20):
-            page = path(f"p{number}")
-            origin.page(page, body)
-            conn.send("GET", page)
-            first = conn.sock.recv(65536)
-            assert first.startswith(b"HTTP/1.1 200 ") and first.endswith(body)
-            assert server.get(page).cache == "HIT"
+        conn.send("GET", page)
+        had = due = 0
+        for gate, part in zip([*gates, Gate()], parts):
+            due += len(part)
+            while had < due:    # the head, and of chunks theirs, is little
+                data = conn.sock.recv(262144)
+                assert data
+                had += len(data)
+            gate.open()
+    assert server.get(page).body == body
 
 
 def test_response_without_a_mark_is_stored_before_it_ends(start, origin, path):

@@ -745,6 +745,54 @@ static void change_replace(void)
     put(tiers.store, "k", 'y', 50, SECONDS(1000));
 }
 
+static visit_t change_visitor;
+
+static void change_end(void)
+{
+    visit_end(&change_visitor);
+}
+
+/* Another one reads the last piece for it at that moment. */
+static void test_reader_may_end_while_a_piece_is_read(void **state)
+{
+    visit_t other;
+
+    (void)state;
+    start(&mw_memory_provider, &fake_full);
+    put(tiers.far, "k", 'x', 2 * PIECE, SECONDS(1000));
+    fake.piece = CACHEMW_PIECE_MAX;
+    fake.during = change_during;
+    change_at = FAKE_READ;
+    change = change_end;
+    assert_int_equal(visit_begin(&change_visitor, "k", 1), APR_SUCCESS);
+    assert_int_equal(visit_begin(&other, "k", 1), APR_SUCCESS);
+    assert_int_equal(visit_read(&other), APR_SUCCESS);
+    assert_null(change);
+    check_body(tiers.near, "k", 2 * PIECE);
+    visit_end(&other);
+    assert_int_equal(figure("filled"), 1);
+}
+
+static void test_removal_of_one_entry_leaves_others(void **state)
+{
+    cachemw_call_t call;
+    cachemw_key_t key = fixture_key("k");
+    cachemw_entry_t entry = fixture_entry('y', "head", 0);
+
+    (void)state;
+    start_memory();
+    call = fixture_call(tiers.f);
+    put(tiers.near, "k", 'x', 10, SECONDS(1000));
+    put(tiers.far, "k", 'y', 10, SECONDS(1000));
+    mw_store_remove(tiers.store, &call, &key, &entry.id);
+    assert_int_equal(has(tiers.near, "k", NULL), 'x');
+    assert_int_equal(has(tiers.far, "k", NULL), 0);
+    entry = fixture_entry('z', "head", 0);
+    assert_int_equal(mw_store_remove(tiers.store, &call, &key, &entry.id),
+                     APR_NOTFOUND);
+    assert_int_equal(has(tiers.near, "k", NULL), 'x');
+}
+
 /* In the middle of whatever the fill does with the near tier. */
 static void test_change_at_any_moment_of_a_fill_wins(void **state)
 {
@@ -1387,6 +1435,8 @@ int main(void)
         TIERS_TEST(test_what_was_removed_meanwhile_is_not_filled_in),
         TIERS_TEST(test_what_was_replaced_meanwhile_is_not_filled_in),
         TIERS_TEST(test_head_that_was_amended_meanwhile_is_not_filled_in),
+        TIERS_TEST(test_reader_may_end_while_a_piece_is_read),
+        TIERS_TEST(test_removal_of_one_entry_leaves_others),
         TIERS_TEST(test_change_at_any_moment_of_a_fill_wins),
         TIERS_TEST(test_tier_elsewhere_is_asked_after_the_answer),
         TIERS_TEST(test_commit_elsewhere_that_failed_is_taken_back),

@@ -843,6 +843,43 @@ static void during_take_200ms(fake_slot_e slot)
     }
 }
 
+static cachemw_call_t late_call;
+
+static void during_purge_late(fake_slot_e slot)
+{
+    if (slot == FAKE_SET_COMMIT) {
+        purge(racing);
+        late_call.deadline = mw_monotonic() - 1;
+    }
+}
+
+/* The commit has used up its time, and may have failed in the end: what a purge
+ * did not find must go all the same. */
+static void test_set_overtaken_by_a_late_commit_is_removed(void **state)
+{
+    static const apr_status_t ends[] = { APR_SUCCESS, APR_TIMEUP };
+    fixture_t *f = *state;
+    int i;
+
+    start_remote(f, streaming(), NONE);
+    racing = f;
+    for (i = 0; i < 2; i++) {
+        set_t set = set_make(f, -1);
+
+        set_begin_well(&set);
+        set_write(&set, 10);
+        late_call = fixture_call(f);
+        late_call.deadline = mw_monotonic() + apr_time_from_sec(3600);
+        fake.during = during_purge_late;
+        fake.fail[FAKE_SET_COMMIT] = ends[i];
+        assert_int_not_equal(mw_store_set_commit(set.set, &late_call),
+                             APR_SUCCESS);
+        fake.during = NULL;
+        assert_int_equal(fake.calls[FAKE_REMOVE], i + 1);
+        nothing_is_stored(f);
+    }
+}
+
 /* Each call by itself is quick enough. */
 static void test_set_budget_is_for_the_sum_of_calls(void **state)
 {
@@ -969,6 +1006,7 @@ int main(void)
         TEST(test_set_overtaken_by_a_purge_is_refused),
         TEST(test_set_overtaken_by_clear_is_refused),
         TEST(test_set_overtaken_during_the_commit_is_removed),
+        TEST(test_set_overtaken_by_a_late_commit_is_removed),
         TEST(test_set_overtaken_removes_no_newer_entry),
         TEST(test_set_at_once_is_made_of_streaming),
         TEST(test_set_at_once_by_streaming_failing),

@@ -21,6 +21,9 @@ typedef struct ct_broken_t {
     cachemw_provider_t slots;       /**< its own, which win over both */
 } ct_broken_t;
 
+/** The whole table of one. */
+void ct_broken_table(const ct_broken_t *broken, cachemw_provider_t *table);
+
 /** Each ends with a row without a name. */
 extern const ct_broken_t ct_broken_slots[];
 extern const ct_broken_t ct_broken_streams[];

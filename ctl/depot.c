@@ -1,0 +1,458 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+#include <errno.h>
+#include <fcntl.h>
+#include <grp.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "apr_strings.h"
+
+#include "depot.h"
+#include "loader.h"
+#include "providers/file/file.h"
+#include "providers/file/look.h"
+#include "providers/sqlite/version.h"
+
+#define DAY ((apr_int64_t)24 * 3600 * APR_USEC_PER_SEC)
+
+/* Whom the stores belong to. */
+typedef struct owner_t {
+    uid_t uid;
+    gid_t gid;
+    const char *path; /* NULL: no store has one */
+} owner_t;
+
+static const cachemw_provider_t *provider_of(const mw_ctl_store_t *definition)
+{
+    return mw_loader_find(definition->provider);
+}
+
+/* A world of these definitions, of which none is opened: to parse their
+ * words. */
+static mw_world_t world_of(const mw_ctl_t *ctl,
+                           const apr_array_header_t *definitions)
+{
+    mw_world_t world;
+
+    memset(&world, 0, sizeof(world));
+    world.definitions = (const mw_ctl_store_t *)definitions->elts;
+    world.ndefinitions = definitions->nelts;
+    world.dir = "{tmp}";
+    world.cache_dir = ctl->cache_dir;
+    return world;
+}
+
+/* --- which stores there are ----------------------------------------------- */
+
+static int definition_find(const apr_array_header_t *definitions,
+                           const char *name)
+{
+    int i;
+
+    for (i = 0; i < definitions->nelts; i++) {
+        if (!strcmp(APR_ARRAY_IDX(definitions, i, mw_ctl_store_t).name, name)) {
+            return i;
+        }
+    }
+    return -1;
+}
+
+/* The stores that a store is made of, in their order; the nearest first. */
+static const char *leaves_add(const mw_ctl_t *ctl,
+                              const apr_array_header_t *all, int i,
+                              apr_array_header_t *leaves)
+{
+    const mw_ctl_store_t *definition = &APR_ARRAY_IDX(all, i, mw_ctl_store_t);
+    const mw_world_t world = world_of(ctl, all);
+    const cachemw_provider_t *table = provider_of(definition);
+    mw_options_t options[2];
+    const char *error = mw_world_parse(&world, i, options, ctl->pool);
+    int row, inner;
+
+    if (error) {
+        return error;
+    }
+    if (!(table->flags & CACHEMW_TIERED)) {
+        if (definition_find(leaves, definition->name) < 0) {
+            APR_ARRAY_PUSH(leaves, mw_ctl_store_t) = *definition;
+        }
+        return NULL;
+    }
+    for (row = 0; table->options && table->options[row].name; row++) {
+        const cachemw_value_t *value = &options[0].values[row];
+
+        if (table->options[row].alias || value->is_null
+            || table->options[row].type != CACHEMW_STORE) {
+            continue;
+        }
+        inner = definition_find(all, value->string);
+        if (inner < 0 || inner >= i) {
+            return apr_psprintf(
+                ctl->pool, "%s=%s: there is no --store %s before it",
+                table->options[row].name, value->string, value->string);
+        }
+        error = leaves_add(ctl, all, inner, leaves);
+        if (error) {
+            return error;
+        }
+    }
+    return NULL;
+}
+
+/* Leave out what ends with the processes that have it. */
+static int leaves_lasting(const apr_array_header_t *leaves,
+                          apr_array_header_t *lasting)
+{
+    int i;
+
+    for (i = 0; i < leaves->nelts; i++) {
+        const mw_ctl_store_t *leaf = &APR_ARRAY_IDX(leaves, i, mw_ctl_store_t);
+
+        if (provider_of(leaf)->flags & CACHEMW_IN_MEMORY) {
+            mw_ctl_error(0,
+                         "%s: a store of %s is in the memory of the server's "
+                         "processes, where nobody else can look; the server's "
+                         "status page shows figures",
+                         leaf->name, leaf->provider);
+        }
+        else {
+            APR_ARRAY_PUSH(lasting, mw_ctl_store_t) = *leaf;
+        }
+    }
+    return lasting->nelts;
+}
+
+/* --- what must be right before one is opened ------------------------------ */
+
+static apr_uint32_t header_number(const unsigned char *p)
+{
+    return (apr_uint32_t)p[0] << 24 | (apr_uint32_t)p[1] << 16
+           | (apr_uint32_t)p[2] << 8 | p[3];
+}
+
+/* The provider would set aside what it does not know, which is right for a
+ * server and its database, not for what somebody has mistyped. */
+static const char *database_check(const char *path, apr_pool_t *pool)
+{
+    unsigned char header[MW_SQL_APPLICATION_AT + 4];
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    ssize_t n;
+
+    if (fd < 0) {
+        return apr_pstrcat(pool, path, ": ", strerror(errno), NULL);
+    }
+    n = read(fd, header, sizeof(header));
+    close(fd);
+    if (n != (ssize_t)sizeof(header)
+        || header_number(header + MW_SQL_APPLICATION_AT)
+               != MW_SQL_APPLICATION) {
+        return apr_pstrcat(pool, path, " is no database of mod_cachemw", NULL);
+    }
+    if (header_number(header + MW_SQL_VERSION_AT) != MW_SQL_VERSION) {
+        return apr_pstrcat(pool, path,
+                           " is of another version of mod_cachemw: restart the "
+                           "server with this one first",
+                           NULL);
+    }
+    return NULL;
+}
+
+static const char *path_check(const mw_ctl_store_t *leaf, const char *option,
+                              const char *path, owner_t *owner,
+                              apr_pool_t *pool)
+{
+    struct stat info;
+
+    if (stat(path, &info) != 0) {
+        return apr_psprintf(pool, "%s=%s: %s", option, path, strerror(errno));
+    }
+    if (owner->path && owner->uid != info.st_uid) {
+        return apr_psprintf(pool,
+                            "%s and %s belong to different users: look at one "
+                            "store after the other",
+                            owner->path, path);
+    }
+    owner->uid = info.st_uid;
+    owner->gid = info.st_gid;
+    owner->path = path;
+    return strcmp(leaf->provider, "sqlite") == 0 ? database_check(path, pool)
+                                                 : NULL;
+}
+
+/* Whether an option is one that has the store drop what exceeds it. */
+static int option_is_cap(const cachemw_option_t *option)
+{
+    return !option->alias && option->fallback && option->maximum
+           && !strncmp(option->name, "max_", strlen("max_"));
+}
+
+/* Have no limit of ours drop what a server has stored under its own. */
+static void leaf_widen(mw_ctl_store_t *leaf, const mw_options_t *options,
+                       apr_pool_t *pool)
+{
+    const cachemw_option_t *row = options->table;
+    const char **words;
+    int rows = 0;
+
+    for (; row && row->name; row++) {
+        rows++;
+    }
+    words = apr_pcalloc(pool, (leaf->nwords + rows + 1) * sizeof(*words));
+    memcpy(words, leaf->words, leaf->nwords * sizeof(*words));
+    for (row = options->table; row && row->name; row++) {
+        if (option_is_cap(row)
+            && !options->values[row - options->table].is_set) {
+            words[leaf->nwords++] =
+                apr_pstrcat(pool, row->name, "=", row->maximum, NULL);
+        }
+    }
+    leaf->words = words;
+}
+
+static const char *leaf_prepare(const mw_ctl_t *ctl, apr_array_header_t *leaves,
+                                int i, owner_t *owner)
+{
+    mw_ctl_store_t *leaf = &APR_ARRAY_IDX(leaves, i, mw_ctl_store_t);
+    const mw_world_t world = world_of(ctl, leaves);
+    const cachemw_option_t *row;
+    mw_options_t options[2];
+    const char *error = mw_world_parse(&world, i, options, ctl->pool);
+    int n;
+
+    for (n = 0; n < leaf->nwords && !error; n++) {
+        if (strstr(leaf->words[n], "{tmp}")) {
+            error = "{tmp} is for check and bench";
+        }
+    }
+    for (row = options[0].table; row && row->name && !error; row++) {
+        const cachemw_value_t *value =
+            &options[0].values[row - options[0].table];
+
+        if (row->type == CACHEMW_PATH && !row->alias && !value->is_null) {
+            error =
+                path_check(leaf, row->name, value->string, owner, ctl->pool);
+        }
+    }
+    if (!error) {
+        leaf_widen(leaf, options, ctl->pool);
+    }
+    return error;
+}
+
+/* --- opening -------------------------------------------------------------- */
+
+static apr_status_t remove_nothing(void *store, const cachemw_call_t *call,
+                                   const cachemw_key_t *key,
+                                   const cachemw_id_t *id)
+{
+    (void)store, (void)call, (void)key, (void)id;
+    return APR_SUCCESS;
+}
+
+/* Core removes what is damaged, as for a request. Who only looks does not. */
+static const cachemw_provider_t *table_choose(void *baton, int i,
+                                              const cachemw_provider_t *table)
+{
+    const mw_ctl_t *ctl = baton;
+    const unsigned int writes = MW_CTL_RM | MW_CTL_CLEAR | MW_CTL_SWEEP;
+    cachemw_provider_t *copy;
+    apr_size_t size;
+
+    (void)i;
+    if (table == &mw_file_provider) {
+        table = &mw_file_look_provider;
+    }
+    if ((ctl->command & writes) || ctl->remove) {
+        return table;
+    }
+    copy = apr_pcalloc(ctl->pool, sizeof(*copy));
+    size = table->size < sizeof(*copy) ? table->size : sizeof(*copy);
+    memcpy(copy, table, size);
+    copy->size = size;
+    copy->remove = remove_nothing;
+    return copy;
+}
+
+/* As httpd's children do: no file may come to be that is root's. */
+static const char *owner_become(const owner_t *owner, apr_pool_t *pool)
+{
+    if (geteuid() != 0 || !owner->path || owner->uid == 0) {
+        return NULL;
+    }
+    if (setgroups(1, &owner->gid) != 0 || setgid(owner->gid) != 0
+        || setuid(owner->uid) != 0) {
+        return apr_psprintf(pool, "cannot become the user of %s: %s",
+                            owner->path, strerror(errno));
+    }
+    return NULL;
+}
+
+static const char *depot_start(mw_depot_t *depot, const owner_t *owner)
+{
+    mw_ctl_t *ctl = depot->ctl;
+    const int is_root = geteuid() == 0 && owner->path && owner->uid;
+    void *segments = apr_pcalloc(ctl->pool, mw_segments_size());
+    const char *error = mw_world_open(&depot->world, ctl->pool);
+    char reason[200];
+    apr_status_t rv;
+
+    if (error) {
+        return error;
+    }
+    rv = mw_world_create(&depot->world, segments, ctl->pool,
+                         is_root ? owner->uid : 0, is_root ? owner->gid : 0);
+    error = rv == APR_SUCCESS ? owner_become(owner, ctl->pool) : NULL;
+    if (error) {
+        return error;
+    }
+    apr_pool_create(&depot->pchild, NULL);
+    depot->alloc = apr_bucket_alloc_create(depot->pchild);
+    if (rv == APR_SUCCESS) {
+        rv = mw_world_child(&depot->world, depot->pchild);
+    }
+    return rv == APR_SUCCESS
+               ? NULL
+               : apr_pstrcat(ctl->pool, "the store cannot be opened: ",
+                             apr_strerror(rv, reason, sizeof(reason)), NULL);
+}
+
+/* There are no names of machines before the first sweep. */
+static void depot_resolve(const mw_depot_t *depot)
+{
+    cachemw_call_t call;
+    mw_store_t *store;
+    int i, more;
+
+    for (i = 0; (store = mw_depot_store(depot, i)); i++) {
+        if (mw_store_is_remote(store)) {
+            mw_depot_call(depot, store, 0, depot->pchild, &call);
+            mw_store_sweep(store, &call, &more);
+        }
+    }
+}
+
+int mw_depot_open(mw_ctl_t *ctl, int subject, mw_depot_t *depot)
+{
+    const apr_array_header_t *all = mw_ctl_stores(ctl, subject);
+    apr_array_header_t *leaves =
+        apr_array_make(ctl->pool, 4, sizeof(mw_ctl_store_t));
+    owner_t owner = { 0, 0, NULL };
+    const char *error = leaves_add(ctl, all, all->nelts - 1, leaves);
+    int i;
+
+    memset(depot, 0, sizeof(*depot));
+    depot->ctl = ctl;
+    depot->definitions = apr_array_make(ctl->pool, 4, sizeof(mw_ctl_store_t));
+    if (error) {
+        return mw_ctl_error(MW_CTL_USAGE, "%s", error);
+    }
+    if (leaves_lasting(leaves, depot->definitions) == 0) {
+        return MW_CTL_UNABLE;
+    }
+    for (i = 0; i < depot->definitions->nelts && !error; i++) {
+        error = leaf_prepare(ctl, depot->definitions, i, &owner);
+    }
+    depot->world = world_of(ctl, depot->definitions);
+    depot->world.dir = NULL;
+    depot->world.table = table_choose;
+    depot->world.log = mw_ctl_log;
+    depot->world.baton = ctl;
+    if (!error) {
+        error = depot_start(depot, &owner);
+    }
+    if (error) {
+        return mw_ctl_error(MW_CTL_TROUBLE, "%s", error);
+    }
+    depot_resolve(depot);
+    return MW_CTL_OK;
+}
+
+void mw_depot_close(mw_depot_t *depot)
+{
+    apr_pool_destroy(depot->pchild);
+    mw_world_close(&depot->world);
+}
+
+void mw_depot_call(const mw_depot_t *depot, mw_store_t *store, int long_one,
+                   apr_pool_t *pool, cachemw_call_t *call)
+{
+    memset(call, 0, sizeof(*call));
+    call->pool = pool;
+    call->bucket_alloc = depot->alloc;
+    call->now = apr_time_now();
+    if (long_one) {
+        call->deadline = mw_monotonic() + DAY;
+    }
+    else if (mw_store_is_remote(store)) {
+        call->deadline = mw_monotonic() + depot->ctl->timeout;
+    }
+}
+
+mw_store_t *mw_depot_store(const mw_depot_t *depot, int i)
+{
+    return i < depot->world.ndefinitions ? depot->world.stores[i] : NULL;
+}
+
+int mw_depot_failed(mw_store_t *store, const char *what, apr_status_t rv)
+{
+    char reason[200];
+
+    if (rv == APR_ENOTIMPL) {
+        return mw_ctl_error(MW_CTL_UNABLE, "%s: a store of %s cannot %s",
+                            mw_store_name(store), mw_store_provider_name(store),
+                            what);
+    }
+    return mw_ctl_error(
+        MW_CTL_TROUBLE, "%s: cannot %s: %s", mw_store_name(store), what,
+        rv == APR_EGENERAL ? "the store is off or cannot be reached"
+                           : apr_strerror(rv, reason, sizeof(reason)));
+}
+
+/* --- has it entries? ------------------------------------------------------ */
+
+static apr_status_t entry_found(void *baton, const cachemw_key_t *key,
+                                const cachemw_entry_t *entry)
+{
+    (void)key, (void)entry;
+    *(int *)baton = 1;
+    return APR_EOF;
+}
+
+static int depot_look(mw_ctl_t *ctl, int subject)
+{
+    cachemw_call_t call;
+    mw_depot_t depot;
+    mw_store_t *store;
+    int found = 0, i;
+
+    /* what does not exist yet is not worth a word */
+    if (!freopen("/dev/null", "w", stderr)
+        || mw_depot_open(ctl, subject, &depot) != MW_CTL_OK) {
+        return 0;
+    }
+    for (i = 0; (store = mw_depot_store(&depot, i)) && !found; i++) {
+        mw_depot_call(&depot, store, 0, depot.pchild, &call);
+        mw_store_keys(store, &call, NULL, entry_found, &found);
+    }
+    return found;
+}
+
+int mw_depot_has_entries(mw_ctl_t *ctl, int subject)
+{
+    int status = 0;
+    pid_t pid;
+
+    fflush(NULL);
+    pid = fork();
+    if (pid == 0) {
+        ctl->command = MW_CTL_LS;
+        _exit(depot_look(ctl, subject));
+    }
+    while (pid > 0 && waitpid(pid, &status, 0) < 0 && errno == EINTR) {
+    }
+    return pid > 0 && WIFEXITED(status) && WEXITSTATUS(status) != 0;
+}

@@ -1,0 +1,323 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`cachemwctl check` and what all commands have in common: a stranger learns
+what is wrong with a provider, a module or a command line."""
+
+import json
+import re
+import subprocess
+
+import pytest
+
+from conftest import MODULES, PROGRAM, ctl
+from harness import settings
+
+BROKEN = settings.build / "tests/conformance/selftest/.libs/mod_broken.so"
+STRANGER = settings.build / "tests/conformance/selftest/.libs/mod_stranger.so"
+CONTRACT = settings.build / "tests/contract/.libs/mod_cachemw_contract.so"
+
+COMMANDS = ["check", "bench", "get", "ls", "stat", "rm", "clear", "sweep",
+            "verify"]
+
+
+def check(*words):
+    return ctl("check", *words)
+
+
+# ---- TAP ---------------------------------------------------------------------
+
+def test_a_right_provider_passes_in_tap():
+    done = check("--test", "test_set*", "memory", "size=64M")
+    assert done.status == 0, done
+    plan = int(re.fullmatch(r"1\.\.(\d+)", done.lines[0])[1])
+    results = [x for x in done.lines if re.match(r"(not )?ok ", x)]
+    assert len(results) == plan > 5
+    for number, line in enumerate(results, 1):
+        assert re.match(rf"ok {number} - test_set\w+( # SKIP .+)?$", line)
+    assert "\033" not in done.out
+
+
+# One for each class of fault, the test that must notice, and what it says.
+FAULTS = [
+    ("forgets_expiry", "*expire*", "expire"),
+    ("leaks_memory", "*memory*", "memory"),
+    ("leaks_descriptors", "*descriptor*", "descriptor"),
+    ("sets_in_two_steps", "*atomic*", "test_set_is_atomic"),
+    ("crosses_keys_at_nul", "*key*", "key"),
+    ("amends_the_wrong_id", "*older_id*", "set_head"),
+    ("keeps_a_store_per_child", "*child*", "child"),
+    ("crashes", "test_set_and_get", "signal 6"),
+    ("races", "*thread*", ""),
+]
+
+
+@pytest.mark.parametrize("name,tests,saying", FAULTS)
+def test_a_broken_provider_is_caught_and_told_what_is_wrong(name, tests,
+                                                            saying):
+    for _ in range(3):      # races show by chance
+        done = check("--load", BROKEN, "--test", tests, name, "size=4M")
+        if done.status:
+            break
+    assert done.status == 1, done
+    wrong = [done.lines[n:n + 2] for n, x in enumerate(done.lines)
+             if x.startswith("not ok ")]
+    assert wrong and all(x[1].startswith("# ") and len(x[1]) > 15
+                         for x in wrong), done
+    assert any(saying in "\n".join(x) for x in wrong), done
+
+
+def test_list_names_the_tests():
+    done = ctl("check", "--list")
+    assert done.status == 0 and "test_set_and_get" in done.lines
+    assert len(done.lines) > 80
+    assert ctl("check", "--list", "--test", "nothing*").status == 2
+
+
+def test_a_store_with_entries_is_not_checked_by_mistake(tmp_path):
+    """The suite clears what it finds."""
+    words = ["sqlite", f"db_path={tmp_path}/mine.db"]
+    done = ctl("bench", "--keys", "5", "--seconds", "1", "--warmup", "0s",
+               "--ops", "get", *words)
+    assert done.status == 0, done
+    for command in ("check", "bench"):
+        done = ctl(command, *words)
+        assert done.status == 2 and "has entries" in done.err, done
+    assert len(ctl("ls", *words).lines) == 5
+    done = check("--force", "--test", "test_set_and_get", *words)
+    assert done.status == 0, done
+
+
+# ---- modules -----------------------------------------------------------------
+
+def test_a_strangers_module_is_loaded():
+    done = check("--load", STRANGER, "--test", "test_set_and_get", "stranger")
+    assert done.status == 0, done
+
+
+def test_our_modules_are_found_by_themselves():
+    done = check("--test", "test_set_and_get", "sqlite", "db_path={tmp}/x.db")
+    assert done.status == 0, done
+    done = check("--modules", "/nonexistent", "sqlite")
+    assert done.status == 2
+    assert "/nonexistent/mod_cachemw_sqlite.so" in done.err
+    assert "file memory multitier" in done.err
+
+
+def test_all_symbols_that_nobody_offers_are_named(strangers):
+    module = strangers("mod_wants", """
+        #include "httpd.h"
+        #include "http_config.h"
+        extern int ap_nobody_has_this(void), ap_nor_that(void);
+        extern int perhaps_there(void) __attribute__((weak));
+        static void hooks(apr_pool_t *p)
+        {
+            (void)p;
+            ap_nobody_has_this();
+            ap_nor_that();
+            if (perhaps_there) perhaps_there();
+        }
+        AP_DECLARE_MODULE(wants) = { STANDARD20_MODULE_STUFF,
+                                     .register_hooks = hooks };
+        """)
+    done = check("--load", module, "x")
+    assert done.status == 2
+    assert "ap_nobody_has_this" in done.err and "ap_nor_that" in done.err
+    assert "perhaps_there" not in done.err and "apr_" not in done.err
+    assert "mod_cachemw.h names" in done.err
+
+
+def test_what_is_no_module_is_refused(tmp_path, strangers):
+    text = tmp_path / "text.so"
+    text.write_text("text")
+    plain = strangers("plain", "int plain;")
+    for file, saying in ((text, "text.so"), (plain, "no module record"),
+                         (tmp_path / "none.so", "cannot read")):
+        done = check("--load", file, "x")
+        assert done.status == 2 and saying in done.err, done
+
+
+# ---- versions of the contract ------------------------------------------------
+
+# Its store has room for a few small entries: what a test with more, or larger
+# ones, or about slots that it has not, would ask.
+SMALL = ["test_set_and_get", "test_get_nonexistent_key", "test_delete",
+         "test_expiration", "test_delete_nonexistent"]
+
+
+@pytest.mark.parametrize("name", ["contract", "contract_smaller",
+                                  "contract_larger"])
+@pytest.mark.parametrize("how", [[], ["--core"]])
+def test_a_provider_of_the_frozen_version_1_loads_and_passes(name, how):
+    tests = [y for x in SMALL for y in ("--test", x)]
+    done = check("--load", CONTRACT, *how, *tests, name)
+    assert done.status == 0, done
+    assert sum(x.startswith("ok ") for x in done.lines) == len(SMALL), done
+    assert "# SKIP" not in done.out, done
+
+
+def test_another_version_is_refused_and_named():
+    done = check("--load", CONTRACT, "contract_2")
+    assert done.status in (2, 4)
+    assert "is for version 2" in done.err and "this is version 1" in done.err
+
+
+@pytest.mark.parametrize("name,saying", [
+    ("contract_tiny", "is its member size set?"),
+    ("contract_flagged", "flags that this mod_cachemw does not know")])
+def test_a_table_that_cannot_be_is_refused(name, saying):
+    done = check("--load", CONTRACT, name)
+    assert done.status == 4 and saying in done.err, done
+
+
+# ---- the command line --------------------------------------------------------
+
+@pytest.mark.parametrize("words,saying", [
+    ([], "which command?"),
+    (["explode"], 'no command "explode"'),
+    (["check"], "which store?"),
+    (["check", "memory", "memory"], "one provider is tested at a time"),
+    (["check", "memory", "--nothing"], "no option --nothing"),
+    (["check", "memory", "--core=yes"], "--core takes no value"),
+    (["check", "memory", "--test"], "--test wants GLOB"),
+    (["check", "memory", "--repeat", "0"], "repeat"),
+    (["check", "nosuch"], 'no provider "nosuch"'),
+    (["check", "../../etc/x"], "no name of a provider"),
+    (["ls", "memory", "--core"], "no option --core"),
+    (["ls", "file", "a", "b"], "ls takes one pattern"),
+    (["get", "file", "not-a-url"], "http://"),
+    (["get", "file"], "http://"),
+    (["rm", "file"], "--match GLOB"),
+    (["rm", "file", "--match", "*", "http://x/"], "--match GLOB"),
+    (["bench", "memory", "--ops", "fly"], "set, get and delete"),
+    (["bench", "memory", "--size", "1x"], "size"),
+    (["bench", "memory", "other"], "--vs"),
+    (["ls", "--store", "x"], "--store x: which provider?"),
+    (["ls", "--load", "/nonexistent.so", "file"], "cannot read"),
+])
+def test_a_wrong_command_line_says_what_would_be_right(words, saying):
+    done = subprocess.run([PROGRAM, *words], capture_output=True, text=True,
+                          timeout=60)
+    assert done.returncode == 2, done
+    assert saying in done.stderr and "--help says more" in done.stderr \
+        or saying in done.stderr
+    assert not done.stdout
+
+
+@pytest.mark.parametrize("words,saying", [
+    (["memory", "size=lots"], "size"),
+    (["memory", "nothing=1"], "nothing"),
+    (["multitier", "l1=a", "l2=b"], "a")])
+def test_an_option_of_a_store_is_refused_as_in_the_directives(words, saying):
+    done = check(*words)
+    assert done.status == 4 and saying in done.err, done
+
+
+def test_help_has_examples_for_each_command():
+    done = ctl("--help")
+    assert done.status == 0 and "Exit status" in done.out
+    for command in COMMANDS:
+        assert re.search(rf"^  {command} ", done.out, re.M)
+        more = ctl(command, "--help")
+        assert more.status == 0 and not more.err
+        assert f"  cachemwctl {command} " in more.out, command
+        assert "--load FILE.so" in more.out
+        assert max(map(len, more.lines)) <= 100, command
+    assert ctl("--version").out.startswith("cachemwctl (mod_cachemw) ")
+
+
+def test_every_option_and_command_is_in_manual_and_completion():
+    manual = (settings.source / "ctl/cachemwctl.1").read_text()
+    completion = (settings.source / "ctl/cachemwctl.bash").read_text()
+    for command in COMMANDS:
+        assert re.search(rf"^\.SS {command}\b", manual, re.M), command
+        assert re.search(rf"\b{command}\b", completion), command
+        for option in re.findall(r"^  --([\w-]+)", ctl(command,
+                                                       "--help").out, re.M):
+            assert rf"\-\-{option}".replace("-", r"\-").replace(
+                r"\\-\\-", r"\-\-") in manual, option
+            assert f"--{option}" in completion, option
+
+
+def test_completion_completes():
+    script = f"""
+        source {settings.source}/ctl/cachemwctl.bash
+        try() {{
+            COMP_WORDS=("$@") COMP_CWORD=$(($# - 1)) COMPREPLY=()
+            _cachemwctl && echo "${{COMPREPLY[*]}}"
+        }}
+        try cachemwctl ve
+        try cachemwctl ls --lo
+        try cachemwctl bench --v
+        try cachemwctl ls mem
+    """
+    done = subprocess.run(["bash", "-c", script], capture_output=True,
+                          text=True)
+    assert done.stdout.splitlines() == [
+        "verify", "--long --load", "--vs --verbose", "memory"], done
+
+
+def test_colours_are_for_terminals_only():
+    script = f"{PROGRAM} check --test test_set_and_get memory size=64M"
+    def seen(**env):
+        done = subprocess.run(
+            ["script", "-qec", script, "/dev/null"], capture_output=True,
+            env={"PATH": "/usr/bin:/bin", "TERM": "xterm", **env}, timeout=60)
+        return b"\033[32m" in done.stdout
+    assert seen()
+    assert not seen(NO_COLOR="1")
+    assert not seen(TERM="dumb")
+
+
+# ---- bench -------------------------------------------------------------------
+
+BENCH = ["--seconds", "1", "--warmup", "100ms", "--keys", "500"]
+
+
+def test_bench_puts_stores_side_by_side():
+    done = ctl("bench", *BENCH, "--size", "1K", "--size", "70K", "--ops",
+               "set,get", "memory", "size=96M", "--vs", "file",
+               "cache_dir={tmp}/c")
+    assert done.status == 0 and "\033" not in done.out + done.err, done
+    rows = [x.split() for x in done.lines[1:]]
+    assert [(x[0], x[1], x[2]) for x in rows] == [
+        (store, op, size) for size in ("1.0K", "70.0K")
+        for store in ("memory", "file") for op in ("set", "get")]
+    first = {}
+    for row in rows:
+        rate, *times = map(float, row[3:9])
+        assert times == sorted(times)
+        first.setdefault((row[1], row[2]), rate)
+        if rate:
+            assert times[0] > 0 and row[9] == "100.0%"
+            assert float(row[10]) == pytest.approx(
+                rate / first[row[1], row[2]], abs=0.01, rel=0.01)
+    assert any(float(x[3]) for x in rows)
+
+
+def test_bench_as_json_with_processes_and_zipf():
+    done = ctl("bench", *BENCH, "--json", "--zipf", "1", "--processes", "2",
+               "--threads", "2", "--store", "near", "memory", "--store",
+               "far", "file", "cache_dir={tmp}/far", "multitier", "l1=near",
+               "l2=far")
+    assert done.status == 0, done
+    told = json.loads(done.out)
+    assert (told["processes"], told["threads"], told["zipf"]) == (2, 2, 1)
+    assert [x["operation"] for x in told["rows"]] == ["set", "get", "delete"]
+    assert any(x["operations"] for x in told["rows"])
+    for row in told["rows"]:
+        assert row["done"] + row["failed"] <= row["operations"]
+        assert 0 <= row["p50_us"] <= row["p90_us"] <= row["p99_us"] \
+            <= row["p99_9_us"] <= row["max_us"]
+    get = told["rows"][1]
+    assert get["done"] == get["operations"]
+
+
+def test_bench_of_a_store_that_takes_no_such_body_says_so():
+    done = ctl("bench", *BENCH, "--size", "1M", "memory", "size=64M",
+               "max_object_size=64K")
+    assert done.status == 4 and "takes no bodies of 1.0M" in done.err, done
+
+
+def test_bench_of_a_provider_that_dies_says_so():
+    done = ctl("bench", *BENCH, "--ops", "get", "--load", BROKEN, "crashes",
+               "size=4M")
+    assert done.status == 4 and "died by signal 6" in done.err, done

@@ -1,0 +1,415 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a person sees and does to the store of a server, which is running at
+that moment or was stopped."""
+
+import os
+import signal
+import sqlite3
+import subprocess
+import time
+
+import pytest
+
+from conftest import MODULES, PROGRAM, Site, ctl, site_of, varying
+from harness import settings
+
+PAGES = {"/a.css": b"a" * 100, "/b.html?x=1": b"b" * 200_000, "/c.css": b""}
+
+
+def owners(top):
+    return {os.path.join(base, name): os.lstat(os.path.join(base, name)).st_uid
+            for base, dirs, names in os.walk(top) for name in dirs + names}
+
+
+def urls(done):
+    assert done.status == 0, done
+    return sorted(x["url"] for x in done.objects)
+
+
+# ---- looking -----------------------------------------------------------------
+
+def test_ls_shows_what_a_running_server_has_stored(site):
+    site.fill(PAGES)
+    assert urls(site.ctl("ls", options=["--json"])) == \
+        sorted(site.url(x) for x in PAGES)
+    found = site.ctl("ls", "*.css")
+    assert found.status == 0
+    assert sorted(x.split()[-1] for x in found.lines) == \
+        [site.url("/a.css"), site.url("/c.css")]
+    assert all(site.host in x for x in found.lines)
+    assert site.ctl("ls", "*nothing*").lines == []
+
+
+def test_ls_long_and_json_tell_status_and_times(site):
+    before = int(time.time())
+    site.fill({"/a.css": b"a" * 100})
+    one, = site.ctl("ls", options=["--json", "--long"]).objects
+    assert (one["status"], one["size"], one["kind"]) == (200, 100, "page")
+    assert one["virtual_host"] == site.host
+    when = {x: time.mktime(time.strptime(one[x] + "UTC",
+                                         "%Y-%m-%dT%H:%M:%SZ%Z"))
+            - time.timezone for x in ("stored", "fresh_until", "expires")}
+    assert before <= when["stored"] <= time.time()
+    assert 55 <= when["fresh_until"] - when["stored"] <= 62
+    assert when["expires"] >= when["fresh_until"]
+    line, = site.ctl("ls", options=["--long"]).lines
+    assert " 200 " in line
+
+
+def test_get_prints_the_body_and_the_head(site):
+    site.fill(PAGES)
+    for page, body in PAGES.items():
+        done = site.ctl("get", site.url(page))
+        assert (done.status, done.raw) == (0, body), page
+    done = site.ctl("get", site.url("/a.css"), options=["--include"])
+    head, _, body = done.raw.partition(b"\n\n")
+    assert head.startswith(b"HTTP 200\n") and b"Cache-Control: max-age=60" \
+        in head and body == PAGES["/a.css"]
+
+
+def test_get_of_what_is_not_stored_fails(site):
+    done = site.ctl("get", site.url("/never"))
+    assert done.status == 1 and "is not stored" in done.err and not done.raw
+
+
+def test_get_and_stat_of_a_page_that_varies(site):
+    site.origin.on("/v", varying)
+    for coding in ("gzip", "identity"):
+        site.get("/v", [("Accept-Encoding", coding)])
+    done = site.ctl("get", site.url("/v"),
+                    options=["--header", "Accept-Encoding: gzip"])
+    assert (done.status, done.raw) == (0, b"zipped"), done
+    done = site.ctl("get", site.url("/v"),
+                    options=["--header", "Accept-Encoding: identity"])
+    assert (done.status, done.raw) == (0, b"plain!!"), done
+    done = site.ctl("get", site.url("/v"),
+                    options=["--header", "Accept-Encoding: br"])
+    assert done.status == 1 and "accept-encoding" in done.err
+    done = site.ctl("stat", site.url("/v"))
+    assert done.status == 0
+    assert "Varies by      accept-encoding" in done.out
+    assert "Variants       2" in done.out
+    assert "Coding         gzip" in done.out
+    kinds = [x["kind"] for x in site.ctl(
+        "stat", site.url("/v"), options=["--json"]).objects]
+    assert sorted(kinds) == ["variant", "variant", "vary"]
+
+
+def test_stat_of_an_entry_and_of_the_store(site):
+    site.fill(PAGES)
+    done = site.ctl("stat", site.url("/b.html?x=1"))
+    assert done.status == 0
+    for line in (f"URL            {site.url('/b.html?x=1')}",
+                 f"Virtual host   {site.host}", "Status         200",
+                 "Size           200000"):
+        assert line in done.lines, done
+    done = site.ctl("stat")
+    if done.status == 3:
+        assert site.kind == "redis" and "cannot tell figures" in done.err
+    else:
+        assert any(x.split() == ["entries", "3"] for x in done.lines), done
+
+
+def test_another_virtual_host_is_found_by_its_url_and_by_its_name(origin):
+    site = site_of("file", origin)
+    conf = site.server._conf.replace(
+        "ProxyPass \"/\"", "CachemwNamespace shop\nProxyPass \"/\"")
+    site.server.write_conf(conf)
+    try:
+        site.server.start()
+        site.fill({"/a.css": b"abc"})
+        assert site.ctl("get", site.url("/a.css")).raw == b"abc"
+        assert site.ctl("get", site.url("/a.css"),
+                        options=["--host", "shop"]).raw == b"abc"
+        assert site.ctl("get", site.url("/a.css"),
+                        options=["--host", "other"]).status == 1
+        one, = site.ctl("ls", options=["--json"]).objects
+        assert one["virtual_host"] == "shop"
+    finally:
+        site.server.remove()
+
+
+# ---- removing ----------------------------------------------------------------
+
+def test_what_rm_removes_the_running_server_fetches_anew(site):
+    site.fill(PAGES)
+    done = site.ctl("rm", site.url("/a.css"), site.url("/b.html?x=1"))
+    assert (done.status, done.out) == (0, "2 removed\n"), done
+    for page, want in (("/a.css", "MISS"), ("/b.html?x=1", "MISS"),
+                       ("/c.css", "HIT")):
+        res = site.get(page)
+        assert (res.cache, res.body) == (want, PAGES[page]), page
+        assert site.get(page).cache == "HIT"
+    assert site.ctl("rm", site.url("/never")).status == 1
+
+
+def test_rm_by_pattern_and_with_all_variants(site):
+    site.fill(PAGES)
+    site.origin.on("/v", varying)
+    for coding in ("gzip", "identity"):
+        site.get("/v", [("Accept-Encoding", coding)])
+    assert site.ctl("rm", site.url("/v")).out == "3 removed\n"
+    assert site.ctl("rm", options=["--match", "*.css"]).out == "2 removed\n"
+    assert urls(site.ctl("ls", options=["--json"])) == \
+        [site.url("/b.html?x=1")]
+
+
+def test_clear_wants_to_be_meant(site):
+    site.fill(PAGES)
+    done = site.ctl("clear")
+    assert done.status == 2 and "--yes" in done.err
+    assert len(site.ctl("ls").lines) == 3
+    assert site.ctl("clear", options=["--yes"]).status == 0
+    assert site.ctl("ls").lines == []
+    for page, body in PAGES.items():
+        res = site.get(page)
+        assert (res.cache, res.body) == ("MISS", body), page
+        assert site.get(page).cache == "HIT"
+
+
+def test_sweep_removes_what_has_expired_and_nothing_else(origin):
+    """… and no limit of the tool drops what fits the server's."""
+    site = Site(origin, "sqlite",
+                ["db_path=@DIR@/cache/tests.db", "max_entries=20000",
+                 "cleanup_interval=1h", "keep=1s", "busy_timeout=5s"],
+                ["cachemw_sqlite"])
+    database = site.server.dir / "cache" / "tests.db"
+    try:
+        site.server.start()
+        site.fill(PAGES)
+        with sqlite3.connect(database) as base:
+            base.execute("PRAGMA busy_timeout=20000")
+            base.execute("UPDATE cache_entries SET expires = 1000000 "
+                         "WHERE body_len = 100")
+        done = ctl("sweep", "sqlite", f"db_path={database}")
+        assert (done.status, done.out) == (0, "1 expired\n"), done
+        assert len(ctl("ls", "sqlite", f"db_path={database}").lines) == 2
+    finally:
+        site.server.remove()
+
+
+# ---- verify ------------------------------------------------------------------
+
+def test_verify_reads_everything(site):
+    site.fill(PAGES)
+    done = site.ctl("verify")
+    assert (done.status, done.out) == \
+        (0, "3 entries, 200100 bytes read, 0 damaged\n"), done
+
+
+def test_verify_names_a_damaged_body_and_changes_nothing(origin):
+    site = site_of("file", origin)
+    try:
+        site.server.start()
+        site.fill(PAGES)
+        site.server.stop()
+        big = max((os.path.join(base, x) for base, _, names in
+                   os.walk(site.server.dir / "cache") for x in names),
+                  key=os.path.getsize)
+        with open(big, "r+b") as file:
+            file.seek(150_000)
+            file.write(b"X")
+        for _ in range(2):
+            done = site.ctl("verify")
+            assert done.status == 1 and "1 damaged" in done.out
+            assert f"damaged: {site.url('/b.html?x=1')}" in done.out
+        assert len(site.ctl("ls").lines) == 3
+        assert site.ctl("verify", options=["--remove"]).status == 1
+        assert len(site.ctl("ls").lines) == 2
+        assert site.ctl("verify").status == 0
+    finally:
+        site.server.remove()
+
+
+def test_verify_names_a_file_whose_beginning_is_damaged(origin):
+    site = site_of("file", origin)
+    try:
+        site.server.start()
+        site.fill(PAGES)
+        site.server.stop()
+        big = max((os.path.join(base, x) for base, _, names in
+                   os.walk(site.server.dir / "cache") for x in names),
+                  key=os.path.getsize)
+        with open(big, "r+b") as file:
+            file.write(b"nothing of ours")
+        done = site.ctl("verify")
+        assert done.status == 1 and "2 entries" in done.out
+        assert f"{big} is damaged" in done.err
+    finally:
+        site.server.remove()
+
+
+# ---- beside a server ---------------------------------------------------------
+
+def test_files_stay_the_servers(site):
+    """As root nothing may come to be that the children cannot use."""
+    site.fill(PAGES)
+    top = site.server.dir / "cache"
+    before = owners(top)
+    for command in ("ls", "verify", "stat", "sweep"):
+        site.ctl(command)
+    site.ctl("rm", site.url("/a.css"))
+    user = settings.run_user[1] if settings.run_user else os.geteuid()
+    assert set(owners(top).values()) <= {user}
+    assert set(before.values()) <= {user}
+    site.server.stop()
+    for command in ("ls", "verify", "stat", "sweep"):
+        site.ctl(command)
+    assert set(owners(top).values()) <= {user}
+    site.server.start()
+    assert site.get("/c.css").cache == "HIT"
+
+
+def test_a_look_that_is_stopped_holds_nothing_up(site):
+    """Who has paused the output, and killed the tool, has the server go on."""
+    site.fill({f"/many/{n}": b"x" * 100 for n in range(40)})
+    with subprocess.Popen([PROGRAM, "ls", "--long", "--modules", MODULES,
+                           *site.words], stdout=subprocess.PIPE) as one:
+        one.stdout.read(1)
+        os.kill(one.pid, signal.SIGSTOP)
+        try:
+            site.fill({f"/more/{n}": b"y" * 1000 for n in range(20)})
+            site.server.graceful()
+            site.fill({f"/again/{n}": b"z" * 1000 for n in range(20)})
+        finally:
+            os.kill(one.pid, signal.SIGKILL)
+    assert site.get("/many/1").cache == "HIT"
+    site.fill({"/last": b"."})
+
+
+def test_who_has_read_enough_of_a_list_hears_nothing(site):
+    site.fill({f"/many/{n}": b"x" * 100 for n in range(40)})
+    line = " ".join(map(str, [PROGRAM, "ls", "--modules", MODULES,
+                              *site.words]))
+    done = subprocess.run(["bash", "-c", f"{line} | true; {line} >/dev/full"],
+                          capture_output=True, text=True, timeout=60)
+    assert done.returncode == 4
+    assert done.stderr.splitlines() == \
+        ["cachemwctl: cannot write the output: No space left on device"]
+
+
+def test_a_server_starts_beside_a_look(origin):
+    """The tool has no lock on a directory that a server would wait for."""
+    site = site_of("file", origin)
+    try:
+        site.server.start()
+        site.fill({f"/many/{n}": b"x" * 100 for n in range(2000)})
+        site.server.stop()
+        with subprocess.Popen([PROGRAM, "ls", *site.words],
+                              stdout=subprocess.PIPE) as one:
+            one.stdout.read(1)
+            os.kill(one.pid, signal.SIGSTOP)
+            try:
+                site.server.start()
+                assert site.get("/many/1").cache == "HIT"
+            finally:
+                os.kill(one.pid, signal.SIGKILL)
+        assert "is used by another server" not in site.server.log()
+    finally:
+        site.server.remove()
+
+
+def test_no_directory_and_no_database_is_made(tmp_path):
+    for words in (["file", f"cache_dir={tmp_path}/none"],
+                  ["sqlite", f"db_path={tmp_path}/none.db"]):
+        for command in ("ls", "stat", "verify", "sweep"):
+            done = ctl(command, *words)
+            assert done.status == 4 and "No such file" in done.err, done
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_database_of_somebody_else_is_left_alone(tmp_path):
+    other = tmp_path / "other.db"
+    with sqlite3.connect(other) as base:
+        base.execute("CREATE TABLE important (x)")
+    was = other.read_bytes()
+    for command in ("ls", "sweep", "verify"):
+        done = ctl(command, "sqlite", f"db_path={other}")
+        assert done.status == 4 and "no database of mod_cachemw" in done.err
+    assert other.read_bytes() == was
+    assert [x.name for x in tmp_path.iterdir()] == ["other.db"]
+
+
+# ---- what cannot be ----------------------------------------------------------
+
+@pytest.mark.parametrize("command", ["ls", "stat", "verify", "sweep"])
+def test_memory_says_that_nobody_can_look(command):
+    done = ctl(command, "memory", "size=64M")
+    assert done.status == 3 and "in the memory of the server" in done.err
+
+
+def test_http_says_that_it_cannot_list():
+    done = ctl("ls", "http", "base_url=http://127.0.0.1:9", "timeout=1s")
+    assert done.status == 3 and "cannot list its entries" in done.err
+
+
+def test_a_service_behind_http_has_what_can_be_asked_for_by_its_url():
+    """get, stat and rm of a URL; the service ends with the commands."""
+    store = "http base_url={url} timeout=10s store_timeout=10s"
+    page = "http://bench.example/page/00000001.html"
+    run = f"{PROGRAM} COMMAND --modules {MODULES}"
+    script = " && ".join(
+        run.replace("COMMAND", x) + f" {store} {y}" for x, y in (
+            ("bench --keys 3 --seconds 1 --warmup 0s --ops get", ""), ("get", page + " | wc -c"), ("stat", page), ("rm", page)))
+    script += f" && ! {run.replace('COMMAND', 'get')} {store} {page}"
+    done = subprocess.run(
+        ["/usr/bin/python3", "-m", "harness.service", "plain", "--", "sh",
+         "-c", script], capture_output=True, text=True, timeout=120,
+        env={**os.environ,
+             "PYTHONPATH": str(settings.source / "tests" / "httpd")})
+    assert done.returncode == 0, done
+    lines = done.stdout.splitlines()
+    assert "1024" in lines and "Status         200" in lines
+    assert lines[-1] == "1 removed" and "is not stored" in done.stderr
+
+
+def test_redis_that_is_away_is_trouble():
+    done = ctl("ls", "redis", "url=redis://127.0.0.1:9", "timeout=1s")
+    assert done.status == 4 and "refused" in done.err
+
+
+def test_tiers_are_seen_one_by_one(origin):
+    stores = ("CachemwStore near memory size=16M\n"
+              "CachemwStore far file cache_dir=@DIR@/cache/far")
+    site = Site(origin, "multitier", ["l1=near", "l2=far"], stores=stores)
+    tiers = ["--store", "near", "memory", "size=16M",
+             "--store", "far", "file",
+             f"cache_dir={site.server.dir}/cache/far"]
+    try:
+        site.server.start()
+        site.fill(PAGES)
+        done = site.ctl("ls", options=["--json", *tiers])
+        assert urls(done) == sorted(site.url(x) for x in PAGES)
+        assert {x["store"] for x in done.objects} == {"far"}
+        assert "near: a store of memory" in done.err
+        assert site.ctl("get", site.url("/a.css"),
+                        options=tiers).raw == PAGES["/a.css"]
+        assert site.ctl("rm", site.url("/a.css"),
+                        options=tiers).out == "1 removed\n"
+    finally:
+        site.server.remove()
+
+
+# ---- a million ---------------------------------------------------------------
+
+@pytest.mark.long
+@pytest.mark.parametrize("count", [1_000_000])
+def test_ls_of_a_million_entries_streams(count, redis):
+    """The first line comes long before the last, and memory stays small."""
+    redis.ask("FLUSHALL")
+    words = ["redis", f"url={redis.url}", "timeout=60s", "store_timeout=60s"]
+    filled = ctl("bench", "--force", "--keys", str(count), "--seconds", "1",
+                 "--warmup", "0s", "--ops", "get", "--size", "10",
+                 "--threads", "4", *words)
+    assert filled.status == 0, filled
+    begin = time.monotonic()
+    with subprocess.Popen([PROGRAM, "ls", "--modules", MODULES, *words],
+                          stdout=subprocess.PIPE) as one:
+        one.stdout.readline()
+        first = time.monotonic() - begin
+        lines = 1 + sum(1 for _ in one.stdout)
+        usage = os.wait4(one.pid, 0)[2]
+        one.returncode = 0
+    assert lines == count
+    assert first < (time.monotonic() - begin) / 10
+    assert usage.ru_maxrss < 300_000      # KB; SCAN's names are remembered
