@@ -7,8 +7,15 @@
 #include "crew.h"
 
 /* How long the end waits for threads: it must be quick. */
-#define END_STEPS 20
-#define END_STEP 10000
+#define END_LIMIT 200000
+
+static apr_int64_t clock_now(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (apr_int64_t)now.tv_sec * APR_USEC_PER_SEC + now.tv_nsec / 1000;
+}
 
 static int cond_make(pthread_cond_t *cond)
 {
@@ -167,7 +174,8 @@ static void crew_grow(crew_t *crew)
     pthread_attr_t attr;
     pthread_t thread;
 
-    if (crew->queued <= crew->idle || crew->threads >= crew->threads_max
+    if (crew->is_over || crew->queued <= crew->idle
+        || crew->threads >= crew->threads_max
         || pthread_attr_init(&attr) != 0) {
         return;
     }
@@ -196,33 +204,51 @@ apr_status_t crew_init(crew_t *crew, int threads_max)
 
 int crew_end(crew_t *crew)
 {
-    int step, are_gone;
+    const apr_int64_t until = clock_now() + END_LIMIT;
+    apr_int64_t now;
+    crew_job_t *job;
+    int are_gone;
 
     pthread_mutex_lock(&crew->mutex);
     crew->is_over = 1;
     pthread_cond_broadcast(&crew->work);
-    for (step = 0; crew->threads && step < END_STEPS; step++) {
-        cond_wait(&crew->ended, &crew->mutex, END_STEP);
+    for (job = crew->waited_for; job; job = job->other) {
+        pthread_cond_signal(&job->done);
+    }
+    while (crew->threads && (now = clock_now()) < until) {
+        cond_wait(&crew->ended, &crew->mutex, until - now);
     }
     are_gone = !crew->threads;
     pthread_mutex_unlock(&crew->mutex);
     return are_gone;
 }
 
+static void waited_for_remove(crew_t *crew, crew_job_t *job)
+{
+    crew_job_t **at = &crew->waited_for;
+
+    while (*at != job) {
+        at = &(*at)->other;
+    }
+    *at = job->other;
+}
+
 /* With the mutex: until the job is done, or the deadline. */
 static void job_await(crew_t *crew, const cachemw_services_t *services,
                       const cachemw_call_t *call, crew_job_t *job)
 {
-    apr_interval_time_t left;
+    apr_interval_time_t left = -1;
 
-    while (!job->is_done && !crew->is_over) {
+    job->other = crew->waited_for;
+    crew->waited_for = job;
+    while (!job->is_done && !crew->is_over && left != 0) {
         left = services->remaining(services, call);
-        if (left == 0) {
-            return;
+        if (left != 0) {
+            cond_wait(&job->done, &crew->mutex,
+                      left < 0 ? apr_time_from_sec(1) : left);
         }
-        cond_wait(&job->done, &crew->mutex,
-                  left < 0 ? apr_time_from_sec(1) : left);
     }
+    waited_for_remove(crew, job);
 }
 
 apr_status_t crew_run(crew_t *crew, const cachemw_services_t *services,
@@ -234,8 +260,10 @@ apr_status_t crew_run(crew_t *crew, const cachemw_services_t *services,
     pthread_mutex_lock(&crew->mutex);
     job_append(crew, mine);
     crew_grow(crew);
-    pthread_cond_signal(&crew->work);
-    job_await(crew, services, call, mine);
+    if (crew->threads && !crew->is_over) {
+        pthread_cond_signal(&crew->work);
+        job_await(crew, services, call, mine);
+    }
     rv = mine->rv;
     if (!mine->is_done) {
         *job = NULL;

@@ -25,7 +25,8 @@ struct crew_job_t {
 
     /** @name The crew's own @{ */
     crew_t *crew;
-    crew_job_t *next;
+    crew_job_t *next;  /* in the queue */
+    crew_job_t *other; /* that somebody waits for, too */
     pthread_cond_t done;
     int is_begun, is_done;
     int is_given_up;
@@ -36,9 +37,10 @@ struct crew_job_t {
 /** Of one process: set up in child_init. All fields are the crew's own. */
 struct crew_t {
     pthread_mutex_t mutex;
-    pthread_cond_t work;  /* for threads: there is a job, or the end */
-    pthread_cond_t ended; /* for the end: a thread has gone */
-    crew_job_t *first, *last;
+    pthread_cond_t work;      /* for threads: there is a job, or the end */
+    pthread_cond_t ended;     /* for the end: a thread has gone */
+    crew_job_t *first, *last; /* not begun yet */
+    crew_job_t *waited_for;
     int queued, threads, idle, threads_max;
     int is_over;
 };
@@ -47,7 +49,9 @@ struct crew_t {
 apr_status_t crew_init(crew_t *crew, int threads_max);
 
 /**
- * Let them go. From now on no job is done.
+ * Let them go, and who waits for them. From now on no job is done. A thread
+ * that has gone may still be in its last instructions: a program that unloads
+ * the module at once must not end this way.
  * @return non-zero when all have gone; else some are being kept waiting, and
  *         what they work with must stay
  */

@@ -67,6 +67,9 @@
 
 #define PREFIX_MAX 100
 
+/* Microseconds that a connection is kept for. */
+#define IDLE_MAX (60 * APR_USEC_PER_SEC)
+
 /* The beginning of a first item; key, perhaps head and body follow. All servers
  * that share a memcached must have the same order of bytes. */
 typedef struct first_t {
@@ -174,13 +177,10 @@ static void item_digest(const char *name, const piece_t *item,
     apr_sha1_final(digest, &sum);
 }
 
-/* What apr_memcache returns, in the words of the contract: a server that it
- * thinks dead is a miss for it, any answer that it does not expect EGENERAL. */
-static apr_status_t answer(const job_t *job, apr_status_t rv)
+/* What apr_memcache returns, in the words of the contract: any answer that it
+ * does not expect is EGENERAL. */
+static apr_status_t answer(apr_status_t rv)
 {
-    if (rv == APR_NOTFOUND && job->self->server->status != APR_MC_SERVER_LIVE) {
-        return APR_ECONNREFUSED;
-    }
     if (APR_STATUS_IS_EAGAIN(rv)) {
         return APR_TIMEUP;
     }
@@ -194,7 +194,7 @@ static apr_status_t item_get(const job_t *job, const char *name, piece_t *item)
                                         name, &item->data, &item->len, NULL);
 
     if (rv != APR_SUCCESS) {
-        return answer(job, rv);
+        return answer(rv);
     }
     if (item->len < DIGEST_LEN || item->len > ITEM_MAX) {
         return APR_EINCOMPLETE;
@@ -210,8 +210,8 @@ static apr_status_t item_set(const job_t *job, const char *name, piece_t *item,
                              apr_uint32_t ttl)
 {
     item_digest(name, item, (unsigned char *)item->data + item->len);
-    return answer(job, apr_memcache_set(job->self->memcache, name, item->data,
-                                        item->len + DIGEST_LEN, ttl, 0));
+    return answer(apr_memcache_set(job->self->memcache, name, item->data,
+                                   item->len + DIGEST_LEN, ttl, 0));
 }
 
 /* --- pieces --------------------------------------------------------------- */
@@ -254,16 +254,6 @@ static apr_status_t piece_get(const job_t *job, char kind, apr_uint64_t number,
 }
 
 /* --- what the crew does --------------------------------------------------- */
-
-/* mod_cachemw has a breaker, which lets a call through now and then to see:
- * apr_memcache's own, which would keep it from that, is opened before each. */
-static job_t *job_begin(crew_job_t *crew)
-{
-    job_t *job = (job_t *)crew;
-
-    apr_memcache_enable_server(job->self->memcache, job->self->server);
-    return job;
-}
 
 /* Of what was found under the name of a key. */
 static apr_status_t first_check(job_t *job)
@@ -352,7 +342,7 @@ static apr_status_t body_get(job_t *job)
 
 static apr_status_t get_run(crew_job_t *crew)
 {
-    job_t *job = job_begin(crew);
+    job_t *job = (job_t *)crew;
     apr_status_t rv = first_get(job);
 
     job->id = job->first.id;
@@ -365,7 +355,7 @@ static apr_status_t get_run(crew_job_t *crew)
 /* The body may be in the first item. */
 static apr_status_t read_run(crew_job_t *crew)
 {
-    job_t *job = job_begin(crew);
+    job_t *job = (job_t *)crew;
     apr_status_t rv = piece_get(job, 'b', job->next, &job->pieces[0]);
 
     if (rv != APR_NOTFOUND || job->next > 0) {
@@ -382,7 +372,7 @@ static apr_status_t read_run(crew_job_t *crew)
 
 static apr_status_t set_run(crew_job_t *crew)
 {
-    job_t *job = job_begin(crew);
+    job_t *job = (job_t *)crew;
     apr_status_t rv = APR_SUCCESS;
 
     if (job->head) {
@@ -413,13 +403,13 @@ static apr_status_t remove_check(job_t *job)
 
 static apr_status_t remove_run(crew_job_t *crew)
 {
-    job_t *job = job_begin(crew);
+    job_t *job = (job_t *)crew;
     apr_status_t rv = job->has_id ? remove_check(job) : APR_SUCCESS;
 
     if (rv != APR_SUCCESS) {
         return rv;
     }
-    rv = answer(job, apr_memcache_delete(job->self->memcache, job->name, 0));
+    rv = answer(apr_memcache_delete(job->self->memcache, job->name, 0));
     return rv == APR_NOTFOUND ? APR_SUCCESS : rv;
 }
 
@@ -541,6 +531,18 @@ static apr_status_t memcached_open(const cachemw_services_t *services,
     return APR_SUCCESS;
 }
 
+/* For apr_memcache a server that failed once is dead for five seconds, and what
+ * lies there not found: a failure told as a miss. mod_cachemw's breaker knows
+ * better. */
+static apr_memcache_server_t *server_choose(void *baton, apr_memcache_t *mc,
+                                            const apr_uint32_t hash)
+{
+    const memcached_t *self = baton;
+
+    (void)mc, (void)hash;
+    return self->server;
+}
+
 /* What threads work with stays when they do: the process ends soon. */
 static apr_status_t child_end(void *data)
 {
@@ -568,9 +570,11 @@ static apr_status_t memcached_child_init(void *store, apr_pool_t *pchild)
     }
     if (rv == APR_SUCCESS) {
         rv = apr_memcache_server_create(self->pool, self->host, self->port, 0,
-                                        most, most, 60, &self->server);
+                                        most, most, IDLE_MAX, &self->server);
     }
     if (rv == APR_SUCCESS) {
+        self->memcache->server_func = server_choose;
+        self->memcache->server_baton = self;
         rv = apr_memcache_add_server(self->memcache, self->server);
     }
     if (rv == APR_SUCCESS) {

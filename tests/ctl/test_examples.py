@@ -61,6 +61,14 @@ class Memcached:
         except OSError:
             return False
 
+    def stat(self, name):
+        with socket.create_connection(("127.0.0.1", self.port), 5) as s:
+            s.sendall(b"stats\r\n")
+            text = b""
+            while not text.endswith(b"END\r\n"):
+                text += s.recv(65536)
+        return int(re.search(rb"STAT %s (\d+)" % name.encode(), text)[1])
+
     def signal(self, number):
         os.kill(self.process.pid, number)
 
@@ -134,6 +142,17 @@ def test_memcached_serves(site, memcached):
         return res.cache == "HIT"
     for page, body in pages.items():
         wait_for(lambda: is_hit(page, body), page)
+
+
+def test_memcached_connections_are_kept(site, memcached):
+    body = os.urandom(5000)
+    site.origin.page("/mc/kept", body)
+    wait_for(lambda: site.get("/mc/kept").cache == "HIT", "a hit")
+    before = memcached.stat("total_connections")
+    for _ in range(200):
+        assert site.get("/mc/kept").cache == "HIT"
+    # each child has its own, which are made as they are needed
+    assert memcached.stat("total_connections") - before < 50
 
 
 def test_memcached_hangs(site, memcached):
