@@ -606,7 +606,7 @@ apr_status_t mw_coalesce(mw_handle_t *handle, request_rec *r, apr_status_t rv)
 
 apr_interval_time_t mw_coalesce_tend_interval(mw_store_t *store)
 {
-    return waiters != NULL && mw_fetch_locks(store)
+    return waiters != NULL && mw_fetch_can_lock(store)
                ? mw_fetch_tend_interval(store)
                : 0;
 }

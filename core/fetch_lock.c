@@ -67,12 +67,21 @@ static void unlock_call(mw_store_t *store, const cachemw_call_t *call,
     mw_store_unlock(store, call, &key, server);
 }
 
-int mw_fetch_locks(mw_store_t *store)
+int mw_fetch_can_lock(const mw_store_t *store)
 {
     const mw_store_settings_t *settings = mw_store_settings(store);
 
-    return settings->coalesce && settings->coalesce_servers
+    return settings->coalesce
+           && settings->coalesce_servers != MW_COALESCE_SERVERS_OFF
            && mw_store_can_lock(store);
+}
+
+int mw_fetch_locks(const mw_store_t *store)
+{
+    return mw_fetch_can_lock(store)
+           && (mw_store_settings(store)->coalesce_servers
+                   == MW_COALESCE_SERVERS_ON
+               || mw_store_sharing(store) != 1);
 }
 
 apr_status_t mw_fetch_lock(const mw_fetch_t *fetch, const cachemw_call_t *call,

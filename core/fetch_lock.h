@@ -23,8 +23,11 @@ typedef struct mw_fetch_t {
     apr_int64_t end;    /**< when the mark ends */
 } mw_fetch_t;
 
-/** Whether requests to the store have locks at all. */
-int mw_fetch_locks(mw_store_t *store);
+/** Whether requests to the store may have locks at all. */
+int mw_fetch_can_lock(const mw_store_t *store);
+/** Whether they have any now: not while it is known that no other server shares
+ *  the store, unless they are always to have them. */
+int mw_fetch_locks(const mw_store_t *store);
 
 /**
  * Take the lock of a page whose mark is held, or extend it. One call of the

@@ -11,6 +11,8 @@
 
 #define LOG_PERIOD APR_INT64_C(10000000)
 
+#define SHARING_MAX 0xff
+
 static const char *const counter_names[MW_COUNTERS] = {
     [MW_COUNT_HIT] = "Hits",
     [MW_COUNT_MISS] = "Misses",
@@ -145,6 +147,22 @@ const char *mw_counter_name(mw_counter_e which)
 apr_uint32_t mw_epoch_slot(const mw_state_t *state, const cachemw_key_t *key)
 {
     return (apr_uint32_t)mw_state_hash(state, key) % MW_EPOCHS;
+}
+
+void mw_sharing_note(mw_state_t *state, unsigned int servers, apr_int64_t until)
+{
+    __atomic_store_n(&state->sharing,
+                     (apr_uint64_t)until << 8
+                         | (servers < SHARING_MAX ? servers : SHARING_MAX),
+                     __ATOMIC_RELAXED);
+}
+
+unsigned int mw_sharing_read(const mw_state_t *state, apr_int64_t now)
+{
+    const apr_uint64_t word =
+        __atomic_load_n(&state->sharing, __ATOMIC_RELAXED);
+
+    return (apr_int64_t)(word >> 8) > now ? word & SHARING_MAX : 0;
 }
 
 apr_uint64_t mw_epoch_now(const mw_state_t *state)

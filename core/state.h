@@ -58,7 +58,7 @@ void mw_segments_end(mw_segments_t *list);
 
 typedef struct mw_state_t mw_state_t;
 
-#define MW_STATE_LAYOUT 6
+#define MW_STATE_LAYOUT 7
 
 /** Bytes that a state needs, at an address that is a multiple of 64. */
 apr_size_t mw_state_size(void);
@@ -189,6 +189,16 @@ void mw_reason_note(mw_state_t *state, apr_status_t why, apr_uint32_t kind,
 /** @return non-zero when the last words came with a failure of this status */
 int mw_reason_read(const mw_state_t *state, apr_status_t why,
                    apr_uint32_t *kind, char text[MW_REASON_MAX]);
+
+/** @} */
+
+/** @name How many servers share the store's place: see services->sharing() @{ */
+
+/** @param until monotonic: when it is unknown again */
+void mw_sharing_note(mw_state_t *state, unsigned int servers,
+                     apr_int64_t until);
+/** @return 255: at least so many; 0: unknown now */
+unsigned int mw_sharing_read(const mw_state_t *state, apr_int64_t now);
 
 /** @} */
 

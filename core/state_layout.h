@@ -5,7 +5,7 @@
  * @brief How mw_state_t lies in its segment; for the files that implement
  *        state.h only.
  *
- *     header | breaker | reason | store-wide epoch | epochs | marks |
+ *     header | breaker | reason | sharing | store-wide epoch | epochs | marks |
  *     unstorable | limiters | kinds | counters
  *
  * Parts that are written at different occasions are on different cache lines.
@@ -76,6 +76,7 @@ struct mw_state_t {
     unsigned char hash_key[APR_SIPHASH_KSIZE];
     mw_breaker_t breaker MW_ON_LINE;
     mw_reason_t reason MW_ON_LINE;
+    apr_uint64_t sharing MW_ON_LINE; /**< until when, and 8 bits: how many */
     apr_uint64_t epoch MW_ON_LINE;
     apr_uint64_t epoch_all;
     apr_uint64_t epochs[MW_EPOCHS] MW_ON_LINE;

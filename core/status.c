@@ -231,6 +231,7 @@ static apr_status_t collect_stats(figures_t *to, mw_store_t *store,
 static apr_array_header_t *status_collect(mw_store_t *store, request_rec *r)
 {
     const mw_state_t *state = mw_store_state(store);
+    unsigned int sharing;
     figures_t held;
     figures_t to;
     apr_status_t rv;
@@ -246,6 +247,10 @@ static apr_array_header_t *status_collect(mw_store_t *store, request_rec *r)
     rv = collect_stats(&held, store, r);
     collect_breaker(&to, store, rv);
     apr_array_cat(to.list, held.list);
+    sharing = mw_sharing_read(state, mw_monotonic());
+    if (sharing) {
+        figure_number(&to, "Servers", "Servers that share it", sharing);
+    }
     collect_counters(&to, state);
     mw_kinds_each(state, figure_kind, &to);
     return to.list;

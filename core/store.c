@@ -307,7 +307,14 @@ int mw_store_is_telling(const mw_store_t *store)
 
 int mw_store_can_lock(const mw_store_t *store)
 {
-    return store->can_lock;
+    return store->locking != NULL;
+}
+
+unsigned int mw_store_sharing(const mw_store_t *store)
+{
+    return store->locking && store->locking->state
+               ? mw_sharing_read(store->locking->state, mw_monotonic())
+               : 0;
 }
 
 int mw_store_can_sync(const mw_store_t *store)

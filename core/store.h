@@ -57,20 +57,27 @@ typedef struct mw_host_t {
 /** Options that every store has; parsed beside the provider's own. */
 extern const cachemw_option_t mw_store_options[];
 
+/** Of coalesce_servers; in the order of its words. */
+typedef enum mw_coalesce_servers_e {
+    MW_COALESCE_SERVERS_AUTO, /**< unless it is known that there is no other */
+    MW_COALESCE_SERVERS_ON,
+    MW_COALESCE_SERVERS_OFF
+} mw_coalesce_servers_e;
+
 /** Typed view of mw_store_options. */
 typedef struct mw_store_settings_t {
     apr_interval_time_t keep; /**< storage time beyond freshness */
     apr_off_t max_object_size;
     apr_off_t min_object_size;
     int max_variants;
-    apr_interval_time_t cleanup_interval; /**< between full sweeps */
-    apr_interval_time_t timeout;          /**< remote: per call */
-    apr_interval_time_t body_timeout;     /**< remote: pieces of a body */
-    apr_interval_time_t store_timeout;    /**< remote: for storing */
-    int coalesce;                         /**< one fetch per page */
-    int coalesce_servers;                 /**< likewise, for all servers */
-    apr_interval_time_t coalesce_timeout; /**< longest wait for it */
-    int announce;                         /**< changes are told to others */
+    apr_interval_time_t cleanup_interval;   /**< between full sweeps */
+    apr_interval_time_t timeout;            /**< remote: per call */
+    apr_interval_time_t body_timeout;       /**< remote: pieces of a body */
+    apr_interval_time_t store_timeout;      /**< remote: for storing */
+    int coalesce;                           /**< one fetch per page */
+    mw_coalesce_servers_e coalesce_servers; /**< likewise, for all servers */
+    apr_interval_time_t coalesce_timeout;   /**< longest wait for it */
+    int announce;                           /**< changes are told to others */
 } mw_store_settings_t;
 
 /** @name Life. See mod_cachemw.h for who calls what where. @{ */
@@ -275,6 +282,8 @@ apr_status_t mw_store_unlock(mw_store_t *store, const cachemw_call_t *call,
 
 /** Non-zero: lock and unlock may do something. */
 int mw_store_can_lock(const mw_store_t *store);
+/** How many servers share the place where the locks are; 0: unknown. */
+unsigned int mw_store_sharing(const mw_store_t *store);
 /** Non-zero: the provider has a sweep. */
 int mw_store_can_sweep(const mw_store_t *store);
 /** Non-zero: other servers hear of what is removed, also of what was not

@@ -454,7 +454,7 @@ apr_status_t mw_store_lock(mw_store_t *store, const cachemw_call_t *call,
     mw_pass_t pass;
     apr_status_t rv;
 
-    if (!store->can_lock) {
+    if (!store->locking) {
         return APR_ENOTIMPL;
     }
     rv = mw_pass_enter(&pass, store, call, MW_SLOT_LOCK);
@@ -472,7 +472,7 @@ apr_status_t mw_store_unlock(mw_store_t *store, const cachemw_call_t *call,
     mw_pass_t pass;
     apr_status_t rv;
 
-    if (!store->can_lock) {
+    if (!store->locking) {
         return APR_ENOTIMPL;
     }
     rv = mw_pass_enter(&pass, store, call, MW_SLOT_UNLOCK);

@@ -314,7 +314,7 @@ void mw_facade_init(mw_store_t *store)
         store->facade.watch = facade_watch;
     }
     store->facade.flags = store->flags & ~CACHEMW_SERIALIZE;
-    if (store->can_lock) {
+    if (store->locking) {
         store->facade.lock = facade_lock;
         store->facade.unlock = facade_unlock;
     }

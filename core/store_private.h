@@ -82,13 +82,15 @@ typedef struct mw_composed_t {
 } mw_composed_t;
 
 struct mw_store_t {
-    unsigned int guards;      /**< MW_GUARD_…; of this process */
-    unsigned int flags;       /**< the table's; of tiers, what theirs make */
-    int whole_bodies;         /**< the provider has no read */
-    int can_sweep;            /**< the provider has a sweep */
-    int can_sync;             /**< the provider has a sync */
-    int is_telling;           /**< others hear of what is removed */
-    int can_lock;             /**< the provider has locks, or a tier has */
+    unsigned int guards; /**< MW_GUARD_…; of this process */
+    unsigned int flags;  /**< the table's; of tiers, what theirs make */
+    int whole_bodies;    /**< the provider has no read */
+    int can_sweep;       /**< the provider has a sweep */
+    int can_sync;        /**< the provider has a sync */
+    int is_telling;      /**< others hear of what is removed */
+    /** Whose provider has the locks: this one, or the farthest tier that has
+     *  any; NULL: there are none. */
+    const mw_store_t *locking;
     void *self;               /**< what open() returned */
     mw_state_t *state;        /**< NULL before post_config */
     cachemw_provider_t table; /**< every slot that calls use is there */

@@ -153,6 +153,16 @@ static void services_removed(const cachemw_services_t *services,
     }
 }
 
+static void services_sharing(const cachemw_services_t *services,
+                             unsigned int servers, apr_interval_time_t valid)
+{
+    const mw_store_t *store = services_store(services);
+
+    if (store->state) {
+        mw_sharing_note(store->state, servers, mw_monotonic() + valid);
+    }
+}
+
 static apr_status_t services_random(const cachemw_services_t *services,
                                     void *buffer, apr_size_t length)
 {
@@ -216,7 +226,9 @@ static void store_add_tier(mw_store_t *store, const mw_store_t *tier)
         store->is_telling |= tier->table.publish != NULL;
         store->flags |= tier->flags & CACHEMW_REMOTE;
         store->flags &= tier->flags | ~CACHEMW_IN_MEMORY;
-        store->can_lock |= tier->can_lock && store->table.lock;
+        if (tier->locking && store->table.lock) {
+            store->locking = tier->locking;
+        }
         if (mw_store_is_remote(tier)) {
             longer(&store->tiers_body_timeout, tier->settings.body_timeout);
             longer(&store->tiers_store_timeout, tier->settings.store_timeout);
@@ -261,4 +273,5 @@ void mw_services_init(mw_store_t *store)
     services->explain = services_explain;
     services->via = services_via;
     services->removed = services_removed;
+    services->sharing = services_sharing;
 }

@@ -115,8 +115,8 @@ const char *mw_settings_read(mw_store_t *store, const mw_options_t *options,
     to->store_timeout =
         settings_number(options, "store_timeout", CACHEMW_DURATION);
     to->coalesce = settings_number(options, "coalesce", CACHEMW_FLAG) != 0;
-    to->coalesce_servers =
-        settings_number(options, "coalesce_servers", CACHEMW_FLAG) != 0;
+    to->coalesce_servers = (mw_coalesce_servers_e)settings_number(
+        options, "coalesce_servers", CACHEMW_ENUM);
     to->coalesce_timeout =
         settings_number(options, "coalesce_timeout", CACHEMW_DURATION);
     to->announce = settings_number(options, "announce", CACHEMW_FLAG) != 0;
@@ -202,6 +202,12 @@ const char *mw_settings_limit(mw_store_t *store, const mw_options_t *options,
     return NULL;
 }
 
+static const char *const servers_words[] = { [MW_COALESCE_SERVERS_AUTO] =
+                                                 "auto",
+                                             [MW_COALESCE_SERVERS_ON] = "on",
+                                             [MW_COALESCE_SERVERS_OFF] = "off",
+                                             NULL };
+
 const cachemw_option_t mw_store_options[] = {
     { .name = "keep",
       .type = CACHEMW_DURATION,
@@ -263,10 +269,11 @@ const cachemw_option_t mw_store_options[] = {
       .help = "Whether requests for a page that another request is fetching"
               " wait for it." },
     { .name = "coalesce_servers",
-      .type = CACHEMW_FLAG,
-      .fallback = "on",
+      .type = CACHEMW_ENUM,
+      .fallback = "auto",
+      .words = servers_words,
       .help = "Whether they also wait for one on another server that shares the"
-              " store, where the store can tell." },
+              " store, where the store can tell; auto: while there is one." },
     { .name = "coalesce_timeout",
       .type = CACHEMW_DURATION,
       .fallback = "3s",

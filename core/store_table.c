@@ -135,7 +135,8 @@ static void table_compose(mw_store_t *store)
     store->can_sweep = !!table->sweep;
     store->can_sync = !!table->sync;
     /* a tiered one can if one of its tiers can */
-    store->can_lock = table->lock && !(table->flags & CACHEMW_TIERED);
+    store->locking =
+        table->lock && !(table->flags & CACHEMW_TIERED) ? store : NULL;
     composed->way = table->set_begin ? &mw_set_streamed : &mw_set_spooled;
     composed->set = table->set ? mw_set_by_slot : mw_set_by_streaming;
     composed->set_head = table->set_head ? mw_amend_by_slot : mw_amend_by_set;

@@ -532,6 +532,17 @@ struct cachemw_services_t {
      */
     void (*removed)(const cachemw_services_t *services,
                     const cachemw_key_t *key);
+
+    /**
+     * So many servers, this one included, share the place of the backend: what
+     * core needs to know to spare itself the locks where there is no other. Of
+     * a provider with lock that finds out, in the process that sweeps.
+     * @param servers at least 1
+     * @param valid microseconds from now on for which that may be believed;
+     *        then it is unknown, as it was at first, and locks are taken
+     */
+    void (*sharing)(const cachemw_services_t *services, unsigned int servers,
+                    apr_interval_time_t valid);
 };
 
 /** @} */
@@ -833,9 +844,10 @@ struct cachemw_provider_t {
     /** @} */
 
     /**
-     * Have the latest entries withstand a power loss. Now and then, in the
-     * process that sweeps: it may wait for the disk, and the sweeps of all
-     * stores wait with it. No request does, and the end of the server neither.
+     * Have the latest entries withstand a power loss, or, of a CACHEMW_REMOTE
+     * provider, find out who shares the backend. Now and then, in the process
+     * that sweeps: it may wait for the disk, and the sweeps of all stores wait
+     * with it. No request does, and the end of the server neither.
      */
     apr_status_t (*sync)(void *store, const cachemw_call_t *call);
 

@@ -17,6 +17,7 @@
 #include "seal.h"
 #include "servers.h"
 #include "set.h"
+#include "sharing.h"
 #include "tls.h"
 #include "watch.h"
 
@@ -310,6 +311,8 @@ static const cachemw_provider_t redis_provider = {
     .watch = mw_redis_watch,
     .lock = mw_redis_lock,
     .unlock = mw_redis_unlock,
+    .sync = mw_redis_sharing,
+    .sync_interval = MW_REDIS_SHARING_INTERVAL,
 };
 
 static void register_hooks(apr_pool_t *p)

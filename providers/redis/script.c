@@ -65,6 +65,13 @@ static const char *const script_texts[] = {
     [MW_REDIS_UNLOCK] =
         "if redis.pcall('GET', KEYS[1]) ~= ARGV[1] then return 0 end\n"
         "return redis.call('UNLINK', KEYS[1])\n",
+    [MW_REDIS_SHARING] =
+        "local t = redis.call('TIME')\n"
+        "local now = t[1] * 1000 + math.floor(t[2] / 1000)\n"
+        "redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now - ARGV[2])\n"
+        "redis.call('ZADD', KEYS[1], now, ARGV[1])\n"
+        "redis.call('PEXPIRE', KEYS[1], ARGV[2])\n"
+        "return redis.call('ZCARD', KEYS[1])\n",
 };
 
 enum { SCRIPTS = sizeof(script_texts) / sizeof(script_texts[0]) };

@@ -4,7 +4,7 @@
  * @file script.h
  * @brief What Redis has to do in one step: compare, then change. Lua.
  *
- * Each has one key, the name of an entry or of a lock.
+ * Each has one key: the name of an entry, of a lock, or of the set of servers.
  */
 #ifndef MW_REDIS_SCRIPT_H
 #define MW_REDIS_SCRIPT_H
@@ -25,7 +25,10 @@ typedef enum mw_redis_script_e {
      *  one, when nobody had it or the same */
     MW_REDIS_LOCK,
     /** Of a lock: token. 1: it had it, and has not any more; 0: it had not */
-    MW_REDIS_UNLOCK
+    MW_REDIS_UNLOCK,
+    /** Of the set of servers: a name, how many ms one stays in it. How many are
+     *  in it */
+    MW_REDIS_SHARING
 } mw_redis_script_e;
 
 /** Append EVALSHA with the name; `count` arguments are for the caller to

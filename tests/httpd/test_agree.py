@@ -197,12 +197,12 @@ def test_near_hit_asks_redis_nothing(make, redis, origin, path):
     one, other = make(redis.url), make(redis.url)
     page = Page(origin, path())
     page.spread([one, other])
-    before = redis.info("commandstats")
+    before = redis.calls()
     for _ in range(50):
         assert get(other, page.target).cache == "HIT"
-    after = redis.info("commandstats")
+    after = redis.calls()
     changed = {k for k in after if after[k] != before.get(k)}
-    assert changed <= {"cmdstat_ping", "cmdstat_info"}, changed
+    assert changed <= {"ping"}, changed
 
 
 def test_who_has_no_tiers_tells_if_told_to(make, redis, origin, path):
@@ -479,7 +479,8 @@ def test_listening_costs_little(make, redis):
     wait_for(lambda: time.monotonic() - begin > 2, "two seconds")
     commands = int(redis.info("stats")["total_commands_processed"]) - before
     seconds = time.monotonic() - begin
-    assert commands / seconds / len(servers) < 15
+    # a script's commands count, too, and there is one of five each second
+    assert commands / seconds / len(servers) < 21
     assert (sum(cpu(x) for x in pids) - used) / seconds / len(servers) < 0.02
 
 

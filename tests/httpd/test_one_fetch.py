@@ -8,7 +8,6 @@ a test may take, and the origin holds its answers back until the test has seen
 what it waits for."""
 
 import os
-import re
 import signal
 
 import pytest
@@ -94,8 +93,19 @@ def make(httpd, redis):
                  "PATIENCE": patience, "PROVIDER": "", "MORE": more,
                  "READY": ready,
                  "OPTIONS": f"coalesce_timeout={within}s {options}"}
-        return [httpd(SHARED, names, extra=MODULES) for _ in range(count)]
+        servers = [httpd(SHARED, names, extra=MODULES) for _ in range(count)]
+        if count > 1:
+            wait_sharing(servers, stores, count)
+        return servers
     return start
+
+
+def wait_sharing(servers, stores, count):
+    """until each of SERVERS knows that there are COUNT"""
+    name = "pages" if stores is PLAIN else "far"
+    for server in servers:
+        wait_for(lambda: figures(server, name).get("Servers") == str(count),
+                 f"{count} servers to be known")
 
 
 def get(server, page, **more):
@@ -116,8 +126,7 @@ def locks(redis):
 
 def scripts(redis):
     """how often a server has found a lock taken, or let go of one"""
-    stat = redis.info("commandstats").get("cmdstat_evalsha", "calls=0")
-    return int(re.search(r"calls=(\d+)", stat)[1])
+    return redis.calls()["evalsha"]
 
 
 def wait_refused(redis, before, servers):
@@ -278,7 +287,7 @@ def test_killed_server_costs_one_more_fetch(make, redis, origin, path, stores):
 
 
 def test_lock_of_a_killed_child_is_let_go(make, redis, origin, path, stores):
-    server, = make(1, stores)
+    server, = make(1, stores, "coalesce_servers=on")
     page, gate = path(), Gate()
     origin.on(page, Turns(cacheable(b"lost", gate=gate), cacheable(b"page")))
     herd = Herd(server)
@@ -295,7 +304,7 @@ def test_lock_of_a_killed_child_is_let_go(make, redis, origin, path, stores):
 
 def test_lock_is_extended_while_the_page_is_fetched(make, redis, origin, path,
                                                     stores):
-    server, = make(1, stores)
+    server, = make(1, stores, "coalesce_servers=on")
     page, gate = path(), Gate()
     origin.page(page, b"page", gate=gate)
     herd = Herd(server)
@@ -312,7 +321,7 @@ def test_lock_is_extended_while_the_page_is_fetched(make, redis, origin, path,
 
 def test_lock_of_a_server_that_vanished_is_waited_for_within_bounds(
         make, redis, origin, path, stores):
-    server, = make(1, stores, within=1)
+    server, = make(1, stores, "coalesce_servers=on", within=1)
     page, gate = path(), Gate()
     origin.page(page, b"page", age=0, gate=gate)
     herd = Herd(server)
@@ -400,6 +409,73 @@ def test_each_server_fetches_for_itself_when_told_to(make, redis, origin, path,
     assert origin.count(page) == 3
 
 
+# ---- there are others, or not ----
+
+def stores_without_locks(server, redis, origin, path, name=""):
+    page = path(name)
+    origin.page(page, b"page")
+    before = redis.calls()
+    assert get(server, page).cache == "MISS"
+    assert get(server, page).cache == "HIT"
+    after = redis.calls()
+    return not {"set", "evalsha", "unlink"} & {
+        k for k in after if after[k] != before.get(k, 0)}
+
+
+def test_locks_are_for_servers_that_are_not_alone(make, redis, origin, path,
+                                                  stores):
+    one, = make(1, stores)
+    wait_sharing([one], stores, 1)
+    assert stores_without_locks(one, redis, origin, path)
+    other, = make(1, stores)
+    wait_sharing([one, other], stores, 2)
+    assert not stores_without_locks(one, redis, origin, path, "two")
+    wait_let_go(redis)
+    os.killpg(other.pid, signal.SIGKILL)
+    other.process.wait()
+    Httpd.live.remove(other)
+    for name in redis.ask("ZRANGE", "cachemw:servers", 0, -1):
+        redis.ask("ZADD", "cachemw:servers", "XX", 1, name)     # long ago
+    wait_sharing([one], stores, 1)
+    assert stores_without_locks(one, redis, origin, path, "again")
+    other.start()
+    wait_sharing([one, other], stores, 2)
+
+
+def test_restart_makes_no_other_server_of_one(make, redis, origin, path):
+    server, = make()
+    wait_sharing([server], PLAIN, 1)
+    name, = redis.ask("ZRANGE", "cachemw:servers", 0, -1)
+    server.graceful()
+    before = int(redis.ask("TIME")[0]) * 1000 + 1000
+    wait_for(lambda: int(redis.ask("ZSCORE", "cachemw:servers", name))
+             > before, "the same name")
+    assert redis.ask("ZCARD", "cachemw:servers") == 1
+    assert figures(server)["Servers"] == "1"
+
+
+def test_alone_it_has_locks_when_told_to(make, redis, origin, path, stores):
+    server, = make(1, stores, "coalesce_servers=on")
+    wait_sharing([server], stores, 1)
+    assert not stores_without_locks(server, redis, origin, path)
+
+
+def test_who_may_not_be_known_has_locks(make, redis, origin, path):
+    redis.ask("ACL", "SETUSER", "default", "-zadd")
+    server, = make()
+    wait_for(lambda: int(figures(server).get("Failures-other", 0))
+             + int(figures(server).get("Failures-NOPERM", 0)) > 1, "two refusals")
+    assert "Servers" not in figures(server)
+    assert not stores_without_locks(server, redis, origin, path)
+
+
+def test_set_of_servers_is_no_entry(make, redis, origin, path):
+    server, = make()
+    wait_sharing([server], PLAIN, 1)
+    assert 0 < redis.ask("PTTL", "cachemw:servers") <= 15000
+    assert redis.ask("ZCARD", "cachemw:servers") == 1
+
+
 # ---- Redis, or its locks, in trouble -----------------------------------------
 
 def test_without_leave_for_locks_each_server_fetches(make, redis, origin, path,
@@ -437,7 +513,7 @@ def test_trouble_with_a_lock_is_no_lock(make, origin, path, fault):
 
 
 def test_trouble_with_letting_go_harms_nobody(make, origin, path):
-    server, = make(1, FAULTY, patience="")
+    server, = make(1, FAULTY, "coalesce_servers=on", patience="")
     write(server, "unlock error")
     page = path()
     origin.page(page, b"page")

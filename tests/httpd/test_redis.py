@@ -232,18 +232,14 @@ def test_requests_look_up_no_names(make, redis, origin, path, tmp_path):
 # ---- one round trip ---------------------------------------------------------
 
 def test_round_trips(make, redis, origin, path):
-    server = make(redis.url, "coalesce_servers=off")
+    server = make(redis.url)
     stored(server, origin, path("warm"))    # connected from here on
-
-    def calls():
-        return {k[8:]: int(re.search(r"calls=(\d+)", v)[1])
-                for k, v in redis.info("commandstats").items()
-                if "|" not in k and k != "cmdstat_info"}
+    wait_for(lambda: figures(server).get("Servers") == "1", "its count")
 
     def used(do):
-        before = calls()
+        before = redis.calls()
         do()
-        return {k: n - before.get(k, 0) for k, n in calls().items()
+        return {k: n - before.get(k, 0) for k, n in redis.calls().items()
                 if n != before.get(k, 0)}
 
     page = path()

@@ -276,6 +276,25 @@ static void test_options_switch_locks_off(void **state)
     assert_false(mw_fetch_locks(f->store));
 }
 
+static void test_who_is_alone_has_locks_when_told_to(void **state)
+{
+    fixture_t *f = *state;
+
+    start(f);
+    fake.services->sharing(fake.services, 1, SECOND * 1000);
+    assert_int_equal(mw_store_sharing(f->store), 1);
+    assert_false(mw_fetch_locks(f->store));
+    assert_true(mw_fetch_can_lock(f->store));
+    fake.services->sharing(fake.services, 2, SECOND * 1000);
+    assert_true(mw_fetch_locks(f->store));
+    fake.services->sharing(fake.services, 1, 0);
+    assert_int_equal(mw_store_sharing(f->store), 0);
+    assert_true(mw_fetch_locks(f->store));
+    fixture_start(f, &fake_full, OPTIONS("coalesce_servers=on"));
+    fake.services->sharing(fake.services, 1, SECOND * 1000);
+    assert_true(mw_fetch_locks(f->store));
+}
+
 static void test_half_of_the_slots_is_refused(void **state)
 {
     fixture_t *f = *state;
@@ -301,6 +320,7 @@ int main(void)
         TEST(test_trouble_is_no_lock),
         TEST(test_stores_without_locks),
         TEST(test_options_switch_locks_off),
+        TEST(test_who_is_alone_has_locks_when_told_to),
         TEST(test_half_of_the_slots_is_refused),
     };
 
