@@ -58,9 +58,9 @@ def start_service():
     made = []
 
     def start(what="memory size=64M", **how):
-        kind = what.split()[0]
-        made.append(service(what, [f"cachemw_{kind}"] if kind in (
-            "sqlite", "redis") else [], **how))
+        modules = [f"cachemw_{kind}" for kind in ("sqlite", "redis", "http")
+                   if f"{kind} " in what]
+        made.append(service(what, modules, **how))
         return made[-1].start()
 
     yield start
@@ -357,6 +357,23 @@ def test_want_of_memory_closes_the_store_for_nobody(start_service, make, origin,
     assert int(found["Failures-busy"]) == 24, found
     conn.abort()
     assert_hit_again(one, large, large_body)
+
+
+def test_who_could_not_ask_a_tier_invites_to_come_again(start_service):
+    """What the others have is still to be had."""
+    between = start_service("""multitier l1=near l2=far
+        CachemwStore near memory size=16M
+        CachemwStore far http base_url=http://127.0.0.1:1""")
+
+    def look_up():
+        with between.connect() as conn:
+            res = conn.get("/shared/cache/x", {"Authorization":
+                                               "Bearer " + TOKEN})
+        assert res.status == 503
+        return res.get("Retry-After")
+
+    assert look_up() is None, "far has failed"
+    wait_for(lambda: look_up() == "1", "that far is not asked any more")
 
 
 # ---- circles -----------------------------------------------------------------
