@@ -67,12 +67,26 @@ static int ask_miss(ask_t *ask)
     return HTTP_NOT_FOUND;
 }
 
-/* Trouble is counted and logged by the store. */
+/* Nothing was tried: to our clients that is no trouble. */
+static void ask_invite(ask_t *ask)
+{
+    apr_table_setn(ask->r->headers_out, "Retry-After", "1");
+}
+
+/* Trouble is counted and logged by the store. Tiers that could not ask one of
+ * them, or a store whose connections are all in use, are in none. */
 static int ask_fail(ask_t *ask, apr_status_t rv)
 {
     if (rv == APR_ENOSPC) {
         ask->reason = "the store has no room";
         return HTTP_INSUFFICIENT_STORAGE;
+    }
+    if (rv == APR_EGENERAL
+        && (mw_store_has_missed(ask->store, rv)
+            || mw_store_is_usable(ask->store))) {
+        ask_invite(ask);
+        ask->reason = "the store could not be asked now";
+        return HTTP_SERVICE_UNAVAILABLE;
     }
     ask->reason = "the store is in trouble";
     return HTTP_SERVICE_UNAVAILABLE;
@@ -81,7 +95,7 @@ static int ask_fail(ask_t *ask, apr_status_t rv)
 static int ask_busy(ask_t *ask)
 {
     mw_store_count(ask->store, MW_COUNT_API_BUSY, 1);
-    apr_table_setn(ask->r->headers_out, "Retry-After", "1");
+    ask_invite(ask);
     ask->reason = "other requests take all the memory that there is for them";
     return HTTP_SERVICE_UNAVAILABLE;
 }

@@ -35,12 +35,19 @@ mw_api_room_t *mw_api_room_make(apr_uint64_t most, apr_pool_t *pool)
 
 int mw_api_room_take(mw_api_room_t *room, apr_uint64_t bytes)
 {
-    const apr_uint64_t before = apr_atomic_add64(&room_sum, bytes);
+    apr_uint64_t before, now = apr_atomic_read64(&room_sum);
 
-    if (bytes > room->most || before > room->most - bytes) {
-        apr_atomic_sub64(&room_sum, bytes);
+    if (bytes > room->most) {
         return 0;
     }
+    /* what does not fit is never added: it would push others out meanwhile */
+    do {
+        before = now;
+        if (before > room->most - bytes) {
+            return 0;
+        }
+        now = apr_atomic_cas64(&room_sum, before + bytes, before);
+    } while (now != before);
     room->taken += bytes;
     return 1;
 }

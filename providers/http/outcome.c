@@ -148,6 +148,13 @@ static apr_status_t status_ordinary(const mw_http_t *store,
     return APR_EGENERAL;
 }
 
+/* The service is well, and has no room for this request beside the others that
+ * it has in hand: whoever can cause that must not close the store, either. */
+static int status_is_busy(const mw_http_request_t *request)
+{
+    return request->status == 503 && request->is_api && request->says_when;
+}
+
 static mw_http_outcome_t status_outcome(const mw_http_t *store,
                                         const mw_http_request_t *request)
 {
@@ -155,7 +162,13 @@ static mw_http_outcome_t status_outcome(const mw_http_t *store,
     mw_http_outcome_t outcome = { .rv = status_ordinary(store, request) };
     const meaning_t *meaning;
 
-    if (outcome.rv == APR_EGENERAL) {
+    if (status_is_busy(request)) {
+        outcome.rv =
+            counted(store, "busy",
+                    request->method == MW_HTTP_PUT ? APR_ENOSPC : APR_EAGAIN);
+        outcome.may_pass = 1;
+    }
+    else if (outcome.rv == APR_EGENERAL) {
         meaning = meaning_of(request->status);
         outcome.rv = counted(store, meaning->kind, meaning->rv);
         outcome.may_pass = meaning->may_pass;

@@ -100,9 +100,11 @@ static size_t field_take(char *line, size_t size, size_t n, void *baton)
         memcpy(request->etag, value, value_len);
         request->etag[value_len] = '\0';
     }
-    value =
-        answer->own ? field_value(line, len, MW_HTTP_VIA, &value_len) : NULL;
-    if (value && value_len == strlen(answer->own)
+    request->says_when |=
+        field_value(line, len, "Retry-After", &value_len) != NULL;
+    value = field_value(line, len, MW_HTTP_VIA, &value_len);
+    request->is_api |= value != NULL;
+    if (value && answer->own && value_len == strlen(answer->own)
         && !memcmp(value, answer->own, value_len)) {
         return answer_stop(answer, MW_HTTP_LOOP);
     }
@@ -381,10 +383,11 @@ static void answer_begin(answer_t *answer, mw_http_t *store,
     request->text = NULL;
     request->len = 0;
     request->status = 0;
+    request->is_api = request->says_when = 0;
     request->etag[0] = '\0';
 }
 
-/* @return APR_EAGAIN: it was not */
+/* @return APR_EAGAIN that does not pass: it was not */
 static mw_http_outcome_t request_try(mw_http_t *store,
                                      const cachemw_call_t *call,
                                      mw_http_request_t *request,
@@ -443,7 +446,7 @@ apr_status_t mw_http_request_run(mw_http_t *store, const cachemw_call_t *call,
         pause *= 2;
         mw_http_count(store, "retried");
         again = request_try(store, call, request, deadline);
-        if (again.rv == APR_EAGAIN) {
+        if (again.rv == APR_EAGAIN && !again.may_pass) {
             break;
         }
         outcome = again;

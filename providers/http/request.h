@@ -28,6 +28,8 @@ typedef struct mw_http_request_t {
 
     /* the answer */
     long status;    /**< of HTTP */
+    int is_api;     /**< it has MW_HTTP_VIA: a service of ours has answered */
+    int says_when;  /**< it has Retry-After (RFC 9110, section 10.2.3) */
     char *text;     /**< of a GET with 200, malloc'ed, for the caller to free
                          whatever the outcome was; NULL: none */
     apr_size_t len; /**< of text */
@@ -41,7 +43,9 @@ typedef struct mw_http_request_t {
  *         APR_NOTFOUND: 404 to a GET, 412 to what had an If-Match; APR_ENOSPC:
  *         413, 422 and 507 to a PUT, or an answer that says it is longer than
  *         `most`; 414 is what a key has that the service cannot have;
- *         APR_TIMEUP; APR_EAGAIN: nothing was tried; trouble. Failures are
+ *         APR_TIMEUP; APR_EAGAIN: nothing was tried; trouble. A service of ours
+ *         that has no room for this request now has not tried it, either
+ *         (503 with Retry-After): to a PUT it is APR_ENOSPC. Failures are
  *         counted by kind, and trouble is explained
  */
 apr_status_t mw_http_request_run(mw_http_t *store, const cachemw_call_t *call,

@@ -18,7 +18,7 @@ from harness.origin import cacheable
 from harness.redis import Redis
 from harness.server import wait_for
 from test_http_store import MODULES, PATIENT, SHARED, assert_hit, \
-    assert_miss, get, store, stored
+    assert_hit_again, assert_miss, get, store, stored
 from test_status import figures
 
 pytestmark = [pytest.mark.http, pytest.mark.errors]
@@ -57,10 +57,10 @@ def kept(request):
 def start_service():
     made = []
 
-    def start(what="memory size=64M"):
-        kind = what.split()[0]
-        made.append(service(what, [f"cachemw_{kind}"] if kind in (
-            "sqlite", "redis") else []))
+    def start(what="memory size=64M", **how):
+        modules = [f"cachemw_{kind}" for kind in ("sqlite", "redis", "http")
+                   if f"{kind} " in what]
+        made.append(service(what, modules, **how))
         return made[-1].start()
 
     yield start
@@ -311,6 +311,69 @@ def test_long_urls_close_the_store_for_nobody(start_service, make, origin,
     assert found["SetErrors"] == found["GetErrors"] == "0", found
     assert int(found["NoSpace"]) == int(found["Failures-413"]) == 20, found
     assert_hit(one, page, body)
+
+
+ONE_CHILD = """
+<IfModule !mpm_prefork_module>
+    ServerLimit 1
+    StartServers 1
+    MaxRequestWorkers 12
+</IfModule>
+"""
+
+
+def fill_memory(service):
+    """a connection whose request takes most of max_memory=96M"""
+    conn = service.connect()
+    conn.send("PUT", "/shared/cache/x",
+              {"Authorization": "Bearer " + TOKEN,
+               "Content-Type": "application/json", "Expect": "100-continue",
+               "Content-Length": str((16 << 20) // 3 * 4)})
+    assert conn.reader.line().startswith(b"HTTP/1.1 100 ")
+    return conn
+
+
+@pytest.mark.skipif(settings.mpm == "prefork", reason="one request at a time")
+def test_want_of_memory_closes_the_store_for_nobody(start_service, make, origin,
+                                                    path):
+    """Visitors of one large page can bring it about."""
+    between = start_service(options="max_memory=96M", more=ONE_CHILD)
+    one = make(url_of(between), "max_object_size=16M")
+    page, large, new = path(), path("large"), path("new")
+    body = stored(one, origin, page)
+    large_body = stored(one, origin, large, 10 << 20)
+    conn = fill_memory(between)
+    origin.page(new, large_body)
+    for _ in range(8):
+        assert_miss(one, large, large_body)
+        assert_miss(one, new, large_body)
+        assert_hit(one, page, body)
+    found = figures(one)
+    assert found["State"] == "on", found
+    assert found["SetErrors"] == found["GetErrors"] == "0", found
+    assert found["Timeouts"] == "0", found
+    assert int(found["Skipped"]) == 8, found
+    assert int(found["NoSpace"]) == 16, found
+    assert int(found["Failures-busy"]) == 24, found
+    conn.abort()
+    assert_hit_again(one, large, large_body)
+
+
+def test_who_could_not_ask_a_tier_invites_to_come_again(start_service):
+    """What the others have is still to be had."""
+    between = start_service("""multitier l1=near l2=far
+        CachemwStore near memory size=16M
+        CachemwStore far http base_url=http://127.0.0.1:1""")
+
+    def look_up():
+        with between.connect() as conn:
+            res = conn.get("/shared/cache/x", {"Authorization":
+                                               "Bearer " + TOKEN})
+        assert res.status == 503
+        return res.get("Retry-After")
+
+    assert look_up() is None, "far has failed"
+    wait_for(lambda: look_up() == "1", "that far is not asked any more")
 
 
 # ---- circles -----------------------------------------------------------------

@@ -20,11 +20,12 @@ Listen 127.0.0.1:@PORT@
 CachemwStore kept @KEPT@
 <Location "/shared">
     SetHandler cachemw-api
-    CachemwApi kept auth_token=@TOKEN@
+    CachemwApi kept auth_token=@TOKEN@ @OPTIONS@
 </Location>
 <Location "/server-status">
     SetHandler server-status
 </Location>
+@MORE@
 """
 
 
@@ -32,8 +33,9 @@ def url_of(server):
     return f"http://127.0.0.1:{server.ports[0]}/shared"
 
 
-def service(store, extra=()):
-    return Httpd(CONF, {"KEPT": store, "TOKEN": TOKEN},
+def service(store, extra=(), options="", more=""):
+    return Httpd(CONF, {"KEPT": store, "TOKEN": TOKEN, "OPTIONS": options,
+                        "MORE": more},
                  extra=["cachemw", *extra], loglevel="info")
 
 
