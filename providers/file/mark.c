@@ -9,6 +9,7 @@
 #include "core/crc32c.h"
 #include "core/wire.h"
 #include "mark.h"
+#include "path.h"
 
 /* "CMWmark1" */
 #define MARK_MAGIC APR_UINT64_C(0x316b72616d574d43)
@@ -57,7 +58,8 @@ apr_status_t mw_mark_decode(const unsigned char bytes[MW_MARK_SIZE],
     int i;
 
     if (mw_wire_get64(bytes) != MARK_MAGIC
-        || mw_wire_get32(bytes + AT_CRC) != mw_crc32c(0, bytes, AT_CRC)) {
+        || mw_wire_get32(bytes + AT_CRC) != mw_crc32c(0, bytes, AT_CRC)
+        || mw_wire_get32(bytes + AT_LEVELS) > MW_PATH_LEVELS_MAX) {
         return APR_EINCOMPLETE;
     }
     mark->number = mw_wire_get64(bytes + AT_NUMBER);

@@ -44,7 +44,8 @@ typedef struct mw_mark_t {
 /** Encode with a checksum. */
 void mw_mark_encode(const mw_mark_t *mark, unsigned char bytes[MW_MARK_SIZE]);
 
-/** @return APR_EINCOMPLETE: damaged, or of another version */
+/** @return APR_EINCOMPLETE: damaged, of another version, or with levels that
+ *          there cannot be */
 apr_status_t mw_mark_decode(const unsigned char bytes[MW_MARK_SIZE],
                             mw_mark_t *mark);
 

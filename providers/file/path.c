@@ -32,7 +32,7 @@ void mw_path_make(mw_path_t *path, int levels, const mw_digest_t *digest)
     char *to = path->text;
     int i;
 
-    for (i = 0; i < levels; i++) {
+    for (i = 0; i < levels && i < MW_PATH_LEVELS_MAX; i++) {
         to = hex_put(to, digest->bytes[i]);
         *to++ = '/';
     }

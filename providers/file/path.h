@@ -25,6 +25,7 @@ typedef struct mw_path_t {
     int name;                          /**< where in it the name begins */
 } mw_path_t;
 
+/** @param levels up to MW_PATH_LEVELS_MAX */
 void mw_path_make(mw_path_t *path, int levels, const mw_digest_t *digest);
 
 /** The digest that a name of MW_PATH_DIGITS stands for. @return 0: none */

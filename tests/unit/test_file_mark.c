@@ -109,6 +109,28 @@ static void test_half_a_mark_leaves_the_one_before(void **state)
     assert_int_equal(mw_mark_read(place->dir, &seen), APR_EINCOMPLETE);
 }
 
+/* Whoever runs as the web server can write a right checksum, too. */
+static void test_levels_that_there_cannot_be_make_no_mark(void **state)
+{
+    static const apr_uint32_t wrong[] = { 3, 4, 40, 0x7fffffff, 0xffffffff };
+    unsigned char bytes[MW_MARK_SIZE];
+    mw_mark_t mark, copy;
+    int i;
+
+    (void)state;
+    mw_mark_begin(&mark, monday);
+    for (i = 0; i < 5; i++) {
+        mark.levels = wrong[i];
+        mw_mark_encode(&mark, bytes);
+        assert_int_equal(mw_mark_decode(bytes, &copy), APR_EINCOMPLETE);
+    }
+    for (mark.levels = 0; mark.levels <= 2; mark.levels++) {
+        mw_mark_encode(&mark, bytes);
+        assert_int_equal(mw_mark_decode(bytes, &copy), APR_SUCCESS);
+        assert_int_equal(copy.levels, mark.levels);
+    }
+}
+
 static void test_a_link_is_no_mark(void **state)
 {
     const place_t *place = *state;
@@ -209,6 +231,7 @@ int main(void)
         PLACE_TEST(test_mark_comes_back),
         PLACE_TEST(test_half_a_mark_leaves_the_one_before),
         PLACE_TEST(test_a_link_is_no_mark),
+        cmocka_unit_test(test_levels_that_there_cannot_be_make_no_mark),
         cmocka_unit_test(test_entries_of_this_boot_are_trusted),
         cmocka_unit_test(test_after_a_boot_what_was_not_safe_is_not_trusted),
         cmocka_unit_test(test_what_was_not_safe_never_becomes_it),
