@@ -2,10 +2,8 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <grp.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -13,18 +11,13 @@
 
 #include "depot.h"
 #include "loader.h"
+#include "owner.h"
 #include "providers/file/file.h"
 #include "providers/file/look.h"
+#include "providers/file/path.h"
 #include "providers/sqlite/version.h"
 
 #define DAY ((apr_int64_t)24 * 3600 * APR_USEC_PER_SEC)
-
-/* Whom the stores belong to. */
-typedef struct owner_t {
-    uid_t uid;
-    gid_t gid;
-    const char *path; /* NULL: no store has one */
-} owner_t;
 
 static const cachemw_provider_t *provider_of(const mw_ctl_store_t *definition)
 {
@@ -136,17 +129,11 @@ static apr_uint32_t header_number(const unsigned char *p)
 
 /* The provider would set aside what it does not know, which is right for a
  * server and its database, not for what somebody has mistyped. */
-static const char *database_check(const char *path, apr_pool_t *pool)
+static const char *database_check(const char *path, int fd, apr_pool_t *pool)
 {
     unsigned char header[MW_SQL_APPLICATION_AT + 4];
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    ssize_t n;
+    const ssize_t n = pread(fd, header, sizeof(header), 0);
 
-    if (fd < 0) {
-        return apr_pstrcat(pool, path, ": ", strerror(errno), NULL);
-    }
-    n = read(fd, header, sizeof(header));
-    close(fd);
     if (n != (ssize_t)sizeof(header)
         || header_number(header + MW_SQL_APPLICATION_AT)
                != MW_SQL_APPLICATION) {
@@ -161,26 +148,29 @@ static const char *database_check(const char *path, apr_pool_t *pool)
     return NULL;
 }
 
+/* What is a store's own is what its server makes, and not the place for it. */
 static const char *path_check(const mw_ctl_store_t *leaf, const char *option,
-                              const char *path, owner_t *owner,
+                              const char *path, mw_owner_t *owner,
                               apr_pool_t *pool)
 {
-    struct stat info;
+    const int is_database = !strcmp(leaf->provider, "sqlite");
+    const char *error;
+    int is_roots, fd;
 
-    if (stat(path, &info) != 0) {
+    if (provider_of(leaf) == &mw_file_provider) {
+        path = apr_pstrcat(pool, path, "/" MW_PATH_ROOT, NULL);
+    }
+    fd = mw_owner_open(path, is_database ? O_RDONLY | O_NONBLOCK : O_PATH,
+                       &is_roots, pool);
+    if (fd < 0) {
         return apr_psprintf(pool, "%s=%s: %s", option, path, strerror(errno));
     }
-    if (owner->path && owner->uid != info.st_uid) {
-        return apr_psprintf(pool,
-                            "%s and %s belong to different users: look at one "
-                            "store after the other",
-                            owner->path, path);
+    error = mw_owner_note(owner, path, fd, is_roots, pool);
+    if (!error && is_database) {
+        error = database_check(path, fd, pool);
     }
-    owner->uid = info.st_uid;
-    owner->gid = info.st_gid;
-    owner->path = path;
-    return strcmp(leaf->provider, "sqlite") == 0 ? database_check(path, pool)
-                                                 : NULL;
+    close(fd);
+    return error;
 }
 
 /* Whether an option is one that has the store drop what exceeds it. */
@@ -214,7 +204,7 @@ static void leaf_widen(mw_ctl_store_t *leaf, const mw_options_t *options,
 }
 
 static const char *leaf_prepare(const mw_ctl_t *ctl, apr_array_header_t *leaves,
-                                int i, owner_t *owner)
+                                int i, mw_owner_t *owner)
 {
     mw_ctl_store_t *leaf = &APR_ARRAY_IDX(leaves, i, mw_ctl_store_t);
     const mw_world_t world = world_of(ctl, leaves);
@@ -277,24 +267,10 @@ static const cachemw_provider_t *table_choose(void *baton, int i,
     return copy;
 }
 
-/* As httpd's children do: no file may come to be that is root's. */
-static const char *owner_become(const owner_t *owner, apr_pool_t *pool)
-{
-    if (geteuid() != 0 || !owner->path || owner->uid == 0) {
-        return NULL;
-    }
-    if (setgroups(1, &owner->gid) != 0 || setgid(owner->gid) != 0
-        || setuid(owner->uid) != 0) {
-        return apr_psprintf(pool, "cannot become the user of %s: %s",
-                            owner->path, strerror(errno));
-    }
-    return NULL;
-}
-
-static const char *depot_start(mw_depot_t *depot, const owner_t *owner)
+static const char *depot_start(mw_depot_t *depot, const mw_owner_t *owner)
 {
     mw_ctl_t *ctl = depot->ctl;
-    const int is_root = geteuid() == 0 && owner->path && owner->uid;
+    const int is_other = mw_owner_is_other(owner);
     void *segments = apr_pcalloc(ctl->pool, mw_segments_size());
     const char *error = mw_world_open(&depot->world, ctl->pool);
     char reason[200];
@@ -304,8 +280,10 @@ static const char *depot_start(mw_depot_t *depot, const owner_t *owner)
         return error;
     }
     rv = mw_world_create(&depot->world, segments, ctl->pool,
-                         is_root ? owner->uid : 0, is_root ? owner->gid : 0);
-    error = rv == APR_SUCCESS ? owner_become(owner, ctl->pool) : NULL;
+                         is_other ? owner->uid : 0,
+                         is_other ? mw_owner_group(owner->uid) : 0);
+    /* As httpd's children do: no file may come to be that is root's. */
+    error = rv == APR_SUCCESS ? mw_owner_become(owner, ctl->pool) : NULL;
     if (error) {
         return error;
     }
@@ -340,7 +318,7 @@ int mw_depot_open(mw_ctl_t *ctl, int subject, mw_depot_t *depot)
     const apr_array_header_t *all = mw_ctl_stores(ctl, subject);
     apr_array_header_t *leaves =
         apr_array_make(ctl->pool, 4, sizeof(mw_ctl_store_t));
-    owner_t owner = { 0, 0, NULL };
+    mw_owner_t owner = { 0, NULL };
     const char *error = leaves_add(ctl, all, all->nelts - 1, leaves);
     int i;
 

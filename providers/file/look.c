@@ -40,6 +40,7 @@ static apr_status_t look_child_init(void *store, apr_pool_t *pchild)
     mw_file_t *file = store;
     mw_mark_t *mark = &file->shared->mark;
     unsigned char boot[16];
+    struct stat info;
     apr_status_t rv;
 
     file->root = open(file->root_path, DIR_FLAGS);
@@ -47,6 +48,9 @@ static apr_status_t look_child_init(void *store, apr_pool_t *pchild)
         return errno;
     }
     apr_pool_cleanup_register(pchild, file, root_close, apr_pool_cleanup_null);
+    if (fstat(file->root, &info) != 0 || info.st_uid != geteuid()) {
+        return EPERM;
+    }
     rv = mw_mark_read(file->root, mark);
     if (rv == APR_SUCCESS) {
         /* what a server would believe that began now */
