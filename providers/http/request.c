@@ -35,6 +35,7 @@ typedef struct answer_t {
     apr_size_t fields;
     apr_size_t content;
     apr_size_t room;   /* of request->text */
+    int is_too_long;   /* what is in excess is counted, and not kept */
     int is_stopped;    /* nothing more is read */
     mw_http_end_e end; /* then: why */
 } answer_t;
@@ -146,7 +147,12 @@ static size_t text_take(answer_t *answer, const char *data, apr_size_t len)
         }
     }
     if (len > request->most - request->len) {
-        return answer_stop(answer, MW_HTTP_ENDLESS);
+        answer->is_too_long = 1;
+    }
+    if (answer->is_too_long) {
+        return answer->content / 2 > request->most
+                   ? answer_stop(answer, MW_HTTP_ENDLESS)
+                   : len;
     }
     if (!text_grow(answer, len, said > 0 ? (apr_size_t)said : 0)) {
         return answer_stop(answer, MW_HTTP_NO_MEMORY);
@@ -340,7 +346,7 @@ static mw_http_end_e answer_end(const answer_t *answer, CURLcode code)
     }
     switch (code) {
     case CURLE_OK:
-        return MW_HTTP_ANSWERED;
+        return answer->is_too_long ? MW_HTTP_TOO_LARGE : MW_HTTP_ANSWERED;
     case CURLE_OPERATION_TIMEDOUT:
         return time_end(answer->easy);
     case CURLE_COULDNT_RESOLVE_HOST:

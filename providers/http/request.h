@@ -24,7 +24,8 @@ typedef struct mw_http_request_t {
     const char *body;     /**< of a PUT; the caller's */
     apr_size_t body_len;  /**< of a PUT */
     const char *if_match; /**< an ETag with its quotes; NULL or "": none */
-    apr_size_t most;      /**< longest answer to a GET in bytes */
+    apr_size_t most;      /**< longest answer to a GET in bytes; one that does
+                               not end within twice that is endless */
 
     /* the answer */
     long status;    /**< of HTTP */
@@ -41,8 +42,7 @@ typedef struct mw_http_request_t {
  * thread.
  * @return APR_SUCCESS: 200 to a GET, any 2xx to the others, 404 to a DELETE;
  *         APR_NOTFOUND: 404 to a GET, 412 to what had an If-Match; APR_ENOSPC:
- *         413, 422 and 507 to a PUT, or an answer that says it is longer than
- *         `most`; 414 is what a key has that the service cannot have;
+ *         413, 422 and 507 to a PUT, or an answer that is longer than `most`; 414 is what a key has that the service cannot have;
  *         APR_TIMEUP; APR_EAGAIN: nothing was tried; trouble. A service of ours
  *         that has no room for this request now has not tried it, either
  *         (503 with Retry-After): to a PUT it is APR_ENOSPC. Failures are

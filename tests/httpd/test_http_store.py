@@ -20,7 +20,7 @@ import pytest
 from conftest import SITE
 from harness.certificates import Authority
 from harness.server import configtest, wait_for
-from harness.service import BASE, TROUBLES, Service
+from harness.service import BASE, LONG, TROUBLES, Service
 from harness.strace import strace
 from harness.tcpproxy import TcpProxy
 from test_basic import noise
@@ -359,7 +359,7 @@ KINDS = {"error 412": "4xx", "says too long": "too-large",
 
 
 @pytest.mark.errors
-@pytest.mark.parametrize("trouble", TROUBLES,
+@pytest.mark.parametrize("trouble", [x for x in TROUBLES if x != LONG],
                          ids=lambda x: x.replace(" ", "_"))
 def test_service_in_trouble_costs_no_more_than_misses(
         make, start_service, origin, path, trouble):
@@ -412,8 +412,23 @@ def test_what_has_no_end_is_not_read_for_long(make, plain, origin, path,
     assert time.monotonic() - began < 15, "until the deadline"
     assert kinds(server, "endless") >= 1
     assert kinds(server, "timeout") == 0
-    # a lookup reads 3 MB at most, and both ends have buffers
+    # a lookup reads 6 MB at most, and both ends have buffers
     assert plain.sent < 30 << 20
+
+
+@pytest.mark.errors
+def test_what_is_too_long_and_ends_is_no_trouble(make, plain, origin, path):
+    server = make(plain.url)
+    page = path()
+    body = stored(server, origin, page)
+    plain.trouble = LONG
+    for _ in range(8):
+        assert_miss(server, page, body)
+    assert kinds(server, "too-large") == 8 and kinds(server, "endless") == 0
+    found = figures(server)
+    assert (found["State"], found["GetErrors"]) == ("on", "0"), found
+    plain.trouble = None
+    assert_hit(server, page, body)
 
 
 @pytest.mark.errors

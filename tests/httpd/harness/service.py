@@ -211,6 +211,9 @@ def _redirect(handler):
 
 OK = b"HTTP/1.1 200 OK\r\n"
 
+# longer than what a store with the usual max_object_size reads
+LONG = "4 MB"
+
 TROUBLES = {
     "resets": _reset,
     "hangs": _hang,
@@ -232,6 +235,7 @@ TROUBLES = {
     "two values": _status(200, b'{"value": 1, "value": 2}'),
     "half JSON": _status(200, b'{"value": {"format": 1, "key": "'),
     "says too long": _raw(OK + b"Content-Length: 99999999999\r\n\r\n{"),
+    LONG: _raw(OK + b"\r\n" + b" " * 4_000_000),
     "endless body": _endless(OK + b"\r\n", b"{" * 65536),
     "endless chunks": _endless(OK + b"Transfer-Encoding: chunked\r\n\r\n",
                                b"1000\r\n" + b" " * 4096 + b"\r\n"),
