@@ -236,6 +236,18 @@ static int ask_is_conditional(const ask_t *ask)
            || apr_table_get(ask->r->headers_in, "If-None-Match");
 }
 
+/* RFC 9110, section 13.1.2: compared weakly, whatever the method. */
+static int ask_knows(const ask_t *ask)
+{
+    const char *known = apr_table_get(ask->r->headers_in, "If-None-Match");
+
+    return known
+           && (*known == '*'
+               || ap_find_etag_weak(
+                   ask->r->pool, known,
+                   apr_table_get(ask->r->headers_out, "ETag")));
+}
+
 /* RFC 9110, section 13.2.2. An entry has no time of modification: what asks for
  * that is passed over.
  * @param id of what is there; NULL: nothing is */
@@ -250,7 +262,7 @@ static int ask_check_conditions(ask_t *ask, const cachemw_id_t *id)
     if (ap_condition_if_match(r, r->headers_out) == AP_CONDITION_NOMATCH) {
         return ask_gone(ask);
     }
-    if (ap_condition_if_none_match(r, r->headers_out) < AP_CONDITION_WEAK) {
+    if (!ask_knows(ask)) {
         return OK;
     }
     return r->method_number == M_GET ? HTTP_NOT_MODIFIED
@@ -611,7 +623,8 @@ static int ask_do(ask_t *ask)
     }
 }
 
-/* No cache keeps what is asked here, mod_cache with all its options neither. */
+/* No cache keeps what is asked here, mod_cache with all its options neither.
+ * Entries are whole: httpd would send parts. */
 static void answer_begin(ask_t *ask)
 {
     request_rec *r = ask->r;
@@ -619,6 +632,8 @@ static void answer_begin(ask_t *ask)
     r->no_cache = 1;
     apr_table_setn(r->subprocess_env, "no-cache", "1");
     apr_table_setn(r->headers_out, "Cache-Control", "no-store");
+    apr_table_unset(r->headers_in, "Range");
+    apr_table_unset(r->headers_in, "Request-Range");
     ask->call.pool = r->pool;
     ask->call.bucket_alloc = r->connection->bucket_alloc;
     ask->call.now = apr_time_now();

@@ -639,6 +639,10 @@ def test_entry_is_stored_only_if_there_is_none(place, where):
     is_error(one.put(second, headers=this_one), 412)
     is_error(one.delete(headers=this_one[:1]), 412)
     assert stored(one.get()) == first
+    weakly = [NONE_MATCH + f'"x", W/"{first["id"]}"', any_one[1]]
+    is_error(one.put(second, headers=weakly), 412)
+    is_error(one.delete(headers=weakly[:1]), 412)
+    assert stored(one.get()) == first
     another = [NONE_MATCH + f'"{second["id"]}"', any_one[1]]
     assert one.put(second, headers=another).status == 204
     assert one.delete(headers=this_one[:1]).status == 204
@@ -664,6 +668,17 @@ def test_entry_that_is_known_is_not_sent_again(place):
     one.delete()
     for line in (NONE_MATCH + "*", "If-Match: *"):
         is_error(one.get(headers=[line]), 404)
+
+
+def test_entries_are_whole(place):
+    one = place()
+    made = value(one.key)
+    one.put(made)
+    for text in ("bytes=0-9", "bytes=99999999-", "bytes=0-1,5-9"):
+        for name in ("Range", "Request-Range"):
+            res = one.get(headers=[f"{name}: {text}"])
+            assert res.status == 200, res
+            assert stored(res) == made
 
 
 def test_entry_has_no_time_of_modification(place):
