@@ -13,7 +13,6 @@
 #include "loader.h"
 #include "owner.h"
 #include "providers/file/file.h"
-#include "providers/file/look.h"
 #include "providers/file/path.h"
 #include "providers/sqlite/version.h"
 
@@ -253,9 +252,7 @@ static const cachemw_provider_t *table_choose(void *baton, int i,
     apr_size_t size;
 
     (void)i;
-    if (table == &mw_file_provider) {
-        table = &mw_file_look_provider;
-    }
+    table = mw_loader_look(table);
     if ((ctl->command & writes) || ctl->remove) {
         return table;
     }
@@ -386,8 +383,9 @@ int mw_depot_failed(mw_store_t *store, const char *what, apr_status_t rv)
     }
     return mw_ctl_error(
         MW_CTL_TROUBLE, "%s: cannot %s: %s", mw_store_name(store), what,
-        rv == APR_EGENERAL ? "the store is off or cannot be reached"
-                           : apr_strerror(rv, reason, sizeof(reason)));
+        rv == APR_EINCOMPLETE ? "it is damaged"
+        : rv == APR_EGENERAL  ? "the store is off or cannot be reached"
+                              : apr_strerror(rv, reason, sizeof(reason)));
 }
 
 /* --- has it entries? ------------------------------------------------------ */

@@ -381,6 +381,14 @@ static apr_status_t store_verify(mw_depot_t *depot, mw_store_t *store,
     checking->trouble = APR_SUCCESS;
     mw_depot_call(depot, store, 1, depot->pchild, &call);
     rv = mw_store_keys(store, &call, NULL, checking_see, checking);
+    if (rv == APR_EINCOMPLETE) {
+        checking->damaged++;
+        rv = APR_SUCCESS;
+        mw_ctl_error(0,
+                     "%s: the store itself is damaged, and not all that it "
+                     "has can be listed",
+                     mw_store_name(store));
+    }
     mw_kinds_each(mw_store_state(store), kind_add, checking);
     mw_ctl_progress("%s", "");
     return rv == APR_SUCCESS ? checking->trouble : rv;

@@ -23,6 +23,9 @@
 #pragma GCC visibility pop
 
 #include "ctl/loader.h"
+#include "providers/common/look.h"
+#include "providers/file/file.h"
+#include "providers/file/look.h"
 
 /* --- providers by name ---------------------------------------------------- */
 
@@ -100,6 +103,33 @@ const char *mw_loader_names(apr_pool_t *pool)
     return names;
 }
 
+static const cachemw_provider_t *looks[PROVIDERS_MAX];
+static int nlooks;
+
+static apr_status_t look_add(const cachemw_provider_t *table)
+{
+    if (nlooks == PROVIDERS_MAX) {
+        return APR_ENOSPC;
+    }
+    looks[nlooks++] = table;
+    return APR_SUCCESS;
+}
+
+const cachemw_provider_t *mw_loader_look(const cachemw_provider_t *table)
+{
+    int i;
+
+    if (table == &mw_file_provider) {
+        return &mw_file_look_provider;
+    }
+    for (i = 0; i < nlooks; i++) {
+        if (looks[i]->options == table->options) {
+            return looks[i];
+        }
+    }
+    return table;
+}
+
 /* --- httpd's symbols, as far as a provider may use them ------------------ */
 
 #pragma GCC visibility push(default)
@@ -113,6 +143,10 @@ ap_register_provider(apr_pool_t *pool, const char *provider_group,
                      const void *provider)
 {
     (void)pool;
+    if (strcmp(provider_group, MW_LOOK_GROUP) == 0
+        && strcmp(provider_version, CACHEMW_PROVIDER_VERSION) == 0) {
+        return look_add(provider);
+    }
     if (strcmp(provider_group, CACHEMW_PROVIDER_GROUP) != 0) {
         return APR_SUCCESS;
     }

@@ -20,6 +20,9 @@ apr_status_t mw_loader_add(const char *name, const cachemw_provider_t *table);
 /** NULL when there is none. */
 const cachemw_provider_t *mw_loader_find(const char *name);
 
+/** The one to look with at what a provider's stores have; may be itself. */
+const cachemw_provider_t *mw_loader_look(const cachemw_provider_t *table);
+
 /** All names, separated by blanks. */
 const char *mw_loader_names(apr_pool_t *pool);
 

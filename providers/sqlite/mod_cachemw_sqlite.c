@@ -16,6 +16,7 @@
 #include "read.h"
 #include "set.h"
 #include "statements.h"
+#include "providers/common/look.h"
 
 /* Longer names would not fit where texts are made of them. */
 #define TABLE_NAME_MAX 48
@@ -189,8 +190,34 @@ static const cachemw_provider_t sqlite_provider = {
     .sync_interval = MW_SQL_SYNC,
 };
 
+static apr_status_t look_open(const cachemw_services_t *services,
+                              const cachemw_value_t *values, apr_pool_t *pconf,
+                              void **store, const char **error)
+{
+    apr_status_t rv = sqlite_open(services, values, pconf, store, error);
+
+    if (rv == APR_SUCCESS) {
+        ((mw_sql_t *)*store)->is_look = 1;
+    }
+    return rv;
+}
+
+static apr_status_t look_post_config(void *self, apr_pool_t *pconf,
+                                     apr_uid_t uid, apr_gid_t gid)
+{
+    (void)self, (void)pconf, (void)uid, (void)gid;
+    return APR_SUCCESS;
+}
+
 static void register_hooks(apr_pool_t *p)
 {
+    static cachemw_provider_t look;
+
+    look = sqlite_provider;
+    look.open = look_open;
+    look.post_config = look_post_config;
+    ap_register_provider(p, MW_LOOK_GROUP, "sqlite", CACHEMW_PROVIDER_VERSION,
+                         &look);
     ap_register_provider(p, CACHEMW_PROVIDER_GROUP, "sqlite",
                          CACHEMW_PROVIDER_VERSION, &sqlite_provider);
 }

@@ -42,6 +42,18 @@ static void conns_close(mw_sql_conn_t *conn)
     }
 }
 
+/* Who only looks leaves it to the server. */
+static void damage_deal(const mw_sql_t *store, const mw_sql_file_t *file,
+                        const char *damage, apr_int64_t until)
+{
+    if (!store->is_look) {
+        mw_sql_files_set_aside(store, file, damage, until);
+        return;
+    }
+    store->services->log(store->services, CACHEMW_LOG_ERR, APR_SUCCESS,
+                         "%s: %s", store->path, damage);
+}
+
 static apr_status_t conn_try(mw_sql_t *store, apr_int64_t until,
                              mw_sql_conn_t **result)
 {
@@ -64,7 +76,7 @@ static apr_status_t conn_try(mw_sql_t *store, apr_int64_t until,
     damage = conn->damage;
     conn_close(conn);
     if (damage) {
-        mw_sql_files_set_aside(store, &file, damage, until);
+        damage_deal(store, &file, damage, until);
         return APR_EINCOMPLETE;
     }
     return rv;
@@ -76,6 +88,9 @@ static apr_status_t conn_open(mw_sql_t *store, apr_int64_t until,
 {
     apr_status_t rv = conn_try(store, until, result);
 
+    if (store->is_look) {
+        return rv;
+    }
     if (rv == APR_EINCOMPLETE) {
         rv = conn_try(store, until, result);
     }
@@ -250,7 +265,7 @@ void mw_sql_pool_give(mw_sql_t *store, mw_sql_conn_t *conn)
     }
     conn_close(conn);
     if (damage) {
-        mw_sql_files_set_aside(store, &file, damage, until);
+        damage_deal(store, &file, damage, until);
     }
 }
 
@@ -305,6 +320,9 @@ apr_status_t mw_sql_consult(mw_sql_t *store, const cachemw_call_t *call,
 
     if (rv == APR_SUCCESS) {
         rv = mw_sql_status(conn, work(store, conn, call, baton));
+        if (store->is_look && conn->damage) {
+            rv = APR_EINCOMPLETE;
+        }
         mw_sql_pool_give(store, conn);
     }
     return rv;

@@ -224,6 +224,14 @@ static apr_status_t schema_identify(const mw_sql_t *store, mw_sql_conn_t *conn)
     return APR_SUCCESS;
 }
 
+static int schema_lacks(const mw_sql_t *store)
+{
+    store->services->log(store->services, CACHEMW_LOG_ERR, APR_SUCCESS,
+                         "%s: it has no tables of table_name=%s", store->path,
+                         store->table);
+    return SQLITE_ERROR;
+}
+
 /* An empty database, or one with tables of another name, gets ours. */
 static int schema_tables(const mw_sql_t *store, mw_sql_conn_t *conn)
 {
@@ -234,7 +242,7 @@ static int schema_tables(const mw_sql_t *store, mw_sql_conn_t *conn)
         rc = schema_look(store, conn, &tables);
     }
     if (rc == SQLITE_OK && tables == MW_SQL_TABLES_NONE) {
-        rc = schema_create(store, conn);
+        rc = store->is_look ? schema_lacks(store) : schema_create(store, conn);
     }
     if (rc == SQLITE_OK && tables == MW_SQL_TABLES_OTHER) {
         conn->damage = "its tables were changed";
@@ -302,6 +310,9 @@ apr_status_t mw_sql_schema_open(const mw_sql_t *store, mw_sql_conn_t *conn)
     int is_new = APR_STATUS_IS_ENOENT(rv) || (rv == APR_SUCCESS && size == 0);
     int fd;
 
+    if (store->is_look && is_new) {
+        return APR_ENOENT;
+    }
     if (rv != APR_SUCCESS && !is_new) {
         return rv;
     }

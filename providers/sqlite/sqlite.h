@@ -143,6 +143,8 @@ typedef struct mw_sql_t {
     apr_int64_t max_entries;
     apr_int64_t max_bytes;
     apr_interval_time_t busy_timeout;
+    int is_look; /**< of somebody else's: never made, nor set aside, and what is
+                      damaged is APR_EINCOMPLETE */
     mw_sql_pool_t pool;
 } mw_sql_t;
 

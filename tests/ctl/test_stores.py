@@ -239,6 +239,51 @@ def test_verify_names_a_file_whose_beginning_is_damaged(origin):
         site.server.remove()
 
 
+def test_verify_of_a_damaged_database_changes_nothing(origin):
+    """A server sets it aside; who looks names it, and leaves that to the
+    server."""
+    site = site_of("sqlite", origin)
+    base = site.server.dir / "cache" / "tests.db"
+    try:
+        site.server.start()
+        site.fill({f"/many/{n}": b"x" * 3000 for n in range(40)})
+        site.server.stop()
+        with sqlite3.connect(base) as one:
+            one.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            root, = one.execute("SELECT rootpage FROM sqlite_master WHERE "
+                                "name = 'cache_entries'").fetchone()
+        one.close()
+        whole = base.read_bytes()
+        for at, end in ((4096 * (root - 1), 4096 * root), (100, 4096)):
+            base.write_bytes(whole[:at] + b"\xaa" * (end - at) + whole[end:])
+            was = base.read_bytes()
+            for _ in range(2):
+                for words in ([], ["--remove"], ["--json"]):
+                    done = site.ctl("verify", options=words)
+                    assert done.status == 1, (at, words, done)
+                    assert "damaged" in done.err, done
+                assert site.ctl("ls").status == 4
+            assert base.read_bytes() == was
+            assert not [x for x in os.listdir(base.parent) if "aside" in x]
+        base.write_bytes(whole)
+        assert site.ctl("verify").status == 0
+    finally:
+        site.server.remove()
+
+
+def test_tables_of_another_name_are_not_made(tmp_path):
+    words = ["sqlite", f"db_path={tmp_path}/tests.db"]
+    assert ctl("bench", "--keys", "5", "--seconds", "1", "--warmup", "0s",
+               "--ops", "get", *words).status == 0
+    for command in ("ls", "verify", "stat", "sweep"):
+        done = ctl(command, *words, "table_name=others")
+        assert done.status == 4 and "no tables of table_name=others" in \
+            done.err, done
+    with sqlite3.connect(tmp_path / "tests.db") as base:
+        assert base.execute("SELECT count(*) FROM sqlite_master WHERE name "
+                            "LIKE 'others%'").fetchone() == (0,)
+
+
 # ---- beside a server ---------------------------------------------------------
 
 def test_files_stay_the_servers(site):
