@@ -336,11 +336,16 @@ static int get_answer(ask_t *ask, const cachemw_key_t *key,
     if (rv == APR_NOTFOUND) {
         return ask_miss(ask);
     }
-    if (rv == APR_SUCCESS) {
-        rv = mw_http_value_encode(key, entry, 0, &text, &length);
-    }
     if (rv != APR_SUCCESS) {
         return ask_fail(ask, rv);
+    }
+    rv = mw_http_value_encode(key, entry, 0, &text, &length);
+    if (rv == APR_ENOMEM) {
+        return ask_busy(ask);
+    }
+    if (rv != APR_SUCCESS) { /* its file is shorter, or cannot be read */
+        mw_store_damaged(ask->store, &ask->call, &ask->key, &entry->id);
+        return ask_miss(ask);
     }
     ap_set_content_length(ask->r, (apr_off_t)length);
     APR_BRIGADE_INSERT_TAIL(

@@ -7,6 +7,7 @@ import os
 import re
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -757,6 +758,37 @@ def test_trouble_of_the_store_is_told_and_passes(httpd, key):
     write(server)
     assert one.put().status == 204
     assert stored(one.get())
+
+
+def test_body_that_is_cut_while_it_is_looked_up_is_a_miss(httpd, key):
+    """and the entry is removed, as any other that is damaged"""
+    server = httpd("""
+        ServerName api.test
+        Listen 127.0.0.1:@PORT@
+        CachemwStore inside file cache_dir=@DIR@/cache/files
+        CachemwStore tested faulty inner=inside faults=@DIR@/faults
+        <Location "/hot">
+            SetHandler cachemw-api
+            CachemwApi tested auth_token=open-sesame
+        </Location>
+        <Location "/server-status">
+            SetHandler server-status
+        </Location>""", extra=FAULTY)
+    one = Place(server, "hot", key)
+    assert one.put(value(one.key, noise(300_000))).status == 204
+    file, = (x for x in (server.dir / "cache").rglob("*")
+             if x.is_file() and x.stat().st_size > 300_000
+             and x.read_bytes().endswith(noise(300_000)[-1000:]))
+    write(server, "get late=1500")
+    with ThreadPoolExecutor(1) as pool:
+        found = pool.submit(one.get)
+        time.sleep(0.5)     # it has the file by then; else it finds it cut
+        os.truncate(file, 200_000)
+        is_error(found.result(), 404)
+    write(server)
+    assert figures(server, "tested")["Damaged"] == "1"
+    is_error(one.get(), 404)
+    wait_for(lambda: not file.exists(), "the entry to go")
 
 
 # ---- clients that misbehave --------------------------------------------------
