@@ -2,6 +2,7 @@
 """What requests to a store behind HTTP take in memory: each of them, and all of
 a child together."""
 
+import contextlib
 import json
 import os
 import re
@@ -52,7 +53,9 @@ at_once = pytest.mark.skipif(settings.mpm == "prefork", reason="one at a time")
 
 
 @pytest.fixture
-def start(httpd):
+def start(httpd, monkeypatch):
+    # freed blocks of this size go back to the system, as they do at first
+    monkeypatch.setenv("MALLOC_MMAP_THRESHOLD_", "131072")
     return lambda more="": httpd(CONF, {"MORE": more}, extra=["cachemw"])
 
 
@@ -79,7 +82,10 @@ def taken(server, do):
 
 def put(server, text, target=TARGET):
     with server.connect() as conn:
-        return conn.ask("PUT", target, AUTH + JSON, body=text)
+        # an answer may be there, and the connection closed, before all is sent
+        with contextlib.suppress(ConnectionError):
+            conn.send("PUT", target, AUTH + JSON, body=text)
+        return conn.response()
 
 
 def look_up(server):
@@ -91,10 +97,11 @@ def put_in_chunks(server, text):
     with server.connect() as conn:
         conn.send("PUT", TARGET,
                   AUTH + JSON + [("Transfer-Encoding", "chunked")])
-        for at in range(0, len(text), 50_000):
-            part = text[at:at + 50_000]
-            conn.raw(b"%x\r\n%s\r\n" % (len(part), part))
-        conn.raw(b"0\r\n\r\n")
+        with contextlib.suppress(ConnectionError):  # see put()
+            for at in range(0, len(text), 50_000):
+                part = text[at:at + 50_000]
+                conn.raw(b"%x\r\n%s\r\n" % (len(part), part))
+            conn.raw(b"0\r\n\r\n")
         return conn.response()
 
 
@@ -227,8 +234,10 @@ def test_requests_leave_nothing(start, large):
     many(50)
     before = figures_of_children(server)
     many(150)
-    for pid, (size, files) in figures_of_children(server).items():
-        if pid in before:
-            assert size - before[pid][0] < 8 * MB
-            assert files - before[pid][1] < 20
+    after = figures_of_children(server)
+    stayed = before.keys() & after.keys()
+    assert stayed
+    for pid in stayed:
+        assert after[pid][0] - before[pid][0] < 8 * MB
+        assert after[pid][1] - before[pid][1] < 20
     wait_for(lambda: put(server, large).status == 204, "all its room")
