@@ -36,10 +36,16 @@ static apr_size_t base64_len(apr_uint64_t len)
     return (apr_size_t)((len + 2) / 3 * 4);
 }
 
+static apr_size_t value_size(apr_size_t key_len, apr_size_t head_len,
+                             apr_off_t body_len)
+{
+    return SKELETON_MAX + base64_len(key_len) + base64_len(head_len)
+           + base64_len((apr_uint64_t)body_len);
+}
+
 apr_size_t mw_http_value_max(apr_size_t key_len, apr_off_t body_len)
 {
-    return SKELETON_MAX + base64_len(key_len) + base64_len(CACHEMW_HEAD_MAX)
-           + base64_len((apr_uint64_t)body_len);
+    return value_size(key_len, CACHEMW_HEAD_MAX, body_len);
 }
 
 /* --- the checksum --------------------------------------------------------- */
@@ -183,7 +189,7 @@ apr_status_t mw_http_value_encode(const cachemw_key_t *key,
         || entry->body_len > MW_HTTP_BODY_MAX) {
         return APR_EINVAL;
     }
-    *text = malloc(mw_http_value_max(key->len, entry->body_len));
+    *text = malloc(value_size(key->len, entry->head_len, entry->body_len));
     if (!*text) {
         return APR_ENOMEM;
     }

@@ -5,6 +5,7 @@
 #include "shared.h"
 
 #include <errno.h>
+#include <malloc.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -80,6 +81,9 @@ static void encode(world_t *world, const char *body, apr_size_t len,
                      APR_SUCCESS);
     assert_true(world->len
                 <= mw_http_value_max(world->key.len, (apr_off_t)len));
+    /* memory for what is there, and not for the longest head */
+    assert_in_range(malloc_usable_size(world->text), world->len,
+                    world->len + 8192);
 }
 
 static void same_entry(const world_t *world, const mw_http_value_t *value)
