@@ -110,7 +110,10 @@ apr_status_t mw_tiers_set_head(void *store, const cachemw_call_t *call,
         return answer;
     }
     if (done != all) {
-        tiers_drop(tiers, all & ~done, call, key, NULL);
+        /* amending may have used up the time for storing */
+        own = *call;
+        own.deadline = 0;
+        tiers_drop(tiers, all & ~done, &own, key, NULL);
     }
     return APR_SUCCESS;
 }

@@ -1204,6 +1204,25 @@ static void test_tier_that_is_late_loses_what_it_had(void **state)
     assert_int_equal(has(tiers.far, "k", NULL), 0);
 }
 
+static void test_tier_that_amends_late_loses_what_it_had(void **state)
+{
+    cachemw_provider_t remote = with_flags(&fake_full, CACHEMW_REMOTE);
+    cachemw_call_t call;
+    cachemw_key_t key = fixture_key("k");
+    cachemw_entry_t entry = fixture_entry('x', "another head", 10);
+
+    (void)state;
+    start(&mw_memory_provider, &remote);
+    put(tiers.store, "k", 'x', 10, SECONDS(1000));
+    call = fixture_call(tiers.f);
+    call.deadline = 1;
+    assert_int_equal(
+        mw_store_set_head(tiers.store, &call, &key, &entry.id, &entry),
+        APR_SUCCESS);
+    assert_int_equal(has(tiers.near, "k", NULL), 'x');
+    assert_int_equal(has(tiers.far, "k", NULL), 0);
+}
+
 /* One that used up the time for storing keeps nothing out of the others. */
 static void test_time_that_is_over_is_that_of_tiers_elsewhere(void **state)
 {
@@ -1452,6 +1471,7 @@ int main(void)
         TIERS_TEST(test_breaker_of_a_tier_is_its_own),
         TIERS_TEST(test_body_on_its_way_waits_for_a_tier_that_is_out_of_use),
         TIERS_TEST(test_tier_that_is_late_loses_what_it_had),
+        TIERS_TEST(test_tier_that_amends_late_loses_what_it_had),
         TIERS_TEST(test_time_that_is_over_is_that_of_tiers_elsewhere),
         TIERS_TEST(test_tiers_elsewhere_share_the_time),
         TIERS_TEST(test_time_is_shared_by_those_that_are_called),
