@@ -68,7 +68,10 @@ static apr_status_t set_enter(mw_set_t *set, mw_pass_t *pass,
 
 static apr_status_t set_leave(mw_set_t *set, mw_pass_t *pass, apr_status_t rv)
 {
-    if (mw_store_is_remote(set->store)) {
+    /* of tiers, each elsewhere has a budget of its own: what others take is
+     * not theirs */
+    if (mw_store_is_remote(set->store)
+        && !(set->store->flags & CACHEMW_TIERED)) {
         set->left -= mw_monotonic() - set->entered;
     }
     return mw_pass_leave(pass, rv);

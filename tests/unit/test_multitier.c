@@ -1223,6 +1223,41 @@ static void test_tier_that_amends_late_loses_what_it_had(void **state)
     assert_int_equal(has(tiers.far, "k", NULL), 0);
 }
 
+static void during_take_200ms(fake_slot_e slot)
+{
+    (void)slot;
+    apr_sleep(200000);
+}
+
+/* What tiers here take is not of the time of those elsewhere. */
+static void test_time_of_tiers_here_is_their_own(void **state)
+{
+    cachemw_provider_t remote = with_flags(&mw_memory_provider, CACHEMW_REMOTE);
+    cachemw_key_t key = fixture_key("k");
+    cachemw_entry_t entry = fixture_entry('y', "head", 9);
+    cachemw_call_t call;
+    mw_set_t *set;
+    int i;
+
+    (void)state;
+    tier_start("near", &fake_full, NULL);
+    tier_start("far", &remote, OPTIONS("size=8M", "store_timeout=60s"));
+    multi_start(OPTIONS("l1=near", "l2=far", "store_timeout=500ms"));
+    call = fixture_call(tiers.f);
+    entry.expires = FIXTURE_NOW + SECONDS(1000);
+    fake.during = during_take_200ms;
+    assert_int_equal(
+        mw_store_set_begin(tiers.store, &call, &key, &key, &entry, &set),
+        APR_SUCCESS);
+    for (i = 0; i < 3; i++) {
+        assert_int_equal(mw_store_set_write(set, "abc", 3), APR_SUCCESS);
+    }
+    fake.during = NULL;
+    assert_int_equal(mw_store_set_commit(set, &call), APR_SUCCESS);
+    assert_int_equal(has(tiers.all[0], "k", NULL), 'y');
+    assert_int_equal(has(tiers.all[1], "k", NULL), 'y');
+}
+
 /* One that used up the time for storing keeps nothing out of the others. */
 static void test_time_that_is_over_is_that_of_tiers_elsewhere(void **state)
 {
@@ -1472,6 +1507,7 @@ int main(void)
         TIERS_TEST(test_body_on_its_way_waits_for_a_tier_that_is_out_of_use),
         TIERS_TEST(test_tier_that_is_late_loses_what_it_had),
         TIERS_TEST(test_tier_that_amends_late_loses_what_it_had),
+        TIERS_TEST(test_time_of_tiers_here_is_their_own),
         TIERS_TEST(test_time_that_is_over_is_that_of_tiers_elsewhere),
         TIERS_TEST(test_tiers_elsewhere_share_the_time),
         TIERS_TEST(test_time_is_shared_by_those_that_are_called),
