@@ -13,6 +13,10 @@
 /* Of a reply's own lines. */
 #define REPLY_LINES 1024
 
+/* For a header: most are short, the second knows how long it was, and the last
+ * gets any. */
+#define LOOKS_MAX 3
+
 /* HMGET of pieces. */
 static void pieces_ask(mw_redis_batch_t *batch, const mw_redis_bytes_t *body,
                        apr_uint64_t first, int pieces)
@@ -222,14 +226,18 @@ static apr_status_t entry_fetch(mw_redis_t *store, const cachemw_call_t *call,
     apr_size_t asked = places->body ? 0 : MW_REDIS_HEADER_GUESS;
     apr_status_t rv = entry_ask(store, call, name, asked, places, reply);
     apr_size_t len;
+    int looks;
 
-    /* another one, with a longer header, may have come in between */
-    while (rv == APR_SUCCESS && asked && (*reply)->len == asked) {
+    for (looks = 1; looks < LOOKS_MAX; looks++) {
+        if (rv != APR_SUCCESS || !asked || (*reply)->len != asked) {
+            break;
+        }
         len = mw_redis_header_len(store, (*reply)->data, asked);
         if (len <= asked) {
             break;
         }
-        asked = len;
+        /* another one, with a longer header, may have come in between */
+        asked = looks == LOOKS_MAX - 1 ? MW_REDIS_HEADER_MAX : len;
         rv = entry_ask(store, call, name, asked, places, reply);
     }
     /* GETRANGE has no nil */

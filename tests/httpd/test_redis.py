@@ -893,6 +893,41 @@ def test_longer_header_comes_between_two_looks(make, redis, origin, path):
         cheat.close()
 
 
+def test_header_that_keeps_growing_is_had_at_the_third_look(make, redis,
+                                                            origin, path):
+    def come(number, size):
+        origin.on(page, cacheable(body, 100, etag='"1"', headers=[
+            *[(f"X-Long-{i}", "x" * 7000) for i in range(size)],
+            ("X-Number", f"{number}")]))
+        assert server.ask("POST", page, body=b"", host="shared.test:80"
+                          ).status == 200
+        assert get(server, page).body == body
+        return redis.ask("GET", only_key(redis))
+
+    cheat = Cheat(redis)
+    try:
+        server = make(f"redis://127.0.0.1:{cheat.port}",
+                      patience="timeout=5s")
+        page, body = path(), noise(5000, 1)
+        longer = [come(number, number + 1) for number in range(7)]
+        key, asked = only_key(redis), []
+        redis.ask("SET", key, longer.pop(0), "KEEPTTL")
+
+        def replace(data):
+            if data.count(b"GETRANGE"):
+                asked.append(data)
+                if longer:
+                    redis.ask("SET", key, longer.pop(0), "KEEPTTL")
+
+        cheat.before = replace
+        res = server.ask("HEAD", page, host="shared.test:80")
+        assert (res.cache, res.get("X-Number")) == ("HIT", "3")
+        assert len(asked) == 3
+        assert "Failures-damaged" not in figures(server)
+    finally:
+        cheat.close()
+
+
 @pytest.mark.parametrize("size", [500, 65536 + 500, 5000])
 @pytest.mark.parametrize("pieces", [b"$5000\r\n", b"$3\r\nbad\r\n$5000\r\n"])
 def test_what_a_broken_connection_brought_is_forgotten(
