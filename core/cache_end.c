@@ -17,7 +17,8 @@ typedef struct end_t {
     mw_turn_t *turn;
     apr_off_t room; /* bytes that httpd still buffers, if the client has not
                        been sent all that was passed on */
-    apr_bucket_brigade *held; /* to be passed on with what follows; NULL */
+    apr_bucket_brigade *held; /* to be passed on with what follows: one bucket
+                                 of OUTPUT_GATHERED bytes, or none; NULL */
     int has_begun;            /* its head came by */
 } end_t;
 
@@ -121,12 +122,19 @@ static int output_is_prompt(const request_rec *r)
            && strncmp(r->filename, "proxy:http", 10) == 0;
 }
 
+static apr_size_t output_held(const end_t *end)
+{
+    return end->held != NULL && !APR_BRIGADE_EMPTY(end->held)
+               ? APR_BRIGADE_FIRST(end->held)->length
+               : 0;
+}
+
 /* Whether there are data in it, few together with those that are held, and
  * nothing else. */
 static int output_is_small(const end_t *end, apr_bucket_brigade *bb)
 {
-    apr_off_t length, held = 0;
     const apr_bucket *e;
+    apr_off_t length;
 
     for (e = APR_BRIGADE_FIRST(bb); e != APR_BRIGADE_SENTINEL(bb);
          e = APR_BUCKET_NEXT(e)) {
@@ -134,11 +142,49 @@ static int output_is_small(const end_t *end, apr_bucket_brigade *bb)
             return 0;
         }
     }
-    if (end->held != NULL) {
-        apr_brigade_length(end->held, 0, &held);
-    }
     return apr_brigade_length(bb, 0, &length) == APR_SUCCESS && length >= 0
-           && held + length <= OUTPUT_GATHERED;
+           && (apr_off_t)output_held(end) + length <= OUTPUT_GATHERED;
+}
+
+static apr_bucket *output_make_room(const ap_filter_t *f)
+{
+    apr_bucket_alloc_t *alloc = f->c->bucket_alloc;
+    end_t *end = f->ctx;
+    apr_bucket *e;
+
+    if (end->held == NULL) {
+        end->held = apr_brigade_create(f->r->pool, alloc);
+    }
+    if (APR_BRIGADE_EMPTY(end->held)) {
+        e = apr_bucket_heap_create(apr_bucket_alloc(OUTPUT_GATHERED, alloc),
+                                   OUTPUT_GATHERED, apr_bucket_free, alloc);
+        e->length = 0;
+        APR_BRIGADE_INSERT_TAIL(end->held, e);
+    }
+    return APR_BRIGADE_FIRST(end->held);
+}
+
+/* A copy: each of an origin's chunks, which may be of one byte, would keep the
+ * 8 KB that it was read into. */
+static apr_status_t output_hold(const ap_filter_t *f, apr_bucket_brigade *bb)
+{
+    apr_bucket *into = output_make_room(f);
+    apr_status_t rv = APR_SUCCESS;
+
+    while (rv == APR_SUCCESS && !APR_BRIGADE_EMPTY(bb)) {
+        apr_bucket *e = APR_BRIGADE_FIRST(bb);
+        apr_bucket_heap *heap = into->data;
+        const char *data;
+        apr_size_t length;
+
+        rv = apr_bucket_read(e, &data, &length, APR_BLOCK_READ);
+        if (rv == APR_SUCCESS) {
+            memcpy(heap->base + into->length, data, length);
+            into->length += length;
+            apr_bucket_delete(e);
+        }
+    }
+    return rv;
 }
 
 /* Put what is held in front. */
@@ -160,7 +206,7 @@ static apr_status_t output_gather(ap_filter_t *f, apr_bucket_brigade *bb)
     end_t *end = f->ctx;
 
     if (end->has_begun && output_is_prompt(f->r) && output_is_small(end, bb)) {
-        return ap_save_brigade(f, &end->held, &bb, f->r->pool);
+        return output_hold(f, bb);
     }
     end->has_begun = 1;
     output_release(f, bb);

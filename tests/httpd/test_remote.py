@@ -526,6 +526,24 @@ def test_pieces_that_come_at_once_are_one_write(start, origin, path, tmp_path):
     assert most_written(server, origin, path, noise(90000), tmp_path / "t") > 3
 
 
+@pytest.mark.parametrize("size", [1, 20])
+def test_tiny_chunks_become_few_pieces(start, origin, path, tmp_path, size):
+    """Each would keep what it was read into."""
+    server = start("faulty", options="store_timeout=60s timeout=60s").server
+    page, body = path(), noise(20000)
+    parts = [body[i:i + size] for i in range(0, len(body), size)]
+    chunks = b"".join(b"%x\r\n%b\r\n" % (len(x), x) for x in parts)
+    origin.on(page, cacheable(chunks + b"0\r\n\r\n", framing="close",
+                              headers=[("Transfer-Encoding", "chunked")]))
+    got = []
+    made = strace(server, lambda: got.append(server.get(page)),
+                  tmp_path / "t", "-etrace=writev")
+    assert got[0].body == body
+    pieces = sum(int(x) for x in re.findall(r"\], (\d+)\) *= ", made))
+    assert 1 < pieces < len(parts) // 4, made
+    assert server.get(page).cache == "HIT"
+
+
 @pytest.mark.parametrize("framing", ["length", "chunked"])
 def test_what_has_come_is_sent(start, origin, path, framing):
     """Nothing is held that the origin's next words would have to push."""
