@@ -533,7 +533,7 @@ static int asking_is_over(asking_t *asking, apr_status_t rv)
     return asking->turn == NULL || !lock_is_elsewhere(asking, rv);
 }
 
-/* When the look-up began, at the latest, by the clock of the marks. */
+/* When the look-up began, at the earliest, by the clock of the marks. */
 static apr_int64_t turn_looked_up(const mw_handle_t *handle)
 {
     const apr_int64_t now = mw_monotonic();
