@@ -223,7 +223,8 @@ static int body_keep(mw_fill_t *fill, apr_bucket_brigade *body)
     return 1;
 }
 
-/* The buckets from `first` on go to the tiers. */
+/* The buckets from `first` on go to the tiers. Whether files may be mapped, see
+ * EnableMMAP, is not known here. */
 static void body_add(mw_fill_t *fill, apr_bucket_brigade *body,
                      apr_bucket *first)
 {
@@ -233,6 +234,9 @@ static void body_add(mw_fill_t *fill, apr_bucket_brigade *body,
 
     for (e = first; fill->open && e != APR_BRIGADE_SENTINEL(body);
          e = APR_BUCKET_NEXT(e)) {
+        if (APR_BUCKET_IS_FILE(e)) {
+            apr_bucket_file_enable_mmap(e, 0);
+        }
         if (apr_bucket_read(e, &data, &length, APR_BLOCK_READ) != APR_SUCCESS) {
             fill_close(fill);
         }
