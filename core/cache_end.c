@@ -6,7 +6,8 @@
 #include "cache_request.h"
 #include "coalesce.h"
 
-/* Bytes that httpd buffers for a client before it waits for him. */
+/* Bytes that httpd buffers for a client before it waits for him, at most: see
+ * FlushMaxThreshold. */
 #define OUTPUT_BUFFER 65536
 
 /* Bytes of small pieces that become one write. */
@@ -87,13 +88,43 @@ static void output_push(ap_filter_t *f)
 #endif
 }
 
+static apr_off_t output_buffer(const conn_rec *c)
+{
+#if AP_MODULE_MAGIC_AT_LEAST(20120211, 97)
+    const core_server_config *core =
+        ap_get_core_module_config(c->base_server->module_config);
+
+    if (core->flush_max_threshold < OUTPUT_BUFFER) {
+        return (apr_off_t)core->flush_max_threshold;
+    }
+#else
+    (void)c;
+#endif
+    return OUTPUT_BUFFER;
+}
+
+static int brigade_flushes(const apr_bucket_brigade *bb)
+{
+    const apr_bucket *e = APR_BRIGADE_FIRST(bb);
+
+    while (e != APR_BRIGADE_SENTINEL(bb) && !APR_BUCKET_IS_FLUSH(e)) {
+        e = APR_BUCKET_NEXT(e);
+    }
+    return e != APR_BRIGADE_SENTINEL(bb);
+}
+
 /* Bytes that httpd still buffers when it has got this, too; less than none: it
  * may wait for the client. What other responses left there is unknown. */
 static apr_off_t output_room(const ap_filter_t *f, apr_bucket_brigade *bb)
 {
     const end_t *end = f->ctx;
-    apr_off_t room = f->c->data_in_output_filters ? end->room : OUTPUT_BUFFER;
+    const int is_pending = f->c->data_in_output_filters;
+    apr_off_t room = is_pending ? end->room : output_buffer(f->c);
     apr_off_t length;
+
+    if (is_pending && brigade_flushes(bb)) {
+        return -1;
+    }
 
     return apr_brigade_length(bb, 0, &length) == APR_SUCCESS && length >= 0
                ? room - length

@@ -621,12 +621,15 @@ def test_visitor_who_leaves_at_the_end_leaves_a_stored_page(start, origin,
     assert len(origin.requests(page.target)) == 1
 
 
-def test_client_that_stalls_holds_up_no_other(start):
+@pytest.mark.parametrize("size, conf", [
+    (8000000, ""), (60000, "FlushMaxThreshold 4000\nSendBufferSize 4096\n")],
+    ids=["large", "threshold"])
+def test_client_that_stalls_holds_up_no_other(start, size, conf):
     """What comes in large pieces is committed before the last is passed on."""
     backend = start("faulty", options="store_timeout=2s timeout=1s",
-                    conf=SITE + 'CacheIgnoreNoLastMod on\n')
+                    conf=SITE + 'CacheIgnoreNoLastMod on\n' + conf)
     server = backend.server
-    body = noise(8000000, 1)
+    body = noise(size, 1)
     file = server.dir / "htdocs/local/large"
     file.parent.mkdir(exist_ok=True)
     file.write_bytes(body)
