@@ -16,8 +16,9 @@
  * probing: open, and one call is under way; until is when it is given up
  *
  * A probe whose process died therefore becomes "the pause is over" by itself.
- * While the breaker is open only the probe's result counts: what calls report
- * that began before it opened is old news.
+ * While the breaker is open and no probe is under way, nothing counts that calls
+ * report: they began before it opened. While one is, such a call's result is
+ * taken for the probe's.
  */
 
 #define FAILURES APR_UINT64_C(0xf)
