@@ -395,6 +395,7 @@ typedef struct printing_t {
     const mw_ctl_t *ctl;
     const cachemw_key_t *key;
     apr_pool_t *pool;
+    int *has_begun;
 } printing_t;
 
 static int field_print(void *baton, const char *name, const char *value)
@@ -416,6 +417,7 @@ static apr_status_t printing_begin(void *baton, const cachemw_entry_t *entry)
     rv = mw_page_of_entry(printing->key, entry, &page, printing->pool);
     if (printing->ctl->include && rv == APR_SUCCESS && page.has_head) {
         printf("HTTP %d\n", page.head.status);
+        *printing->has_begun = 1;
         apr_table_do(field_print, NULL, page.head.headers, NULL);
         putchar('\n');
     }
@@ -425,7 +427,9 @@ static apr_status_t printing_begin(void *baton, const cachemw_entry_t *entry)
 static apr_status_t printing_piece(void *baton, const char *data,
                                    apr_size_t length)
 {
-    (void)baton;
+    const printing_t *printing = baton;
+
+    *printing->has_begun = 1;
     fwrite(data, 1, length, stdout);
     return mw_ctl_output_broken() ? APR_EOF : APR_SUCCESS;
 }
@@ -484,13 +488,13 @@ static apr_status_t variant_choose(const mw_depot_t *depot, mw_store_t *store,
 }
 
 static apr_status_t store_get(const mw_depot_t *depot, mw_store_t *store,
-                              const char *url)
+                              const char *url, int *has_begun)
 {
     apr_pool_t *pool = depot->pchild;
     apr_array_header_t *keys;
     cachemw_entry_t entry;
     cachemw_key_t key;
-    printing_t printing = { depot->ctl, &key, pool };
+    printing_t printing = { depot->ctl, &key, pool, has_begun };
     apr_status_t rv = mw_find(depot, store, url, pool, &keys);
 
     if (keys->nelts == 0) {
@@ -515,7 +519,7 @@ int mw_ctl_get(mw_ctl_t *ctl)
     const char *url = ctl->words->nelts == 1
                           ? APR_ARRAY_IDX(ctl->words, 0, const char *)
                           : "";
-    int status, i;
+    int status, i, has_begun = 0;
     mw_depot_t depot;
     mw_store_t *store;
     const char *host;
@@ -530,10 +534,17 @@ int mw_ctl_get(mw_ctl_t *ctl)
     }
     status = MW_CTL_NO;
     for (i = 0; (store = mw_depot_store(&depot, i)); i++) {
-        apr_status_t rv = store_get(&depot, store, url);
+        apr_status_t rv = store_get(&depot, store, url, &has_begun);
 
         if (rv == APR_SUCCESS || mw_ctl_output_broken()) {
             status = MW_CTL_OK;
+            break;
+        }
+        if (has_begun) {
+            status = mw_ctl_error(MW_CTL_TROUBLE,
+                                  "%s was replaced or removed while it was "
+                                  "read: what was printed is not whole",
+                                  url);
             break;
         }
         if (rv != APR_NOTFOUND) {

@@ -121,6 +121,24 @@ static apr_size_t utf8_length(const unsigned char *p, apr_size_t length)
     return n;
 }
 
+/* The code of a character that a terminal or an editor does not show but obeys:
+ * the second controls, and those that turn the direction of writing. 0: none */
+static unsigned int utf8_control(const unsigned char *p, apr_size_t n)
+{
+    unsigned int code = 0;
+
+    if (n == 2) {
+        code = (p[0] & 0x1fu) << 6 | (p[1] & 0x3fu);
+    }
+    else if (n == 3) {
+        code = (p[0] & 0xfu) << 12 | (p[1] & 0x3fu) << 6 | (p[2] & 0x3fu);
+    }
+    return (code >= 0x80 && code <= 0x9f) || (code >= 0x202a && code <= 0x202e)
+                   || (code >= 0x2066 && code <= 0x2069)
+               ? code
+               : 0;
+}
+
 void mw_ctl_json(FILE *to, const char *text, apr_size_t length)
 {
     const unsigned char *p = (const unsigned char *)text;
@@ -131,7 +149,14 @@ void mw_ctl_json(FILE *to, const char *text, apr_size_t length)
         apr_size_t n = *p >= 0x80 ? utf8_length(p, end - p) : 0;
 
         if (n > 0) {
-            fwrite(p, 1, n, to);
+            const unsigned int control = utf8_control(p, n);
+
+            if (control) {
+                fprintf(to, "\\u%04x", control);
+            }
+            else {
+                fwrite(p, 1, n, to);
+            }
             p += n;
             continue;
         }

@@ -68,6 +68,7 @@ static apr_status_t entry_open(const mw_file_t *file, const mw_path_t *path,
                                const cachemw_call_t *call,
                                const cachemw_key_t *key, mw_load_t *load)
 {
+    struct stat info;
     apr_status_t rv;
 
     load->fd = mw_path_open(file->root, path, O_RDONLY);
@@ -78,7 +79,9 @@ static apr_status_t entry_open(const mw_file_t *file, const mw_path_t *path,
     }
     load->room = MW_LOAD_FRONT;
     load->bytes = apr_palloc(call->pool, load->room);
-    rv = mw_load(file, key, call->now, call->pool, load);
+    rv = fstat(load->fd, &info) == 0 && S_ISREG(info.st_mode)
+             ? mw_load(file, key, call->now, call->pool, load)
+             : APR_EINCOMPLETE;
     if (rv != APR_SUCCESS) {
         close(load->fd);
     }
@@ -216,7 +219,18 @@ struct walk_t {
     apr_pool_t *pool; /**< of one entry */
     walk_fn *each;
     void *baton;
+    apr_status_t failed; /**< what could not be read, and was passed over */
 };
+
+/** @param name of what cannot be read or removed, from v1 on */
+static void walk_fail(walk_t *walk, const char *name, apr_status_t rv)
+{
+    const cachemw_services_t *services = walk->file->services;
+
+    services->log(services, CACHEMW_LOG_ERR, rv, "%s/%s", walk->file->root_path,
+                  name);
+    walk->failed = rv;
+}
 
 static apr_status_t walk_file(walk_t *walk, const char *name)
 {
@@ -237,21 +251,28 @@ static apr_status_t walk_directory(walk_t *walk, int fd, int level)
     DIR *list = fdopendir(fd);
     apr_status_t rv = APR_SUCCESS;
     const struct dirent *item;
+    int below;
 
     if (!list) {
         close(fd);
         return APR_ENOMEM;
     }
-    while (rv == APR_SUCCESS && (item = readdir(list))) {
+    while (rv == APR_SUCCESS && (errno = 0, item = readdir(list))) {
         if (level == walk->file->levels) {
             rv = walk_file(walk, item->d_name);
         }
         else if (mw_path_is_part(item->d_name)) {
-            int below = openat(dirfd(list), item->d_name, DIR_FLAGS);
-
-            rv = below >= 0 ? walk_directory(walk, below, level + 1)
-                            : APR_SUCCESS;
+            below = openat(dirfd(list), item->d_name, DIR_FLAGS);
+            if (below >= 0) {
+                rv = walk_directory(walk, below, level + 1);
+            }
+            else if (errno != ENOENT && errno != ENOTDIR && errno != ELOOP) {
+                walk_fail(walk, item->d_name, errno);
+            }
         }
+    }
+    if (rv == APR_SUCCESS && errno) {
+        walk_fail(walk, "", errno);
     }
     closedir(list);
     return rv;
@@ -260,7 +281,7 @@ static apr_status_t walk_directory(walk_t *walk, int fd, int level)
 static apr_status_t walk_all(void *store, const cachemw_call_t *call,
                              walk_fn *each, void *baton)
 {
-    walk_t walk = { store, call, NULL, each, baton };
+    walk_t walk = { store, call, NULL, each, baton, APR_SUCCESS };
     int fd = openat(walk.file->root, ".", DIR_FLAGS);
     apr_status_t rv;
 
@@ -274,7 +295,7 @@ static apr_status_t walk_all(void *store, const cachemw_call_t *call,
     }
     rv = walk_directory(&walk, fd, 0);
     apr_pool_destroy(walk.pool);
-    return rv;
+    return rv == APR_SUCCESS ? walk.failed : rv;
 }
 
 static void walk_damaged(const walk_t *walk, const mw_path_t *path)
@@ -289,6 +310,7 @@ static void walk_damaged(const walk_t *walk, const mw_path_t *path)
 typedef struct listing_t {
     cachemw_keys_fn *each;
     void *baton;
+    int mends; /**< removes what is damaged */
 } listing_t;
 
 static apr_status_t listing_tell(walk_t *walk, const mw_path_t *path)
@@ -299,15 +321,22 @@ static apr_status_t listing_tell(walk_t *walk, const mw_path_t *path)
     cachemw_key_t key;
     mw_load_t load;
     apr_status_t rv;
+    int is_whole;
 
     call.pool = walk->pool;
     rv = entry_open(walk->file, path, &call, NULL, &load);
+    is_whole = rv == APR_SUCCESS;
     if (rv == APR_EINCOMPLETE) {
         walk_damaged(walk, path);
+        rv = listing->mends ? mw_path_unlink(walk->file->root, path)
+                            : APR_NOTFOUND;
+    }
+    if (rv != APR_SUCCESS && rv != APR_NOTFOUND) {
+        walk_fail(walk, path->text, rv);
         return APR_SUCCESS;
     }
-    if (rv != APR_SUCCESS) {
-        return rv == APR_NOTFOUND ? APR_SUCCESS : rv;
+    if (rv != APR_SUCCESS || !is_whole) {
+        return APR_SUCCESS;
     }
     close(load.fd);
     memset(&entry, 0, sizeof(entry));
@@ -321,7 +350,17 @@ static apr_status_t look_keys(void *store, const cachemw_call_t *call,
                               const char *pattern, cachemw_keys_fn *each,
                               void *baton)
 {
-    listing_t listing = { each, baton };
+    listing_t listing = { each, baton, 0 };
+
+    (void)pattern;
+    return walk_all(store, call, listing_tell, &listing);
+}
+
+apr_status_t mw_file_look_mend(void *store, const cachemw_call_t *call,
+                               const char *pattern, cachemw_keys_fn *each,
+                               void *baton)
+{
+    listing_t listing = { each, baton, 1 };
 
     (void)pattern;
     return walk_all(store, call, listing_tell, &listing);
@@ -329,7 +368,12 @@ static apr_status_t look_keys(void *store, const cachemw_call_t *call,
 
 static apr_status_t clear_file(walk_t *walk, const mw_path_t *path)
 {
-    return mw_path_unlink(walk->file->root, path);
+    const apr_status_t rv = mw_path_unlink(walk->file->root, path);
+
+    if (rv != APR_SUCCESS) {
+        walk_fail(walk, path->text, rv);
+    }
+    return APR_SUCCESS;
 }
 
 static apr_status_t look_clear(void *store, const cachemw_call_t *call)

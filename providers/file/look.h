@@ -11,7 +11,8 @@
  * It stores nothing, and makes neither directories nor files.
  *
  * keys leaves out what is damaged, but logs each as an error and counts it as
- * MW_FILE_LOOK_DAMAGED. get verifies whole bodies.
+ * MW_FILE_LOOK_DAMAGED. What cannot be read is logged and passed over, and the
+ * walk says so at its end. get verifies whole bodies.
  */
 #ifndef MW_FILE_LOOK_H
 #define MW_FILE_LOOK_H
@@ -23,5 +24,10 @@
 /** Its post_config, child_init and calls are for one process, and one call at a
  *  time. */
 extern const cachemw_provider_t mw_file_look_provider;
+
+/** Its keys, when what is damaged is to be removed. */
+apr_status_t mw_file_look_mend(void *store, const cachemw_call_t *call,
+                               const char *pattern, cachemw_keys_fn *each,
+                               void *baton);
 
 #endif
