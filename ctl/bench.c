@@ -364,13 +364,11 @@ static const char *bench_wrong(mw_ctl_t *ctl)
         error =
             size_parse(ctl, APR_ARRAY_IDX(ctl->sizes, i, const char *), &size);
     }
-    for (i = 0; i < ctl->subjects->nelts && !error && !ctl->force; i++) {
-        if (mw_depot_has_entries(ctl, i)) {
-            error = apr_psprintf(ctl->pool,
-                                 "%s: this store has entries, and may lose "
-                                 "them: give it a place of its own, such as "
-                                 "{tmp}, or say --force",
-                                 subject_name(ctl, i));
+    for (i = 0; i < ctl->subjects->nelts && !error; i++) {
+        error = mw_depot_refuse(ctl, i);
+        if (error) {
+            error =
+                apr_pstrcat(ctl->pool, subject_name(ctl, i), ": ", error, NULL);
         }
     }
     return error;

@@ -148,11 +148,9 @@ int mw_ctl_check(mw_ctl_t *ctl)
         mw_check_list(ctl);
         return MW_CTL_OK;
     }
-    if (!ctl->force && mw_depot_has_entries(ctl, 0)) {
-        return mw_ctl_error(MW_CTL_USAGE,
-                            "this store has entries, and the tests remove "
-                            "what they find: give it a place of its own, such "
-                            "as {tmp}, or say --force");
+    error = mw_depot_refuse(ctl, 0);
+    if (error) {
+        return mw_ctl_error(MW_CTL_USAGE, "%s", error);
     }
     error = ct_plan_check(&plan, ctl->pool);
     if (error) {

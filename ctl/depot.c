@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -13,6 +14,7 @@
 #include "loader.h"
 #include "owner.h"
 #include "providers/file/file.h"
+#include "providers/file/look.h"
 #include "providers/file/path.h"
 #include "providers/sqlite/version.h"
 
@@ -148,6 +150,14 @@ static const char *database_check(const char *path, int fd, apr_pool_t *pool)
 }
 
 /* What is a store's own is what its server makes, and not the place for it. */
+static const char *path_of(const mw_ctl_store_t *leaf, const char *path,
+                           apr_pool_t *pool)
+{
+    return provider_of(leaf) == &mw_file_provider
+               ? apr_pstrcat(pool, path, "/" MW_PATH_ROOT, NULL)
+               : path;
+}
+
 static const char *path_check(const mw_ctl_store_t *leaf, const char *option,
                               const char *path, mw_owner_t *owner,
                               apr_pool_t *pool)
@@ -156,9 +166,7 @@ static const char *path_check(const mw_ctl_store_t *leaf, const char *option,
     const char *error;
     int is_roots, fd;
 
-    if (provider_of(leaf) == &mw_file_provider) {
-        path = apr_pstrcat(pool, path, "/" MW_PATH_ROOT, NULL);
-    }
+    path = path_of(leaf, path, pool);
     fd = mw_owner_open(path, is_database ? O_RDONLY | O_NONBLOCK : O_PATH,
                        &is_roots, pool);
     if (fd < 0) {
@@ -253,14 +261,19 @@ static const cachemw_provider_t *table_choose(void *baton, int i,
 
     (void)i;
     table = mw_loader_look(table);
-    if ((ctl->command & writes) || ctl->remove) {
+    if (ctl->command & writes) {
         return table;
     }
     copy = apr_pcalloc(ctl->pool, sizeof(*copy));
     size = table->size < sizeof(*copy) ? table->size : sizeof(*copy);
     memcpy(copy, table, size);
     copy->size = size;
-    copy->remove = remove_nothing;
+    if (!ctl->remove) {
+        copy->remove = remove_nothing;
+    }
+    else if (table == &mw_file_look_provider) {
+        copy->keys = mw_file_look_mend;
+    }
     return copy;
 }
 
@@ -390,6 +403,8 @@ int mw_depot_failed(mw_store_t *store, const char *what, apr_status_t rv)
 
 /* --- has it entries? ------------------------------------------------------ */
 
+enum { FOUND_NONE, FOUND_SOME, FOUND_UNKNOWN };
+
 static apr_status_t entry_found(void *baton, const cachemw_key_t *key,
                                 const cachemw_entry_t *entry)
 {
@@ -398,37 +413,135 @@ static apr_status_t entry_found(void *baton, const cachemw_key_t *key,
     return APR_EOF;
 }
 
-static int depot_look(mw_ctl_t *ctl, int subject)
+/* In a process of its own, which may give up what root may do. */
+static int depot_look(mw_ctl_t *ctl)
 {
     cachemw_call_t call;
     mw_depot_t depot;
     mw_store_t *store;
-    int found = 0, i;
+    int found = 0;
+    apr_status_t rv;
 
-    /* what does not exist yet is not worth a word */
+    ctl->command = MW_CTL_LS;
+    /* what it is that cannot be told is said by who asks */
     if (!freopen("/dev/null", "w", stderr)
-        || mw_depot_open(ctl, subject, &depot) != MW_CTL_OK) {
-        return 0;
+        || mw_depot_open(ctl, 0, &depot) != MW_CTL_OK) {
+        return FOUND_UNKNOWN;
     }
-    for (i = 0; (store = mw_depot_store(&depot, i)) && !found; i++) {
-        mw_depot_call(&depot, store, 0, depot.pchild, &call);
-        mw_store_keys(store, &call, NULL, entry_found, &found);
-    }
-    return found;
+    store = mw_depot_store(&depot, 0);
+    mw_depot_call(&depot, store, 0, depot.pchild, &call);
+    rv = mw_store_keys(store, &call, NULL, entry_found, &found);
+    return found ? FOUND_SOME : rv == APR_SUCCESS ? FOUND_NONE : FOUND_UNKNOWN;
 }
 
-int mw_depot_has_entries(mw_ctl_t *ctl, int subject)
+static int leaf_look(const mw_ctl_t *ctl, const mw_ctl_store_t *leaf)
 {
+    mw_ctl_t own = *ctl;
     int status = 0;
     pid_t pid;
 
+    own.helpers = apr_array_make(ctl->pool, 1, sizeof(mw_ctl_store_t));
+    own.subjects = apr_array_make(ctl->pool, 1, sizeof(mw_ctl_store_t));
+    APR_ARRAY_PUSH(own.subjects, mw_ctl_store_t) = *leaf;
     fflush(NULL);
     pid = fork();
     if (pid == 0) {
-        ctl->command = MW_CTL_LS;
-        _exit(depot_look(ctl, subject));
+        _exit(depot_look(&own));
     }
     while (pid > 0 && waitpid(pid, &status, 0) < 0 && errno == EINTR) {
     }
-    return pid > 0 && WIFEXITED(status) && WEXITSTATUS(status) != 0;
+    return pid > 0 && WIFEXITED(status) ? WEXITSTATUS(status) : FOUND_UNKNOWN;
+}
+
+/* What a leaf has on this machine. */
+typedef struct place_t {
+    int paths;          /* that it is told */
+    int exist;          /* of them, or may */
+    const char *others; /* one of another user's, which root is to leave */
+} place_t;
+
+static const char *place_find(const mw_ctl_t *ctl,
+                              const apr_array_header_t *leaves, int i,
+                              place_t *place)
+{
+    const mw_ctl_store_t *leaf = &APR_ARRAY_IDX(leaves, i, mw_ctl_store_t);
+    const mw_world_t world = world_of(ctl, leaves);
+    const cachemw_option_t *row;
+    mw_options_t options[2];
+    const char *error = mw_world_parse(&world, i, options, ctl->pool);
+    struct stat info;
+
+    memset(place, 0, sizeof(*place));
+    for (row = options[0].table; !error && row && row->name; row++) {
+        const cachemw_value_t *value =
+            &options[0].values[row - options[0].table];
+        const char *path;
+
+        if (row->type != CACHEMW_PATH || row->alias || value->is_null) {
+            continue;
+        }
+        place->paths++;
+        path = path_of(leaf, value->string, ctl->pool);
+        if (strstr(path, "{tmp}")
+            || (lstat(path, &info) != 0 && errno == ENOENT)) {
+            continue;
+        }
+        place->exist++;
+        if (geteuid() == 0 && lstat(path, &info) == 0 && info.st_uid != 0) {
+            place->others = path;
+        }
+    }
+    return error;
+}
+
+static const char *leaf_refuse(const mw_ctl_t *ctl,
+                               const apr_array_header_t *leaves, int i)
+{
+    const mw_ctl_store_t *leaf = &APR_ARRAY_IDX(leaves, i, mw_ctl_store_t);
+    const unsigned int flags = provider_of(leaf)->flags;
+    place_t place;
+    const char *error = place_find(ctl, leaves, i, &place);
+    int found;
+
+    /* who opens it says what is wrong with its words */
+    if (error || (flags & CACHEMW_IN_MEMORY)) {
+        return NULL;
+    }
+    if (place.others) {
+        return apr_pstrcat(ctl->pool, place.others,
+                           " belongs to another user: root does not test in it",
+                           NULL);
+    }
+    if (ctl->force || (place.paths && !place.exist)) {
+        return NULL;
+    }
+    found = leaf_look(ctl, leaf);
+    if (found == FOUND_SOME) {
+        return "this store has entries, which would be lost: give it a place "
+               "of its own, such as {tmp}, or say --force";
+    }
+    /* without a path and on no other machine it is in this process */
+    if (found == FOUND_UNKNOWN && (place.exist || (flags & CACHEMW_REMOTE))) {
+        return "whether this store has entries, which would be lost, cannot be "
+               "told: give it a place of its own, such as {tmp}, or say "
+               "--force";
+    }
+    return NULL;
+}
+
+const char *mw_depot_refuse(mw_ctl_t *ctl, int subject)
+{
+    const apr_array_header_t *all = mw_ctl_stores(ctl, subject);
+    apr_array_header_t *leaves =
+        apr_array_make(ctl->pool, 4, sizeof(mw_ctl_store_t));
+    const char *reason = NULL;
+    int i;
+
+    if (leaves_add(ctl, all, all->nelts - 1, leaves) != NULL) {
+        return NULL;
+    }
+    for (i = 0; i < leaves->nelts && !reason; i++) {
+        reason = leaf_refuse(ctl, leaves, i);
+    }
+    return reason;
 }

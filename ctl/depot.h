@@ -40,8 +40,13 @@ void mw_depot_call(const mw_depot_t *depot, mw_store_t *store, int long_one,
 /** Stores in the order of the definitions; NULL behind the last one. */
 mw_store_t *mw_depot_store(const mw_depot_t *depot, int i);
 
-/** Whether a subject has entries already. Another process looks. */
-int mw_depot_has_entries(mw_ctl_t *ctl, int subject);
+/**
+ * Why a subject is not to be tested: it has entries, or that cannot be told,
+ * unless --force is given; or it is not root's, and this is. Another process
+ * looks.
+ * @return NULL: it may be; else a text that lives as long as ctl->pool
+ */
+const char *mw_depot_refuse(mw_ctl_t *ctl, int subject);
 
 /** Say what came of a call, and which exit status that is. */
 int mw_depot_failed(mw_store_t *store, const char *what, apr_status_t rv);

@@ -86,6 +86,31 @@ def test_a_store_with_entries_is_not_checked_by_mistake(tmp_path):
     assert done.status == 0, done
 
 
+def test_what_cannot_be_looked_into_is_not_checked_by_mistake(tmp_path, site):
+    """A server has it, or perhaps does."""
+    site.fill({"/a.css": b"a"})
+    for command in ("check", "bench"):
+        done = site.ctl(command)
+        assert done.status == 2, done
+        assert "has entries" in done.err or "another user" in done.err, done
+    if site.kind != "redis" and settings.run_user:
+        done = site.ctl("check", options=["--force"])
+        assert done.status == 2 and "another user" in done.err, done
+    assert site.get("/a.css").cache == "HIT"
+    damaged = tmp_path / "other.db"
+    damaged.write_bytes(b"important")
+    for words in (["redis", "url=redis://127.0.0.1:9", "timeout=1s"],
+                  ["http", "base_url=http://127.0.0.1:9", "timeout=1s"],
+                  ["sqlite", f"db_path={damaged}"],
+                  ["--store", "far", "sqlite", f"db_path={damaged}",
+                   "--store", "near", "file", "cache_dir={tmp}/f",
+                   "multitier", "l1=near", "l2=far"]):
+        for command in ("check", "bench"):
+            done = ctl(command, *words)
+            assert done.status == 2 and "cannot be told" in done.err, done
+    assert damaged.read_bytes() == b"important"
+
+
 # ---- modules -----------------------------------------------------------------
 
 def test_a_strangers_module_is_loaded():

@@ -103,7 +103,7 @@ def test_null_passes(null):
     (), pytest.param(("--core",), marks=pytest.mark.long)], ids=["table", "core"])
 def test_memcached_passes(memcached_module, memcached, core):
     passed, failed, _ = figures(
-        ctl("check", *core, "--load", memcached_module, "memcached",
+        ctl("check", "--force", *core, "--load", memcached_module, "memcached",
             f"port={memcached.port}", "timeout=20s", "store_timeout=20s"))
     assert failed == 0
     assert passed >= 100
@@ -115,7 +115,8 @@ def test_memcached_passes(memcached_module, memcached, core):
     ("port=0", "from 1 to 65535"),
 ])
 def test_memcached_refuses(memcached_module, option, says):
-    done = ctl("check", "--load", memcached_module, "memcached", option)
+    done = ctl("check", "--force", "--load", memcached_module, "memcached",
+               option)
     assert done.status != 0
     assert option.split("=")[0] in done.err and says in done.err, done
 

@@ -129,6 +129,24 @@ def test_another_virtual_host_is_found_by_its_url_and_by_its_name(origin):
         site.server.remove()
 
 
+def test_json_has_no_characters_that_a_terminal_obeys(origin):
+    site = site_of("sqlite", origin)
+    try:
+        site.server.start()
+        site.fill({"/a.css": b"abc"})
+        site.server.stop()
+        odd = "/\u0085\u202e\u2066\u00e4.css"
+        with sqlite3.connect(site.server.dir / "cache" / "tests.db") as base:
+            key, = base.execute("SELECT key FROM cache_entries").fetchone()
+            base.execute("UPDATE cache_entries SET key = ?", (
+                key.replace(b"/a.css", odd.encode()),))
+        done = site.ctl("ls", options=["--json"])
+        assert done.objects[0]["url"].endswith(odd), done
+        assert "/\\u0085\\u202e\\u2066\u00e4.css" in done.raw.decode()
+    finally:
+        site.server.remove()
+
+
 # ---- removing ----------------------------------------------------------------
 
 def test_what_rm_removes_the_running_server_fetches_anew(site):
@@ -235,6 +253,56 @@ def test_verify_names_a_file_whose_beginning_is_damaged(origin):
         done = site.ctl("verify")
         assert done.status == 1 and "2 entries" in done.out
         assert f"{big} is damaged" in done.err
+    finally:
+        site.server.remove()
+
+
+def files_in(site):
+    return sorted((os.path.join(base, x) for base, _, names in
+                   os.walk(site.server.dir / "cache") for x in names
+                   if len(x) == 32), key=os.path.getsize)
+
+
+def test_verify_goes_on_behind_what_is_no_file(origin):
+    """… and can be told to remove what has no beginning."""
+    site = site_of("file", origin)
+    try:
+        site.server.start()
+        site.fill({f"/many/{n}": b"x" * 100 for n in range(20)})
+        site.server.stop()
+        odd = files_in(site)[::5]
+        for path in odd:
+            os.unlink(path)
+            os.mkfifo(path)
+        done = site.ctl("verify")
+        assert done.status == 1 and "16 entries" in done.out, done
+        assert done.err.count("is damaged") == 4
+        assert len(site.ctl("ls").lines) == 16
+        assert site.ctl("verify", options=["--remove"]).status == 1
+        assert not [x for x in odd if os.path.lexists(x)]
+        assert site.ctl("verify").status == 0
+    finally:
+        site.server.remove()
+
+
+def test_what_cannot_be_read_is_trouble_and_the_rest_is_read(origin):
+    site = site_of("file", origin)
+    try:
+        site.server.start()
+        site.fill({f"/many/{n}": b"x" * 100 for n in range(20)})
+        site.server.stop()
+        paths = files_in(site)
+        os.chmod(paths[0], 0)
+        os.chmod(os.path.dirname(paths[-1]), 0)
+        done = site.ctl("verify")
+        assert done.status == 4 and "Permission denied" in done.err, done
+        assert paths[0] in done.err
+        assert int(done.out.split()[0]) >= 10
+        done = site.ctl("clear", options=["--yes"])
+        assert done.status == 4 and "Permission denied" in done.err, done
+        os.chmod(os.path.dirname(paths[-1]), 0o700)
+        assert site.ctl("clear", options=["--yes"]).status == 0
+        assert not files_in(site)
     finally:
         site.server.remove()
 
@@ -395,7 +463,7 @@ def test_a_service_behind_http_has_what_can_be_asked_for_by_its_url():
     run = f"{PROGRAM} COMMAND --modules {MODULES}"
     script = " && ".join(
         run.replace("COMMAND", x) + f" {store} {y}" for x, y in (
-            ("bench --keys 3 --seconds 1 --warmup 0s --ops get", ""), ("get", page + " | wc -c"), ("stat", page), ("rm", page)))
+            ("bench --force --keys 3 --seconds 1 --warmup 0s --ops get", ""), ("get", page + " | wc -c"), ("stat", page), ("rm", page)))
     script += f" && ! {run.replace('COMMAND', 'get')} {store} {page}"
     done = subprocess.run(
         ["/usr/bin/python3", "-m", "harness.service", "plain", "--", "sh",
