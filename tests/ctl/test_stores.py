@@ -68,6 +68,7 @@ def test_get_prints_the_body_and_the_head(site):
 
 
 def test_get_of_what_is_not_stored_fails(site):
+    site.fill({"/a.css": b"a"})     # so that the children have begun theirs
     done = site.ctl("get", site.url("/never"))
     assert done.status == 1 and "is not stored" in done.err and not done.raw
 
