@@ -87,6 +87,7 @@ void mw_request_call(request_rec *r, apr_time_t now, cachemw_call_t *call)
     call->deadline = 0;
     call->purge_epoch = 0;
     call->sendfile = 0;
+    call->context = NULL;
 }
 
 /* What the first handle of a request needs is one piece. The key is behind

@@ -535,6 +535,7 @@ apr_status_t mw_save_invalidate(mw_handle_t *handle, request_rec *r)
         handle->head.control |= MW_CONTROL_INVALIDATED;
         rv = save_encode(handle, r);
     }
+    call.context = CACHEMW_INVALIDATES;
     if (rv == APR_SUCCESS) {
         rv = mw_store_set_head(handle->store, &call, &handle->plain,
                                &handle->entry.id, &handle->entry);

@@ -289,6 +289,12 @@ typedef struct cachemw_entry_t {
 #define CACHEMW_FARTHEST ((const void *)1)
 
 /**
+ * cachemw_call_t::context of a set_head: it invalidates the key, so a provider
+ * with watch tells CACHEMW_CHANGE_INVALIDATED. Others need not look at it.
+ */
+#define CACHEMW_INVALIDATES ((const void *)2)
+
+/**
  * What every call carries. Valid during the call only, save where a slot says
  * otherwise.
  */
@@ -316,8 +322,8 @@ typedef struct cachemw_call_t {
      */
     int sendfile;
     /**
-     * NULL, or CACHEMW_FARTHEST. Who calls another store on behalf of a call
-     * begins with a copy of that.
+     * NULL, CACHEMW_FARTHEST or CACHEMW_INVALIDATES. Who calls another store
+     * on behalf of a call begins with a copy of that.
      */
     const void *context;
 } cachemw_call_t;
@@ -572,17 +578,18 @@ typedef apr_status_t cachemw_keys_fn(void *baton, const cachemw_key_t *key,
 
 /** What happened to a key, as servers tell each other. */
 typedef enum cachemw_change_e {
-    CACHEMW_CHANGE_SET,     /**< it has another entry */
-    CACHEMW_CHANGE_AMENDED, /**< its entry has another head or expires, perhaps
-                               because it was invalidated */
-    CACHEMW_CHANGE_REMOVED, /**< it has none, perhaps it had none before */
-    CACHEMW_CHANGE_CLEARED  /**< all keys lose their entries */
+    CACHEMW_CHANGE_SET,        /**< it has another entry */
+    CACHEMW_CHANGE_AMENDED,    /**< its entry has another head or expires */
+    CACHEMW_CHANGE_REMOVED,    /**< it has none, perhaps it had none before */
+    CACHEMW_CHANGE_CLEARED,    /**< all keys lose their entries */
+    CACHEMW_CHANGE_INVALIDATED /**< its entry has another head, which says that
+                                  it is out of date */
 } cachemw_change_e;
 
 /**
  * Called by watch() for each change, in the order of the changes of a key.
  * @param key NULL: CACHEMW_CHANGE_CLEARED. Valid during the call only
- * @param id of the entry that was set or amended; else NULL
+ * @param id of the entry that was set, amended or invalidated; else NULL
  * @param is_own non-zero: a process of this server did it
  */
 typedef void cachemw_watch_fn(void *baton, cachemw_change_e what,

@@ -155,6 +155,13 @@ static void listed_drop(watch_t *watch, const cachemw_key_t *key)
     }
 }
 
+/* What is being stored came before it, and must not stay. The record of
+ * variants is amended for each of them. */
+static int is_purge(cachemw_change_e what)
+{
+    return what != CACHEMW_CHANGE_SET && what != CACHEMW_CHANGE_AMENDED;
+}
+
 static void watch_told(void *baton, cachemw_change_e what,
                        const cachemw_key_t *key, const cachemw_id_t *id,
                        int is_own)
@@ -171,7 +178,7 @@ static void watch_told(void *baton, cachemw_change_e what,
         return;
     }
     __atomic_fetch_add(&tiers->heard->messages, 1, __ATOMIC_RELAXED);
-    if (what != CACHEMW_CHANGE_SET) {
+    if (is_purge(what)) {
         tiers->services->removed(tiers->services, key);
     }
     if (!key) {
@@ -179,7 +186,7 @@ static void watch_told(void *baton, cachemw_change_e what,
         return;
     }
     near_drop(watch, key);
-    if (what != CACHEMW_CHANGE_SET) {
+    if (is_purge(what)) {
         listed_drop(watch, key);
     }
 }

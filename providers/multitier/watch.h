@@ -16,13 +16,14 @@
  * A change elsewhere that crosses one of ours:
  *
  * - a fill: the key's note changes, as for changes of our own; see tiers.h;
- * - a store: what was removed or amended is entered in core's purge epochs,
- *   which the store compares when it is committed, and afterwards;
+ * - a store: what was removed or invalidated is entered in core's purge
+ *   epochs, which the store compares when it is committed, and afterwards;
  * - a store that was committed before we heard: each is listed before its
  *   commit, until the far tier has told us of it, too. What is listed for a
  *   key when we hear that this was removed came after that, or comes yet: it is
  *   removed once more.
- * - one that sets: whoever commits looks at the note when all tiers have it.
+ * - one that sets or amends: whoever commits looks at the note when all tiers
+ *   have it.
  */
 #ifndef MW_MULTITIER_WATCH_H
 #define MW_MULTITIER_WATCH_H

@@ -15,6 +15,16 @@ static void note_change_before(mw_tiers_t *tiers, int at,
     }
 }
 
+/* What the note has come to when these tiers are changed, and nobody else
+ * changes the key. */
+static apr_uint64_t note_after(const mw_tiers_t *tiers, unsigned int which,
+                               const cachemw_key_t *key)
+{
+    const unsigned int near = which & ~(1u << (tiers->n - 1));
+
+    return mw_note_read(tiers, key) + (apr_uint64_t)__builtin_popcount(near);
+}
+
 /* --- removing ------------------------------------------------------------- */
 
 /* The tiers of the bits set, all that `id` allows. */
@@ -81,6 +91,7 @@ apr_status_t mw_tiers_set_head(void *store, const cachemw_call_t *call,
 {
     mw_tiers_t *tiers = store;
     const unsigned int all = (1u << tiers->n) - 1;
+    const apr_uint64_t note = tiers->watched ? note_after(tiers, all, key) : 0;
     apr_time_t expires[MW_TIERS_MAX];
     cachemw_entry_t amended = *entry;
     int left = tiers->nremote;
@@ -108,6 +119,9 @@ apr_status_t mw_tiers_set_head(void *store, const cachemw_call_t *call,
     }
     if (!done) {
         return answer;
+    }
+    if (tiers->watched && mw_note_read(tiers, key) != note) {
+        tiers_drop(tiers, all >> 1, call, key, id);
     }
     if (done != all) {
         /* amending may have used up the time for storing */
@@ -247,15 +261,6 @@ static unsigned int set_commit_all(mw_tiers_t *tiers,
     return done;
 }
 
-/* What the note has come to when nobody else has changed the key. */
-static apr_uint64_t set_note(const mw_tiers_t *tiers, const tiers_set_t *set)
-{
-    const unsigned int near = set->open & ~(1u << (tiers->n - 1));
-
-    return mw_note_read(tiers, &set->key)
-           + (apr_uint64_t)__builtin_popcount(near);
-}
-
 /* A tier that does not get it must not show what it had before, either. Nor may
  * near tiers keep what another server replaced in the far one, of which we may
  * have heard before it was put there. */
@@ -265,7 +270,8 @@ apr_status_t mw_tiers_set_commit(void *store, const cachemw_call_t *call,
     mw_tiers_t *tiers = store;
     tiers_set_t *set = opaque;
     const unsigned int all = (1u << tiers->n) - 1;
-    const apr_uint64_t note = tiers->watched ? set_note(tiers, set) : 0;
+    const apr_uint64_t note =
+        tiers->watched ? note_after(tiers, set->open, &set->key) : 0;
     apr_status_t answer = APR_EGENERAL;
     cachemw_call_t own = *call;
     unsigned int done;

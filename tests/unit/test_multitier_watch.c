@@ -15,7 +15,7 @@
 
 #define EVENTS 16
 #define PATIENCE 20 /* s */
-#define LATER apr_time_from_sec(10)
+#define LATER apr_time_from_sec(3600)
 
 /* What watch() does next: return a status, or tell a change. */
 typedef struct event_t {
@@ -285,6 +285,7 @@ static void put(mw_store_t *store, const char *text, char id)
     cachemw_key_t key = fixture_key(text);
     cachemw_entry_t entry = fixture_entry(id, "head", 0);
 
+    entry.expires = FIXTURE_NOW + 2 * LATER;
     assert_int_equal(mw_store_set(store, &call, &key, &entry), APR_SUCCESS);
 }
 
@@ -452,10 +453,10 @@ static void test_process_that_ends_waits_for_no_one(void **state)
 
 static void test_change_elsewhere_takes_the_near_copy(void **state)
 {
-    static const cachemw_change_e changes[] = { CACHEMW_CHANGE_SET,
-                                                CACHEMW_CHANGE_AMENDED,
-                                                CACHEMW_CHANGE_REMOVED,
-                                                CACHEMW_CHANGE_CLEARED };
+    static const cachemw_change_e changes[] = {
+        CACHEMW_CHANGE_SET, CACHEMW_CHANGE_AMENDED, CACHEMW_CHANGE_INVALIDATED,
+        CACHEMW_CHANGE_REMOVED, CACHEMW_CHANGE_CLEARED
+    };
     apr_size_t i;
 
     (void)state;
@@ -469,7 +470,7 @@ static void test_change_elsewhere_takes_the_near_copy(void **state)
         assert_int_equal(has(tiers.near, "page"), 0);
         assert_int_equal(has(tiers.near, "other"), is_all ? 0 : 'n');
     }
-    assert_int_equal(figure("watch_messages"), 4);
+    assert_int_equal(figure("watch_messages"), 5);
     assert_int_equal(figure("watch_gaps"), 1);
 }
 
@@ -480,6 +481,7 @@ static void test_change_of_our_own_does_not(void **state)
     put(tiers.store, "page", 's');
     far_tells(CACHEMW_CHANGE_SET, "page", 's', 1);
     far_tells(CACHEMW_CHANGE_AMENDED, "page", 's', 1);
+    far_tells(CACHEMW_CHANGE_INVALIDATED, "page", 's', 1);
     far_tells(CACHEMW_CHANGE_REMOVED, "page", 0, 1);
     far_tells(CACHEMW_CHANGE_CLEARED, NULL, 0, 1);
     assert_int_equal(has(tiers.near, "page"), 's');
@@ -542,7 +544,7 @@ static apr_status_t set_end(mw_set_t *set)
 
 static void test_store_that_a_purge_elsewhere_overtakes(void **state)
 {
-    static const cachemw_change_e purges[] = { CACHEMW_CHANGE_AMENDED,
+    static const cachemw_change_e purges[] = { CACHEMW_CHANGE_INVALIDATED,
                                                CACHEMW_CHANGE_REMOVED,
                                                CACHEMW_CHANGE_CLEARED };
     mw_set_t *set;
@@ -563,17 +565,33 @@ static void test_store_that_a_purge_elsewhere_overtakes(void **state)
     assert_int_equal(set_end(set), APR_NOTFOUND);
 }
 
-static void test_store_that_a_store_elsewhere_precedes(void **state)
+static void test_store_that_a_change_elsewhere_precedes(void **state)
 {
+    static const cachemw_change_e changes[] = { CACHEMW_CHANGE_SET,
+                                                CACHEMW_CHANGE_AMENDED };
     mw_set_t *set;
+    apr_size_t i;
 
     (void)state;
     start();
-    set = set_begin("page", 's');
-    far_tells(CACHEMW_CHANGE_SET, "page", 'x', 0);
-    assert_int_equal(set_end(set), APR_SUCCESS);
+    for (i = 0; i < sizeof(changes) / sizeof(changes[0]); i++) {
+        set = set_begin("page", 's');
+        far_tells(changes[i], "page", 'x', 0);
+        assert_int_equal(set_end(set), APR_SUCCESS);
+        assert_int_equal(has(tiers.far, "page"), 's');
+        assert_int_equal(has(tiers.near, "page"), 's');
+    }
+}
+
+/* As the record of variants, of which each server adds some. */
+static void test_amendment_elsewhere_leaves_what_all_share(void **state)
+{
+    (void)state;
+    start();
+    assert_int_equal(set_end(set_begin("page", 's')), APR_SUCCESS);
+    far_tells(CACHEMW_CHANGE_AMENDED, "page", 's', 0);
     assert_int_equal(has(tiers.far, "page"), 's');
-    assert_int_equal(has(tiers.near, "page"), 's');
+    assert_int_equal(has(tiers.near, "page"), 0);
 }
 
 static void test_store_during_which_a_purge_is_heard(void **state)
@@ -611,7 +629,7 @@ static void test_store_that_was_there_before_a_purge_was_heard(void **state)
     start();
     assert_int_equal(set_end(set_begin("page", 's')), APR_SUCCESS);
     assert_int_equal(set_end(set_begin("other", 's')), APR_SUCCESS);
-    far_tells(CACHEMW_CHANGE_AMENDED, "page", 'x', 0);
+    far_tells(CACHEMW_CHANGE_INVALIDATED, "page", 'x', 0);
     assert_int_equal(has(tiers.far, "page"), 0);
     assert_int_equal(has(tiers.near, "page"), 0);
     assert_int_equal(has(tiers.far, "other"), 's');
@@ -626,7 +644,7 @@ static void test_purge_that_came_later_has_been_seen_to(void **state)
     start();
     assert_int_equal(set_end(set_begin("page", 's')), APR_SUCCESS);
     far_tells(CACHEMW_CHANGE_SET, "page", 's', 1);
-    far_tells(CACHEMW_CHANGE_AMENDED, "page", 's', 0);
+    far_tells(CACHEMW_CHANGE_INVALIDATED, "page", 's', 0);
     assert_int_equal(has(tiers.far, "page"), 's');
     assert_int_equal(has(tiers.near, "page"), 0);
 }
@@ -645,7 +663,7 @@ static void test_amendment_that_a_purge_elsewhere_preceded(void **state)
     assert_int_equal(
         mw_store_set_head(tiers.store, &call, &key, &entry.id, &entry),
         APR_SUCCESS);
-    far_tells(CACHEMW_CHANGE_AMENDED, "page", 's', 0);
+    far_tells(CACHEMW_CHANGE_INVALIDATED, "page", 's', 0);
     assert_int_equal(has(tiers.far, "page"), 0);
 }
 
@@ -668,7 +686,8 @@ int main(void)
         WATCH_TEST(test_near_copy_that_stays_takes_all_with_it),
         WATCH_TEST(test_fill_that_a_change_overtakes),
         WATCH_TEST(test_store_that_a_purge_elsewhere_overtakes),
-        WATCH_TEST(test_store_that_a_store_elsewhere_precedes),
+        WATCH_TEST(test_store_that_a_change_elsewhere_precedes),
+        WATCH_TEST(test_amendment_elsewhere_leaves_what_all_share),
         WATCH_TEST(test_store_during_which_a_purge_is_heard),
         WATCH_TEST(test_store_during_which_another_is_heard),
         WATCH_TEST(test_store_that_was_there_before_a_purge_was_heard),
