@@ -6,8 +6,10 @@
 static inline int tiers_first(mw_tiers_t *tiers, apr_time_t now)
 {
     return !tiers->watched
-                   || now <= __atomic_load_n(&tiers->heard->alive_until,
-                                             __ATOMIC_RELAXED)
+                   || mw_watch_believes(
+                       __atomic_load_n(&tiers->heard->alive_until,
+                                       __ATOMIC_RELAXED),
+                       now)
                ? 0
                : mw_watch_first(tiers, now);
 }
@@ -59,8 +61,10 @@ get_shared(mw_tiers_t *tiers, const cachemw_call_t *call,
     }
     mw_tiers_answered(tiers, at);
     for (i = at - 1; i >= 0; i--) {
-        mw_note_change(tiers, key);
-        tiers->tier[i].table->remove(tiers->tier[i].self, call, key, NULL);
+        if (!mw_tier_is_shared(tiers, i)) {
+            mw_note_change(tiers, key);
+            tiers->tier[i].table->remove(tiers->tier[i].self, call, key, NULL);
+        }
     }
     return APR_SUCCESS;
 }

@@ -108,6 +108,13 @@ apr_size_t mw_tiers_shared_size(void);
 #define MW_TIERS_LAYOUT 2
 void mw_tiers_share(mw_tiers_t *tiers, void *segment);
 
+/** A tier that all servers share tells what they change there itself: what
+ *  happens to the others is none of its business. */
+static inline int mw_tier_is_shared(const mw_tiers_t *tiers, int at)
+{
+    return (tiers->watched & 1u << at) != 0;
+}
+
 /** Tells keys apart, mostly. */
 apr_uint64_t mw_tiers_hash(const cachemw_key_t *key);
 

@@ -63,6 +63,16 @@ void mw_watch_list(mw_tiers_t *tiers, const cachemw_key_t *key,
     __atomic_store_n(&listed->serial, n + 1, __ATOMIC_SEQ_CST);
 }
 
+/* What we would have been told of it may have been missed. */
+static void list_forget(mw_heard_t *heard)
+{
+    int i;
+
+    for (i = 0; i < MW_LISTED; i++) {
+        __atomic_store_n(&heard->listed[i].serial, 0, __ATOMIC_SEQ_CST);
+    }
+}
+
 /* Take the next entry from *at on that is listed for a key, with this id if
  * there is one, off the list. @return 0: there is none */
 static int list_take(mw_heard_t *heard, apr_uint64_t key,
@@ -112,10 +122,16 @@ static void near_drop(watch_t *watch, const cachemw_key_t *key)
 
     for (i = watch->at - 1; i >= 0; i--) {
         const mw_tier_t *tier = &tiers->tier[i];
-        cachemw_call_t call = watch_call(watch);
+        const cachemw_call_t call = watch_call(watch);
+        cachemw_call_t any_time = call;
 
+        if (mw_tier_is_shared(tiers, i)) {
+            continue;
+        }
+        /* what has expired, too: the clock may be set back */
+        any_time.now = 0;
         mw_note_change(tiers, key);
-        if (tier->table->exists(tier->self, &call, key) != APR_NOTFOUND
+        if (tier->table->exists(tier->self, &any_time, key) != APR_NOTFOUND
             && tier->table->remove(tier->self, &call, key, NULL)
                    != APR_SUCCESS) {
             watch->is_unsure = 1;
@@ -133,6 +149,9 @@ static void near_clear(watch_t *watch)
         const mw_tier_t *tier = &tiers->tier[i];
         const cachemw_call_t call = watch_call(watch);
 
+        if (mw_tier_is_shared(tiers, i)) {
+            continue;
+        }
         mw_note_change_all(tiers);
         if (tier->table->clear(tier->self, &call) != APR_SUCCESS) {
             watch->is_unsure = 1;
@@ -145,13 +164,20 @@ static void listed_drop(watch_t *watch, const cachemw_key_t *key)
 {
     mw_tiers_t *tiers = watch->tiers;
     const apr_uint64_t hash = mw_tiers_hash(key);
+    const cachemw_services_t *services = tiers->services;
     cachemw_id_t id;
     int at = 0;
 
     while (list_take(tiers->heard, hash, NULL, &at, &id)) {
         const cachemw_call_t call = watch_call(watch);
+        apr_status_t rv = mw_tiers_remove(tiers, &call, key, &id);
 
-        mw_tiers_remove(tiers, &call, key, &id);
+        if (rv != APR_SUCCESS && rv != APR_NOTFOUND) {
+            services->log(services, CACHEMW_LOG_WARNING, rv,
+                          "an entry that was stored while another server "
+                          "removed or invalidated its key cannot be removed: "
+                          "it may stay until it expires");
+        }
     }
 }
 
@@ -160,6 +186,16 @@ static void listed_drop(watch_t *watch, const cachemw_key_t *key)
 static int is_purge(cachemw_change_e what)
 {
     return what != CACHEMW_CHANGE_SET && what != CACHEMW_CHANGE_AMENDED;
+}
+
+/* In core's purge epochs. */
+static void change_enter(const mw_tiers_t *tiers, const cachemw_key_t *key)
+{
+    const cachemw_services_t *services = tiers->services;
+
+    if (CACHEMW_HAS(services, removed) && services->removed) {
+        services->removed(services, key);
+    }
 }
 
 static void watch_told(void *baton, cachemw_change_e what,
@@ -179,7 +215,7 @@ static void watch_told(void *baton, cachemw_change_e what,
     }
     __atomic_fetch_add(&tiers->heard->messages, 1, __ATOMIC_RELAXED);
     if (is_purge(what)) {
-        tiers->services->removed(tiers->services, key);
+        change_enter(tiers, key);
     }
     if (!key) {
         near_clear(watch);
@@ -244,6 +280,7 @@ static void watch_is_lost(watch_t *watch, apr_status_t why)
 {
     const cachemw_services_t *services = watch->tiers->services;
 
+    watch_believe(watch, 0);
     if (watch->state != STATE_LOST) {
         services->log(services, CACHEMW_LOG_WARNING, why,
                       "l%d does not tell what other servers change: the tiers "
@@ -262,7 +299,9 @@ static void watch_begins(watch_t *watch)
         watch_is_lost(watch, APR_SUCCESS);
     }
     __atomic_fetch_add(&tiers->heard->gaps, 1, __ATOMIC_RELAXED);
-    tiers->services->removed(tiers->services, NULL);
+    /* what is listed from now on is refused by what follows, or told of */
+    list_forget(tiers->heard);
+    change_enter(tiers, NULL);
     near_clear(watch);
 }
 
@@ -309,7 +348,7 @@ static apr_interval_time_t watch_turn(watch_t *watch)
         return 0;
     case APR_TIMEUP:
         if (watch->state == STATE_HEARS
-            && call.now > tiers->heard->until[watch->at]) {
+            && !mw_watch_believes(tiers->heard->until[watch->at], call.now)) {
             watch_is_lost(watch, rv);
         }
         return 0;
@@ -473,7 +512,8 @@ int mw_watch_first(mw_tiers_t *tiers, apr_time_t now)
 
     while (i > 0
            && (!(tiers->watched & 1u << i)
-               || now <= __atomic_load_n(&heard->until[i], __ATOMIC_RELAXED))) {
+               || mw_watch_believes(
+                   __atomic_load_n(&heard->until[i], __ATOMIC_RELAXED), now))) {
         i--;
     }
     if (i) {
@@ -492,7 +532,7 @@ void mw_watch_stats(const mw_tiers_t *tiers, apr_time_t now,
     if (!tiers->watched) {
         return;
     }
-    stats->extra(stats->baton, "watch_alive", now <= until);
+    stats->extra(stats->baton, "watch_alive", mw_watch_believes(until, now));
     stats->extra(
         stats->baton, "watch_messages",
         (apr_int64_t)__atomic_load_n(&heard->messages, __ATOMIC_RELAXED));

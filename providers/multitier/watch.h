@@ -33,6 +33,17 @@
 /** How long near tiers are believed, from the beginning of a turn. */
 #define MW_WATCH_BELIEF apr_time_from_msec(900)
 
+/** Nobody who asks is so much older than what was heard last: the wall clock was
+ *  set back, and its time tells nothing. */
+#define MW_WATCH_WINDOW apr_time_from_sec(10)
+
+/** Whether tiers that are believed until then are, by the wall clock. */
+static inline int mw_watch_believes(apr_time_t until, apr_time_t now)
+{
+    return (apr_uint64_t)until - (apr_uint64_t)now
+           <= (apr_uint64_t)MW_WATCH_WINDOW;
+}
+
 /** post_config: have what we change told, where tiers can be watched. */
 void mw_watch_make(mw_tiers_t *tiers);
 

@@ -36,7 +36,9 @@ void mw_redis_say_init(mw_redis_t *store, apr_pool_t *pconf)
 apr_status_t mw_redis_say_begin(mw_redis_t *store)
 {
     const cachemw_services_t *services = store->services;
-    const char *word = services->via(services, NULL);
+    const char *word = CACHEMW_HAS(services, via) && services->via
+                           ? services->via(services, NULL)
+                           : NULL;
 
     if (!word || strlen(word) < MW_REDIS_TAG) {
         return services->random(services, store->say->tag, MW_REDIS_TAG);

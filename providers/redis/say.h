@@ -15,7 +15,8 @@
  *
  * `what` is a letter, the tag tells whose it is, an id of zeros is none. A mark
  * is a checksum or an HMAC: see seal.h. An old message can be sent again by who
- * has no secret, and does no more than to remove what others would fetch again.
+ * has no secret: it has what is near removed, and stores under way refused; that
+ * of a clear does so with everything, each time.
  */
 #ifndef MW_REDIS_SAY_H
 #define MW_REDIS_SAY_H

@@ -20,6 +20,9 @@ apr_status_t mw_redis_sharing(void *self, const cachemw_call_t *call)
     mw_redis_bytes_t name, args[2];
     apr_status_t rv;
 
+    if (!CACHEMW_HAS(services, sharing) || !services->sharing) {
+        return APR_SUCCESS;
+    }
     name.data =
         apr_pstrcat(call->pool, store->settings.key_prefix, "servers", NULL);
     name.len = strlen(name.data);

@@ -33,7 +33,8 @@ static struct {
     pthread_cond_t changed;
     event_t events[EVENTS];
     int n, done;
-    int returned; /* calls of watch() */
+    int returned;      /* calls of watch() */
+    apr_status_t rest; /* what those return that have nothing to do */
     int published;
     const event_t *in_commit; /* told in the middle of set_commit */
     char log[4096];
@@ -48,7 +49,7 @@ static cachemw_provider_t far_table, near_table;
 
 static struct {
     fixture_t *f;
-    mw_store_t *near, *far, *store;
+    mw_store_t *near, *middle, *far, *store;
     apr_pool_t *pchild;
 } tiers;
 
@@ -93,6 +94,14 @@ static void far_returns(apr_status_t rv)
     far_does((event_t){ .rv = rv });
 }
 
+static void far_rests_with(apr_status_t rv)
+{
+    pthread_mutex_lock(&far.mutex);
+    far.rest = rv;
+    pthread_mutex_unlock(&far.mutex);
+    far_returns(rv);
+}
+
 static void far_tells(cachemw_change_e what, const char *key, char id,
                       int is_own)
 {
@@ -129,6 +138,9 @@ static apr_status_t far_watch(void *store, const cachemw_call_t *call,
     (void)call;
     apr_sleep(1000);
     pthread_mutex_lock(&far.mutex);
+    if (far.done == far.n) {
+        rv = far.rest;
+    }
     while (far.done < far.n && rv == APR_SUCCESS) {
         event = far.events[far.done];
         if (event.is_change) {
@@ -208,9 +220,10 @@ static int logged(const char *text)
 static mw_store_t *tiers_find(void *baton, const char *name)
 {
     (void)baton;
-    return !strcmp(name, "near")  ? tiers.near
-           : !strcmp(name, "far") ? tiers.far
-                                  : NULL;
+    return !strcmp(name, "near")     ? tiers.near
+           : !strcmp(name, "middle") ? tiers.middle
+           : !strcmp(name, "far")    ? tiers.far
+                                     : NULL;
 }
 
 static mw_store_t *store_start(const char *name,
@@ -235,6 +248,7 @@ static int test_setup(void **state)
     memset(&tiers, 0, sizeof(tiers));
     memset(&near, 0, sizeof(near));
     far.n = far.done = far.returned = far.published = 0;
+    far.rest = APR_SUCCESS;
     *far.log = '\0';
     tiers.f = *state;
     tiers.f->host.find = tiers_find;
@@ -261,14 +275,20 @@ static int test_teardown(void **state)
     return fixture_teardown(state);
 }
 
-static void sweep(void)
+static void sweep_at(apr_time_t now)
 {
     cachemw_call_t call = fixture_call(tiers.f);
     int more;
 
+    call.now = now;
     assert_true(mw_store_can_sweep(tiers.store));
     assert_int_equal(mw_store_sweep(tiers.store, &call, &more), APR_SUCCESS);
     assert_int_equal(more, 0);
+}
+
+static void sweep(void)
+{
+    sweep_at(FIXTURE_NOW);
 }
 
 /* The near tier is believed. */
@@ -394,6 +414,34 @@ static void test_belief_ends_when_nothing_is_heard(void **state)
     assert_int_equal(figure("near_bypassed"), 1);
 }
 
+static void test_clock_that_is_set_back(void **state)
+{
+    const apr_time_t back = FIXTURE_NOW - LATER;
+
+    (void)state;
+    start();
+    put(tiers.near, "page", 'n');
+    put(tiers.far, "page", 'f');
+    assert_int_equal(has_in(tiers.store, "page", back, tiers.f->pool), 'f');
+    assert_int_equal(figure("near_bypassed"), 1);
+    sweep_at(back);
+    far_returns(APR_SUCCESS);
+    assert_int_equal(has_in(tiers.store, "page", back, tiers.f->pool), 'n');
+    assert_int_equal(has(tiers.store, "page"), 'f');
+}
+
+static void test_belief_ends_when_the_watch_is_lost(void **state)
+{
+    (void)state;
+    start();
+    put(tiers.near, "page", 'n');
+    put(tiers.far, "page", 'f');
+    assert_int_equal(has(tiers.store, "page"), 'n');
+    far_rests_with(EIO);
+    assert_int_equal(figure("watch_alive"), 0);
+    assert_int_equal(has(tiers.store, "page"), 'f');
+}
+
 static void test_what_was_missed_is_forgotten(void **state)
 {
     (void)state;
@@ -472,6 +520,45 @@ static void test_change_elsewhere_takes_the_near_copy(void **state)
     }
     assert_int_equal(figure("watch_messages"), 5);
     assert_int_equal(figure("watch_gaps"), 1);
+}
+
+static void test_change_elsewhere_takes_what_has_expired_too(void **state)
+{
+    (void)state;
+    start();
+    put(tiers.near, "page", 'n');
+    sweep_at(FIXTURE_NOW + 3 * LATER);
+    far_tells(CACHEMW_CHANGE_REMOVED, "page", 0, 0);
+    assert_int_equal(has(tiers.near, "page"), 0);
+}
+
+static apr_status_t middle_watch(void *store, const cachemw_call_t *call,
+                                 cachemw_watch_fn *each, void *baton)
+{
+    (void)store, (void)call, (void)each, (void)baton;
+    apr_sleep(1000);
+    return APR_SUCCESS;
+}
+
+/* All servers have it, and it tells itself what they change there. */
+static void test_watched_tier_loses_nothing_by_another(void **state)
+{
+    cachemw_provider_t table = far_table;
+
+    (void)state;
+    table.watch = middle_watch;
+    table.set_commit = mw_memory_provider.set_commit;
+    tiers.middle = store_start("middle", &table, OPTIONS("size=8M"));
+    tiers.store = store_start("three", &mw_multitier_provider,
+                              OPTIONS("l1=near", "l2=middle", "l3=far"));
+    start();
+    put(tiers.store, "page", 's');
+    far_tells(CACHEMW_CHANGE_SET, "page", 'x', 0);
+    assert_int_equal(has(tiers.near, "page"), 0);
+    assert_int_equal(has(tiers.middle, "page"), 's');
+    far_returns(APR_EINCOMPLETE);
+    assert_int_equal(has(tiers.middle, "page"), 's');
+    assert_int_equal(has(tiers.store, "page"), 's');
 }
 
 static void test_change_of_our_own_does_not(void **state)
@@ -649,6 +736,17 @@ static void test_purge_that_came_later_has_been_seen_to(void **state)
     assert_int_equal(has(tiers.near, "page"), 0);
 }
 
+/* What tells that ours came first may have been missed. */
+static void test_gap_ends_what_is_known_of_stores(void **state)
+{
+    (void)state;
+    start();
+    assert_int_equal(set_end(set_begin("page", 's')), APR_SUCCESS);
+    far_returns(APR_EINCOMPLETE);
+    far_tells(CACHEMW_CHANGE_INVALIDATED, "page", 's', 0);
+    assert_int_equal(has(tiers.far, "page"), 's');
+}
+
 static void test_amendment_that_a_purge_elsewhere_preceded(void **state)
 {
     cachemw_call_t call;
@@ -677,11 +775,15 @@ int main(void)
         WATCH_TEST(test_tiers_that_need_not_agree_listen_to_nobody),
         WATCH_TEST(test_near_tier_begins_empty),
         WATCH_TEST(test_belief_ends_when_nothing_is_heard),
+        WATCH_TEST(test_clock_that_is_set_back),
+        WATCH_TEST(test_belief_ends_when_the_watch_is_lost),
         WATCH_TEST(test_what_was_missed_is_forgotten),
         WATCH_TEST(test_late_answer_is_no_gap),
         WATCH_TEST(test_near_tier_that_cannot_be_emptied_is_not_believed),
         WATCH_TEST(test_process_that_ends_waits_for_no_one),
         WATCH_TEST(test_change_elsewhere_takes_the_near_copy),
+        WATCH_TEST(test_change_elsewhere_takes_what_has_expired_too),
+        WATCH_TEST(test_watched_tier_loses_nothing_by_another),
         WATCH_TEST(test_change_of_our_own_does_not),
         WATCH_TEST(test_near_copy_that_stays_takes_all_with_it),
         WATCH_TEST(test_fill_that_a_change_overtakes),
@@ -692,6 +794,7 @@ int main(void)
         WATCH_TEST(test_store_during_which_another_is_heard),
         WATCH_TEST(test_store_that_was_there_before_a_purge_was_heard),
         WATCH_TEST(test_purge_that_came_later_has_been_seen_to),
+        WATCH_TEST(test_gap_ends_what_is_known_of_stores),
         WATCH_TEST(test_amendment_that_a_purge_elsewhere_preceded),
     };
 
