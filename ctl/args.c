@@ -307,6 +307,12 @@ const char *mw_ctl_parse(mw_ctl_t *ctl, unsigned int command, int nwords,
         else if (!is_over && !strncmp(word, "--", 2)) {
             error = switch_read(&reader, word + 2);
         }
+        else if (!is_over && !strcmp(word, "-h")) {
+            ctl->help = 1;
+        }
+        else if (!is_over && ctl->subjects->nelts == 0 && word[0] == '-') {
+            error = apr_psprintf(ctl->pool, "there is no option %s here", word);
+        }
         else if (!is_over && ctl->subjects->nelts == 0) {
             store_read(&reader, ctl->subjects, subject_name(ctl), word);
         }

@@ -184,7 +184,9 @@ static const char *path_check(const mw_ctl_store_t *leaf, const char *option,
 static int option_is_cap(const cachemw_option_t *option)
 {
     return !option->alias && option->fallback && option->maximum
-           && !strncmp(option->name, "max_", strlen("max_"));
+           && !strncmp(option->name, "max_", strlen("max_"))
+           && strcmp(option->name, "max_connections")
+           && strcmp(option->name, "max_retries");
 }
 
 /* Have no limit of ours drop what a server has stored under its own. */

@@ -252,7 +252,8 @@ static void entry_show(const mw_depot_t *depot, mw_store_t *store,
     cachemw_entry_t inner;
     cachemw_key_t name;
     mw_page_t page;
-    int i;
+    apr_pool_t *own;
+    int i, n;
 
     mw_page_of_entry(key, entry, &page, pool);
     if (depot->ctl->json) {
@@ -264,15 +265,20 @@ static void entry_show(const mw_depot_t *depot, mw_store_t *store,
         entry_print(store, &page, entry, pool);
     }
     ++*shown;
-    for (i = 0; page.vary && !page.is_api && i < page.vary->variants->nelts;
-         i++) {
+    /* one that a variant claims to have would lead on for ever */
+    n = page.vary && !page.is_api && !*page.variant ? page.vary->variants->nelts
+                                                    : 0;
+    apr_pool_create(&own, pool);
+    for (i = 0; i < n && !mw_ctl_output_broken(); i++) {
+        apr_pool_clear(own);
         mw_vary_key(key, page.vary,
                     &APR_ARRAY_IDX(page.vary->variants, i, mw_digest_t), &name,
-                    pool);
-        if (mw_find_head(depot, store, &name, &inner, pool) == APR_SUCCESS) {
-            entry_show(depot, store, &name, &inner, shown, pool);
+                    own);
+        if (mw_find_head(depot, store, &name, &inner, own) == APR_SUCCESS) {
+            entry_show(depot, store, &name, &inner, shown, own);
         }
     }
+    apr_pool_destroy(own);
 }
 
 static int url_stat(const mw_depot_t *depot, const char *url)

@@ -158,7 +158,12 @@ static int first_word(const char *word, mw_ctl_t *ctl, int nwords,
 {
     const command_t *command;
 
-    if (!strcmp(word, "--help") || !strcmp(word, "help")) {
+    if (!strcmp(word, "help") && nwords > 0 && command_find(words[0])) {
+        command_print(command_find(words[0]));
+        return MW_CTL_OK;
+    }
+    if (!strcmp(word, "--help") || !strcmp(word, "-h")
+        || !strcmp(word, "help")) {
         usage_print();
         return MW_CTL_OK;
     }

@@ -236,6 +236,22 @@ def test_an_option_of_a_store_is_refused_as_in_the_directives(words, saying):
     assert done.status == 4 and saying in done.err, done
 
 
+def said(*words):
+    return subprocess.run([PROGRAM, *words], capture_output=True, text=True,
+                          check=True, timeout=60).stdout
+
+
+def test_help_has_short_forms():
+    assert said("-h") == said("help") == said("--help")
+    assert "usage: cachemwctl ls" in said("ls", "--help")
+    assert said("ls", "-h") == said("help", "ls") == said("ls", "--help")
+
+
+def test_what_looks_like_an_option_is_no_provider():
+    done = ctl("ls", "-l", "memory")
+    assert done.status == 2 and "there is no option -l here" in done.err
+
+
 def test_help_has_examples_for_each_command():
     done = ctl("--help")
     assert done.status == 0 and "Exit status" in done.out
