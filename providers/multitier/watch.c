@@ -26,7 +26,9 @@ typedef struct watch_t {
     apr_pool_t *pool;    /* of a turn; below memory, as is */
     apr_pool_t *scratch; /* of a call */
     state_e state;
-    int is_unsure; /* the tiers before must be emptied */
+    int is_unsure;    /* the tiers before must be emptied */
+    int is_late;      /* the last turn ended without an answer */
+    apr_time_t since; /* when the turn began that asked */
     apr_interval_time_t pause;
 } watch_t;
 
@@ -338,10 +340,14 @@ static apr_interval_time_t watch_turn(watch_t *watch)
     apr_pool_clear(watch->pool);
     call.pool = watch->pool;
     call.deadline = begun + TURN;
+    if (!watch->is_late) {
+        watch->since = call.now;
+    }
     rv = tier->table->watch(tier->self, &call, watch_told, watch);
+    watch->is_late = rv == APR_TIMEUP;
     switch (rv) {
     case APR_SUCCESS:
-        watch_hears(watch, call.now);
+        watch_hears(watch, watch->since);
         return 0;
     case APR_EINCOMPLETE:
         watch_begins(watch);

@@ -59,7 +59,12 @@ static const char *const script_texts[] = {
     "return 1\n",
     [MW_REDIS_LOCK] = "local holder = redis.pcall('GET', KEYS[1])\n"
                       "if type(holder) == 'string' and #holder == #ARGV[1] "
-                      "and holder ~= ARGV[1] then return holder end\n"
+                      "and holder ~= ARGV[1] then\n"
+                      "local left = redis.call('PTTL', KEYS[1])\n"
+                      "if left > 0 and left <= 3600000 then\n"
+                      "return holder\n"
+                      "end\n"
+                      "end\n"
                       "redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])\n"
                       "return ARGV[1]\n",
     [MW_REDIS_UNLOCK] =

@@ -24,8 +24,8 @@ struct mw_redis_ears_t {
     apr_pool_t *memory;    /* of the reply that is being read */
     apr_size_t room;       /* for the rest of it */
     int is_listening;      /* the server has said so */
-    int asked, answered;   /* PINGs */
-    apr_int64_t since;     /* when the first was asked that is not answered */
+    int is_asked;          /* a PING has no answer yet */
+    apr_int64_t since;     /* when it was sent, or the wish to listen */
 };
 
 typedef struct mw_redis_ears_t ears_t;
@@ -62,9 +62,7 @@ static apr_status_t ears_send(mw_redis_t *store, ears_t *ears,
     mw_redis_batch_init(&batch, 0, pool);
     mw_redis_batch_words(&batch, command, word, NULL);
     rv = mw_redis_conn_send(ears->conn, &batch, deadline);
-    if (ears->asked == ears->answered) {
-        ears->since = mw_redis_clock(store);
-    }
+    ears->since = mw_redis_clock(store);
     apr_pool_destroy(pool);
     return rv;
 }
@@ -81,7 +79,7 @@ static apr_status_t ears_open(mw_redis_t *store, ears_t *ears)
     apr_status_t rv =
         store->servers->find(store, store_slot(store), deadline, &ears->pool);
 
-    ears->is_listening = ears->asked = ears->answered = 0;
+    ears->is_listening = ears->is_asked = 0;
     ears->room = EARS_ROOM;
     if (rv != APR_SUCCESS) {
         ears->pool = NULL;
@@ -179,9 +177,8 @@ static apr_status_t reply_heed(const turn_t *turn,
         return mw_redis_error_status(kind);
     }
     if (reply->type == REDIS_REPLY_ARRAY && reply->len == 2
-        && mw_redis_reply_is(parts[0], "pong")
-        && ears->answered < ears->asked) {
-        ears->answered++;
+        && mw_redis_reply_is(parts[0], "pong") && ears->is_asked) {
+        ears->is_asked = 0;
         return APR_SUCCESS;
     }
     if (reply->type == REDIS_REPLY_ARRAY && reply->len == 3
@@ -225,7 +222,7 @@ static apr_status_t turn_end(const turn_t *turn)
 {
     const ears_t *ears = turn->ears;
 
-    if (ears->is_listening && ears->asked == ears->answered) {
+    if (ears->is_listening && !ears->is_asked) {
         return APR_SUCCESS;
     }
     return mw_redis_clock(turn->store) - ears->since < EARS_PATIENCE
@@ -248,9 +245,9 @@ apr_status_t mw_redis_watch(void *self, const cachemw_call_t *call,
     if (!ears->conn) {
         rv = ears_open(store, ears);
     }
-    else if (ears->is_listening) {
+    else if (ears->is_listening && !ears->is_asked) {
         rv = ears_send(store, ears, "PING", NULL, deadline);
-        ears->asked++;
+        ears->is_asked = 1;
     }
     if (rv != APR_SUCCESS) {
         return ears_failed(store, ears, rv);

@@ -357,6 +357,19 @@ def test_near_tier_is_not_believed_when_it_cannot_hear(make, redis, proxy,
     assert page.delay(cut) < BOUND
 
 
+def test_redis_that_always_answers_late(make, redis, proxy, origin, path):
+    """Later than the next turn of listening begins."""
+    proxy.set("delay", seconds=0.15)
+    late = make(f"redis://127.0.0.1:{proxy.port}")
+    page = Page(origin, path())
+    page.spread([late])
+    begin = time.monotonic()
+    wait_for(lambda: time.monotonic() - begin > 3, "some turns")
+    assert number(late, "WatchGaps") == 1
+    assert number(late, "WatchAlive") == 1
+    assert is_near(late, page.target)
+
+
 def test_what_was_missed_is_not_shown_afterwards(make, redis, proxy, origin,
                                                  path):
     """No visitor comes while the connection is cut."""

@@ -319,6 +319,32 @@ def test_lock_is_extended_while_the_page_is_fetched(make, redis, origin, path,
     wait_let_go(redis)
 
 
+@pytest.mark.parametrize("more", [(), ("PX", 2 * 3600 * 1000)],
+                         ids=["forever", "hours"])
+def test_lock_that_no_server_has_set_is_none(make, redis, origin, path, stores,
+                                             more):
+    server, = make(1, stores, "coalesce_servers=on")
+    page, strange, gate = path(), b"x" * 16, Gate()
+    origin.page(page, b"page", age=0, gate=gate)
+    herd = Herd(server)
+    herd.send(page, host=HOST)
+    asked(origin, page, 1)
+    lock, = locks(redis)
+    gate.open()
+    herd.all_right(b"page")
+    wait_let_go(redis)
+    redis.ask("SET", lock, strange, *more)
+    gate = Gate()
+    origin.page(page, b"page", age=0, gate=gate)
+    herd.send(page, host=HOST)
+    gate.wait_reached()
+    assert redis.ask("GET", lock) not in (None, strange)
+    assert 0 < redis.ask("PTTL", lock) <= LONG * 1000 / 2
+    gate.open()
+    herd.all_right(b"page")
+    wait_let_go(redis)
+
+
 def test_lock_of_a_server_that_vanished_is_waited_for_within_bounds(
         make, redis, origin, path, stores):
     server, = make(1, stores, "coalesce_servers=on", within=1)
