@@ -51,6 +51,7 @@ typedef struct asking_t {
 /* Of this process. */
 static mw_waiters_t *waiters;
 static int waiters_slot = -1;
+static int is_ending;
 static apr_uint32_t waiters_own;
 static apr_uint32_t waiters_streams; /* instead of own, for those of HTTP/2 */
 static apr_uint32_t waiters_all;
@@ -107,13 +108,22 @@ static apr_uint32_t http2_number(server_rec *s)
     return most > 0 ? (apr_uint32_t)most : 0;
 }
 
-void mw_coalesce_child_init(server_rec *s)
+static apr_status_t process_ends(void *data)
+{
+    (void)data;
+    __atomic_store_n(&is_ending, 1, __ATOMIC_RELAXED);
+    return APR_SUCCESS;
+}
+
+void mw_coalesce_child_init(apr_pool_t *pchild, server_rec *s)
 {
     const apr_uint32_t threads = mpm_number(AP_MPMQ_MAX_THREADS);
 
     if (waiters == NULL) {
         return;
     }
+    is_ending = 0;
+    apr_pool_pre_cleanup_register(pchild, NULL, process_ends);
     waiters_all = mpm_number(AP_MPMQ_MAX_DAEMONS) * threads / COALESCE_PART;
     waiters_own = threads > 1 ? threads / COALESCE_PART : 1;
     waiters_streams = http2_number(s) / COALESCE_PART;
@@ -195,11 +205,14 @@ static void turn_unlock(const mw_turn_t *turn)
 }
 
 /* Those who wait here are woken before the store is called, unless one of them
- * is to fetch the page: it would find the lock its own, and lose it then. */
+ * is to fetch the page: it would find the lock its own, and lose it then. In a
+ * child that ends, prefork's signal handler may be here: the sweeper lets go of
+ * the lock. */
 static void turn_let_go(const mw_turn_t *turn, mw_fetched_e what)
 {
     const mw_fetch_t *fetch = &turn->fetch;
-    int has_lock = mw_fetch_forget(fetch);
+    int has_lock = !__atomic_load_n(&is_ending, __ATOMIC_RELAXED)
+                   && mw_fetch_forget(fetch);
 
     if (has_lock && what == MW_FETCHED_NOTHING) {
         turn_unlock(turn);

@@ -23,7 +23,7 @@
 apr_status_t mw_coalesce_create(mw_segments_t *segments);
 
 /** child_init: reads the limits of the MPM and of mod_http2. */
-void mw_coalesce_child_init(server_rec *s);
+void mw_coalesce_child_init(apr_pool_t *pchild, server_rec *s);
 
 /** Parent: a child is dead, so its requests wait no longer. */
 void mw_coalesce_bury(pid_t pid);

@@ -399,7 +399,7 @@ int mw_config_sweep(apr_pool_t *pconf, apr_pool_t *plog, apr_pool_t *ptemp,
 void mw_config_child_init(apr_pool_t *pchild, server_rec *s)
 {
     mw_stores_child_init(config_stores, pchild);
-    mw_coalesce_child_init(s);
+    mw_coalesce_child_init(pchild, s);
 }
 
 static void config_bury_in(void *baton, mw_store_t *store)
