@@ -156,8 +156,8 @@ typedef enum mw_breaker_e {
  */
 int mw_breaker_allows(mw_state_t *state, apr_int64_t now);
 /**
- * A call succeeded. While the breaker is open only a probe's result counts, not
- * that of calls that began before it opened.
+ * A call succeeded. While the breaker is open and no probe is under way that
+ * does not count; while one is, any call's result is taken for the probe's.
  * @return non-zero when this closed the breaker
  */
 int mw_breaker_success(mw_state_t *state);

@@ -837,9 +837,10 @@ struct cachemw_provider_t {
      * child's pool, whose clean-up comes when no call is under way. The breaker
      * has no say in it, and CACHEMW_SERIALIZE does not cover it.
      * @return APR_SUCCESS: `each` was called for all changes from the last
-     *         APR_EINCOMPLETE up to the beginning of this call; and for some
-     *         later ones. This takes an answer of the backend: what cannot be
-     *         proved is not APR_SUCCESS.
+     *         APR_EINCOMPLETE up to the beginning of this call, or where those
+     *         right before it returned APR_TIMEUP, of the first of these; and
+     *         for some later ones. This takes an answer of the backend: what
+     *         cannot be proved is not APR_SUCCESS.
      *         APR_EINCOMPLETE: listening has begun, perhaps again. What was
      *         changed before may have been missed.
      *         APR_TIMEUP: it goes on, but the backend has not answered yet.

@@ -147,3 +147,14 @@ apr_status_t mw_load(const mw_file_t *file, const cachemw_key_t *key,
     }
     return rv == APR_EAGAIN ? APR_EINCOMPLETE : rv;
 }
+
+void mw_load_tell(const mw_load_t *load, cachemw_entry_t *entry)
+{
+    const mw_format_head_t *head = mw_format_head(&load->super);
+
+    entry->id = load->super.id;
+    entry->head = load->head;
+    entry->head_len = head->length;
+    entry->expires = head->expires;
+    entry->body_len = (apr_off_t)load->super.body_len;
+}

@@ -39,6 +39,9 @@ void mw_load_digest(const mw_file_t *file, const cachemw_key_t *key,
 apr_status_t mw_load(const mw_file_t *file, const cachemw_key_t *key,
                      apr_time_t now, apr_pool_t *pool, mw_load_t *load);
 
+/** What was read of an entry, all but its body. The head is load's. */
+void mw_load_tell(const mw_load_t *load, cachemw_entry_t *entry);
+
 /**
  * Read and verify superblock and key, whoever's, of an open file that nobody
  * amends meanwhile.

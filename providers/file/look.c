@@ -88,17 +88,6 @@ static apr_status_t entry_open(const mw_file_t *file, const mw_path_t *path,
     return rv;
 }
 
-static void entry_tell(const mw_load_t *load, cachemw_entry_t *entry)
-{
-    const mw_format_head_t *head = mw_format_head(&load->super);
-
-    entry->id = load->super.id;
-    entry->head = load->head;
-    entry->head_len = head->length;
-    entry->expires = head->expires;
-    entry->body_len = (apr_off_t)load->super.body_len;
-}
-
 static apr_status_t body_verify(const mw_load_t *load)
 {
     const mw_format_super_t *super = &load->super;
@@ -167,7 +156,7 @@ static apr_status_t look_get(void *store, const cachemw_call_t *call,
     if (rv != APR_SUCCESS) {
         return rv;
     }
-    entry_tell(&load, entry);
+    mw_load_tell(&load, entry);
     if (entry->body) {
         return body_append(&load, call, entry->body);
     }
@@ -340,7 +329,7 @@ static apr_status_t listing_tell(walk_t *walk, const mw_path_t *path)
     }
     close(load.fd);
     memset(&entry, 0, sizeof(entry));
-    entry_tell(&load, &entry);
+    mw_load_tell(&load, &entry);
     key.data = (const char *)load.bytes + MW_FORMAT_SUPER;
     key.len = load.super.key_len;
     return listing->each(listing->baton, &key, &entry);

@@ -30,17 +30,6 @@ typedef struct wanted_t {
     apr_size_t size; /**< of the file as far as is known; 0: not */
 } wanted_t;
 
-static void entry_tell(const mw_load_t *load, cachemw_entry_t *entry)
-{
-    const mw_format_head_t *head = mw_format_head(&load->super);
-
-    entry->id = load->super.id;
-    entry->head = load->head;
-    entry->head_len = head->length;
-    entry->expires = head->expires;
-    entry->body_len = (apr_off_t)load->super.body_len;
-}
-
 static apr_status_t load_open(const wanted_t *wanted, mw_load_t *load)
 {
     load->fd = mw_path_open(wanted->file->root, &wanted->path, O_RDONLY);
@@ -245,7 +234,7 @@ apr_status_t mw_file_get(void *store, const cachemw_call_t *call,
         if (answer == MW_INDEX_UNKNOWN) {
             mw_index_check(wanted.file->index, &wanted.digest, call->now);
         }
-        entry_tell(&load, entry);
+        mw_load_tell(&load, entry);
     }
     else if (rv == ENOENT || rv == ENOTDIR) {
         rv = answer == MW_INDEX_PRESENT ? read_missed(&wanted) : APR_NOTFOUND;
@@ -295,7 +284,7 @@ static apr_status_t walk_tell(void *baton, const mw_digest_t *digest)
                    : rv;
     }
     memset(&entry, 0, sizeof(entry));
-    entry_tell(&load, &entry);
+    mw_load_tell(&load, &entry);
     key.data = (const char *)load.bytes + MW_FORMAT_SUPER;
     key.len = load.super.key_len;
     return walk->each(walk->baton, &key, &entry);

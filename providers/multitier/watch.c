@@ -8,7 +8,7 @@
 #include "watch.h"
 
 /* Of one call of watch(): how often the far tier must answer, and what the end
- * of the process may have to wait. */
+ * of the process may have to wait, save while it connects. */
 #define TURN apr_time_from_msec(100)
 
 /* Between attempts to listen. */

@@ -120,13 +120,13 @@ apr_status_t mw_tiers_set_head(void *store, const cachemw_call_t *call,
     if (!done) {
         return answer;
     }
+    /* amending may have used up the time for storing */
+    own = *call;
+    own.deadline = 0;
     if (tiers->watched && mw_note_read(tiers, key) != note) {
-        tiers_drop(tiers, all >> 1, call, key, id);
+        tiers_drop(tiers, all >> 1, &own, key, id);
     }
     if (done != all) {
-        /* amending may have used up the time for storing */
-        own = *call;
-        own.deadline = 0;
         tiers_drop(tiers, all & ~done, &own, key, NULL);
     }
     return APR_SUCCESS;

@@ -641,3 +641,32 @@ int fixture_logged(const fixture_t *f, const char *text)
     }
     return n;
 }
+
+/* --- figures -------------------------------------------------------------- */
+
+typedef struct figure_t {
+    const char *name;
+    apr_int64_t value;
+} figure_t;
+
+static void figure_extra(void *baton, const char *name, apr_int64_t value)
+{
+    figure_t *figure = baton;
+
+    if (!strcmp(name, figure->name)) {
+        figure->value = value;
+    }
+}
+
+apr_int64_t fixture_figure(const fixture_t *f, mw_store_t *store,
+                           const char *name)
+{
+    figure_t figure = { name, -1 };
+    cachemw_call_t call = fixture_call(f);
+    cachemw_stats_t stats = { .size = sizeof(stats),
+                              .extra = figure_extra,
+                              .baton = &figure };
+
+    assert_int_equal(mw_store_stats(store, &call, &stats), APR_SUCCESS);
+    return figure.value;
+}

@@ -131,6 +131,9 @@ void fixture_set(fixture_t *f, const char *key, char id, apr_size_t length);
 /** The body, flattened, after mw_store_get(); NULL and *rv when it misses. */
 const char *fixture_get(fixture_t *f, const char *key, apr_status_t *rv);
 apr_uint64_t fixture_sum(const fixture_t *f, mw_counter_e which);
+/** What stats() tells under this name; -1: nothing. */
+apr_int64_t fixture_figure(const fixture_t *f, mw_store_t *store,
+                           const char *name);
 /** How many log lines contain `text`. */
 int fixture_logged(const fixture_t *f, const char *text);
 

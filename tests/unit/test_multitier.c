@@ -240,26 +240,9 @@ static void visit(const char *text)
     visit_end(&v);
 }
 
-static apr_int64_t figure_value;
-static const char *figure_name;
-
-static void figure_extra(void *baton, const char *name, apr_int64_t value)
-{
-    (void)baton;
-    if (!strcmp(name, figure_name)) {
-        figure_value = value;
-    }
-}
-
 static apr_int64_t figure(const char *name)
 {
-    cachemw_call_t call = fixture_call(tiers.f);
-    cachemw_stats_t stats = { .size = sizeof(stats), .extra = figure_extra };
-
-    figure_name = name;
-    figure_value = -1;
-    assert_int_equal(mw_store_stats(tiers.store, &call, &stats), APR_SUCCESS);
-    return figure_value;
+    return fixture_figure(tiers.f, tiers.store, name);
 }
 
 /* --- lives ---------------------------------------------------------------- */

@@ -16,5 +16,10 @@ def strace(server, run, log, option):
         run()
     finally:
         tracer.send_signal(signal.SIGINT)
-        tracer.communicate(timeout=30)
+        try:
+            tracer.communicate(timeout=30)
+        except subprocess.TimeoutExpired:
+            tracer.kill()
+            tracer.communicate()
+            raise
     return log.read_text()
