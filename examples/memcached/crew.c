@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
+#include <dlfcn.h>
 #include <signal.h>
 #include <string.h>
 #include <time.h>
@@ -8,6 +9,8 @@
 
 /* How long the end waits for threads: it must be quick. */
 #define END_LIMIT 200000
+
+#define NAP 1000
 
 static apr_int64_t clock_now(void)
 {
@@ -54,7 +57,7 @@ void *crew_job_make(crew_t *crew, apr_size_t size,
     apr_pool_t *pool;
     crew_job_t *job;
 
-    if (apr_pool_create(&pool, NULL) != APR_SUCCESS) {
+    if (apr_pool_create_unmanaged(&pool) != APR_SUCCESS) {
         return NULL;
     }
     job = apr_pcalloc(pool, size);
@@ -189,10 +192,23 @@ static void crew_grow(crew_t *crew)
     pthread_attr_destroy(&attr);
 }
 
+/* httpd -X unloads modules while threads that are being kept waiting are in
+ * here: one more handle, which nobody closes, keeps the code where it is. */
+static void code_keep(void)
+{
+    static const char here;
+    Dl_info info;
+
+    if (dladdr(&here, &info)) {
+        dlopen(info.dli_fname, RTLD_LAZY | RTLD_NOLOAD);
+    }
+}
+
 apr_status_t crew_init(crew_t *crew, int threads_max)
 {
     int rv;
 
+    code_keep();
     memset(crew, 0, sizeof(*crew));
     crew->threads_max = threads_max;
     rv = pthread_mutex_init(&crew->mutex, NULL);
@@ -202,6 +218,19 @@ apr_status_t crew_init(crew_t *crew, int threads_max)
     return rv == 0 ? cond_make(&crew->ended) : rv;
 }
 
+/* Prefork ends a child in a signal handler, which may have interrupted the very
+ * call that has the mutex. */
+static int mutex_get(pthread_mutex_t *mutex, apr_int64_t until)
+{
+    while (pthread_mutex_trylock(mutex) != 0) {
+        if (clock_now() >= until) {
+            return 0;
+        }
+        apr_sleep(NAP);
+    }
+    return 1;
+}
+
 int crew_end(crew_t *crew)
 {
     const apr_int64_t until = clock_now() + END_LIMIT;
@@ -209,7 +238,9 @@ int crew_end(crew_t *crew)
     crew_job_t *job;
     int are_gone;
 
-    pthread_mutex_lock(&crew->mutex);
+    if (!mutex_get(&crew->mutex, until)) {
+        return 0;
+    }
     crew->is_over = 1;
     pthread_cond_broadcast(&crew->work);
     for (job = crew->waited_for; job; job = job->other) {

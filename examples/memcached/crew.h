@@ -8,6 +8,11 @@
  * A call becomes a job: it has a copy of all that it needs, in a pool of its
  * own. Who is back in time gets it back; a job that takes longer stays with the
  * crew, which drops it when it ends.
+ *
+ * A thread that is being kept waiting outlives all that httpd gives back when a
+ * process ends: no pool of httpd's, and none that ends with APR, holds anything
+ * that it needs. The pools of jobs are unmanaged (apr_pool_create_unmanaged());
+ * where the crew lies, and what its jobs work with, must outlive it likewise.
  */
 #ifndef CREW_H
 #define CREW_H
@@ -34,7 +39,8 @@ struct crew_job_t {
     /** @} */
 };
 
-/** Of one process: set up in child_init. All fields are the crew's own. */
+/** Of one process: set up in child_init, in memory that stays until crew_end()
+ *  has said that all have gone. All fields are the crew's own. */
 struct crew_t {
     pthread_mutex_t mutex;
     pthread_cond_t work;      /* for threads: there is a job, or the end */
@@ -45,13 +51,12 @@ struct crew_t {
     int is_over;
 };
 
-/** Threads are made as they are needed. */
+/** Threads are made as they are needed. From now on the process keeps the code
+ *  of this module, also when httpd unloads it. */
 apr_status_t crew_init(crew_t *crew, int threads_max);
 
 /**
- * Let them go, and who waits for them. From now on no job is done. A thread
- * that has gone may still be in its last instructions: a program that unloads
- * the module at once must not end this way.
+ * Let them go, and who waits for them. From now on no job is done.
  * @return non-zero when all have gone; else some are being kept waiting, and
  *         what they work with must stay
  */

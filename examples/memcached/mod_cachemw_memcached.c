@@ -26,7 +26,8 @@
  * ## Deadlines
  *
  * apr_memcache waits a second for each byte and knows of no deadline, so that
- * its calls are made by threads of their own: crew.h.
+ * its calls are made by threads of their own: crew.h. When a child ends some of
+ * them may still be waiting: what they work with is left to the system.
  *
  * ## What it does not do
  *
@@ -45,6 +46,7 @@
 #include "apr_memcache.h"
 #include "apr_sha1.h"
 #include "apr_strings.h"
+#include "apr_thread_mutex.h"
 
 #include "mod_cachemw.h"
 
@@ -84,18 +86,23 @@ typedef struct first_t {
     apr_uint32_t has_body;
 } first_t;
 
+/* What the threads of a child work with: in a pool that outlives httpd's. */
+typedef struct child_t {
+    apr_pool_t *pool;
+    crew_t crew;
+    const char *prefix;
+    apr_pool_t *links; /* of the next two; NULL: all is over */
+    apr_memcache_t *memcache;
+    apr_memcache_server_t *server;
+} child_t;
+
 typedef struct memcached_t {
     const cachemw_services_t *services;
     const char *host;
     apr_port_t port;
     int max_connections;
     const char *prefix;
-
-    /* of this child */
-    crew_t crew;
-    apr_pool_t *pool;
-    apr_memcache_t *memcache;
-    apr_memcache_server_t *server;
+    child_t *child; /* NULL in the parent */
 } memcached_t;
 
 typedef struct piece_t {
@@ -105,7 +112,7 @@ typedef struct piece_t {
 
 typedef struct job_t {
     crew_job_t crew; /* the first member */
-    memcached_t *self;
+    child_t *child;
     const char *name; /* of the first item */
     cachemw_key_t key;
     cachemw_id_t id;
@@ -160,7 +167,7 @@ static const char *piece_name(const job_t *job, char kind, apr_uint64_t number)
 
     *end = 0;
     return apr_psprintf(job->crew.pool, "%s%c%s.%" APR_UINT64_T_FMT,
-                        job->self->prefix, kind, digits, number);
+                        job->child->prefix, kind, digits, number);
 }
 
 /* Of what an item says, and where. */
@@ -190,7 +197,7 @@ static apr_status_t answer(apr_status_t rv)
 static apr_status_t item_get(const job_t *job, const char *name, piece_t *item)
 {
     unsigned char digest[DIGEST_LEN];
-    apr_status_t rv = apr_memcache_getp(job->self->memcache, job->crew.pool,
+    apr_status_t rv = apr_memcache_getp(job->child->memcache, job->crew.pool,
                                         name, &item->data, &item->len, NULL);
 
     if (rv != APR_SUCCESS) {
@@ -210,7 +217,7 @@ static apr_status_t item_set(const job_t *job, const char *name, piece_t *item,
                              apr_uint32_t ttl)
 {
     item_digest(name, item, (unsigned char *)item->data + item->len);
-    return answer(apr_memcache_set(job->self->memcache, name, item->data,
+    return answer(apr_memcache_set(job->child->memcache, name, item->data,
                                    item->len + DIGEST_LEN, ttl, 0));
 }
 
@@ -409,7 +416,7 @@ static apr_status_t remove_run(crew_job_t *crew)
     if (rv != APR_SUCCESS) {
         return rv;
     }
-    rv = answer(apr_memcache_delete(job->self->memcache, job->name, 0));
+    rv = answer(apr_memcache_delete(job->child->memcache, job->name, 0));
     return rv == APR_NOTFOUND ? APR_SUCCESS : rv;
 }
 
@@ -419,10 +426,10 @@ static job_t *job_make(memcached_t *self, const cachemw_key_t *key,
                        const cachemw_id_t *id,
                        apr_status_t (*run)(crew_job_t *))
 {
-    job_t *job = crew_job_make(&self->crew, sizeof(*job), run);
+    job_t *job = crew_job_make(&self->child->crew, sizeof(*job), run);
 
     if (job) {
-        job->self = self;
+        job->child = self->child;
         job->name = first_name(self->prefix, key, job->crew.pool);
         job->key.data = apr_pmemdup(job->crew.pool, key->data, key->len);
         job->key.len = key->len;
@@ -440,7 +447,7 @@ static apr_status_t job_run(memcached_t *self, const cachemw_call_t *call,
 {
     const cachemw_services_t *services = self->services;
     crew_job_t *crew = &(*job)->crew;
-    apr_status_t rv = crew_run(&self->crew, services, call, &crew);
+    apr_status_t rv = crew_run(&self->child->crew, services, call, &crew);
 
     *job = crew ? *job : NULL;
     if (rv != APR_SUCCESS && rv != APR_NOTFOUND) {
@@ -498,6 +505,18 @@ static int prefix_is_good(const char *prefix)
     return !*c && c - prefix <= PREFIX_MAX;
 }
 
+/* Of a child whose threads have gone: who calls until then has its crew. */
+static apr_status_t child_free(void *data)
+{
+    memcached_t *self = data;
+
+    if (self->child && !self->child->links) {
+        apr_pool_destroy(self->child->pool);
+    }
+    self->child = NULL;
+    return APR_SUCCESS;
+}
+
 /* A name of a host would be looked up for each new connection, and nothing
  * limits how long that takes. */
 static apr_status_t memcached_open(const cachemw_services_t *services,
@@ -527,6 +546,7 @@ static apr_status_t memcached_open(const cachemw_services_t *services,
                               self->prefix, PREFIX_MAX);
         return APR_EINVAL;
     }
+    apr_pool_cleanup_register(pconf, self, child_free, apr_pool_cleanup_null);
     *store = self;
     return APR_SUCCESS;
 }
@@ -537,51 +557,95 @@ static apr_status_t memcached_open(const cachemw_services_t *services,
 static apr_memcache_server_t *server_choose(void *baton, apr_memcache_t *mc,
                                             const apr_uint32_t hash)
 {
-    const memcached_t *self = baton;
+    const child_t *child = baton;
 
     (void)mc, (void)hash;
-    return self->server;
+    return child->server;
 }
 
 /* What threads work with stays when they do: the process ends soon. */
 static apr_status_t child_end(void *data)
 {
-    memcached_t *self = data;
+    child_t *child = data;
 
-    if (crew_end(&self->crew)) {
-        apr_pool_destroy(self->pool);
+    if (crew_end(&child->crew)) {
+        apr_pool_destroy(child->links);
+        child->links = NULL;
     }
     return APR_SUCCESS;
 }
 
-/* Connects nothing: the first call that needs it does. The pool is none below
- * the child's, which may go before the threads do. */
+/* One that nobody else destroys, for several threads. */
+static apr_status_t pool_make(apr_pool_t **pool)
+{
+    apr_allocator_t *allocator;
+    apr_thread_mutex_t *mutex;
+    apr_status_t rv = apr_allocator_create(&allocator);
+
+    if (rv != APR_SUCCESS) {
+        return rv;
+    }
+    rv = apr_pool_create_unmanaged_ex(pool, NULL, allocator);
+    if (rv != APR_SUCCESS) {
+        apr_allocator_destroy(allocator);
+        return rv;
+    }
+    apr_allocator_owner_set(allocator, *pool);
+    rv = apr_thread_mutex_create(&mutex, APR_THREAD_MUTEX_DEFAULT, *pool);
+    if (rv != APR_SUCCESS) {
+        apr_pool_destroy(*pool);
+        return rv;
+    }
+    apr_allocator_mutex_set(allocator, mutex);
+    return APR_SUCCESS;
+}
+
+static apr_status_t links_make(child_t *child, const memcached_t *self)
+{
+    const apr_uint32_t most = (apr_uint32_t)self->max_connections;
+    apr_status_t rv = apr_pool_create(&child->links, child->pool);
+
+    if (rv == APR_SUCCESS) {
+        rv = apr_memcache_create(child->links, 1, 0, &child->memcache);
+    }
+    if (rv == APR_SUCCESS) {
+        rv = apr_memcache_server_create(child->links, self->host, self->port, 0,
+                                        most, most, IDLE_MAX, &child->server);
+    }
+    if (rv == APR_SUCCESS) {
+        child->memcache->server_func = server_choose;
+        child->memcache->server_baton = child;
+        rv = apr_memcache_add_server(child->memcache, child->server);
+    }
+    return rv;
+}
+
+/* Connects nothing: the first call that needs it does. */
 static apr_status_t memcached_child_init(void *store, apr_pool_t *pchild)
 {
     memcached_t *self = store;
-    apr_uint32_t most = (apr_uint32_t)self->max_connections;
-    apr_status_t rv = crew_init(&self->crew, self->max_connections);
+    apr_pool_t *pool;
+    child_t *child;
+    apr_status_t rv = pool_make(&pool);
 
-    if (rv == APR_SUCCESS) {
-        rv = apr_pool_create(&self->pool, NULL);
+    if (rv != APR_SUCCESS) {
+        return rv;
     }
+    child = apr_pcalloc(pool, sizeof(*child));
+    child->pool = pool;
+    child->prefix = apr_pstrdup(pool, self->prefix);
+    rv = crew_init(&child->crew, self->max_connections);
     if (rv == APR_SUCCESS) {
-        rv = apr_memcache_create(self->pool, 1, 0, &self->memcache);
+        rv = links_make(child, self);
     }
-    if (rv == APR_SUCCESS) {
-        rv = apr_memcache_server_create(self->pool, self->host, self->port, 0,
-                                        most, most, IDLE_MAX, &self->server);
+    if (rv != APR_SUCCESS) {
+        apr_pool_destroy(pool);
+        return rv;
     }
-    if (rv == APR_SUCCESS) {
-        self->memcache->server_func = server_choose;
-        self->memcache->server_baton = self;
-        rv = apr_memcache_add_server(self->memcache, self->server);
-    }
-    if (rv == APR_SUCCESS) {
-        apr_pool_cleanup_register(pchild, self, child_end,
-                                  apr_pool_cleanup_null);
-    }
-    return rv;
+    child_free(self);
+    self->child = child;
+    apr_pool_cleanup_register(pchild, child, child_end, apr_pool_cleanup_null);
+    return APR_SUCCESS;
 }
 
 /* Buckets may outlive the job: they have copies. */

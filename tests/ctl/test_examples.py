@@ -7,13 +7,15 @@ import shutil
 import signal
 import socket
 import subprocess
+import threading
 import time
 from pathlib import Path
 
 import pytest
 from conftest import CONF, Site, ctl
 from harness import settings
-from harness.server import die_with_parent, free_port, wait_for
+from harness.server import (can_listen, die_with_parent, free_port,
+                            wait_for)
 
 EXAMPLES = settings.source / "examples"
 LINE = re.compile(r"^# (\d+) passed, (\d+) failed, (\d+) skipped$", re.M)
@@ -121,12 +123,17 @@ def test_memcached_refuses(memcached_module, option, says):
     assert option.split("=")[0] in done.err and says in done.err, done
 
 
+def loading(site, **modules):
+    """The site's server with modules of these paths, too."""
+    site.server.write_conf("".join(
+        f'LoadModule {x}_module "{y}"\n' for x, y in modules.items()) + CONF)
+
+
 @pytest.fixture
 def site(origin, memcached_module, memcached):
     one = Site(origin, "memcached", [f"port={memcached.port}"])
     # the stranger's module has to be loaded by its path
-    one.server.write_conf(f'LoadModule cachemw_memcached_module '
-                          f'"{memcached_module}"\n' + CONF)
+    loading(one, cachemw_memcached=memcached_module)
     with one.server:
         yield one
 
@@ -182,3 +189,171 @@ def test_memcached_dies(site, memcached):
     for _ in range(10):
         res = site.get("/mc/dead")
         assert (res.status, res.body) == (200, body)
+
+
+class Dripping:
+    """A memcached that answers a byte now and then, and never to the end: who
+    waits for a line of it is being kept waiting as long as it wants."""
+
+    def __init__(self):
+        self.listener = socket.create_server(("127.0.0.1", free_port()))
+        self.port = self.listener.getsockname()[1]
+        self.asked = self.is_over = False
+        self.thread = threading.Thread(target=self.serve, daemon=True)
+        self.thread.start()
+
+    def serve(self):
+        clients = []
+        self.listener.settimeout(0.1)
+        while not self.is_over:
+            try:
+                clients.append(self.listener.accept()[0])
+            except TimeoutError:
+                pass
+            for one in clients:
+                try:
+                    self.asked |= bool(one.recv(1000, socket.MSG_DONTWAIT))
+                except OSError:
+                    pass
+                try:
+                    one.send(b"V")
+                except OSError:
+                    pass
+        for one in (self.listener, *clients):
+            one.close()
+
+    def stop(self):
+        self.is_over = True
+        self.thread.join()
+
+
+# The last thing that a process does is to wait for its threads: those that are
+# left must find their code and what they work with.
+LINGER = """
+    #include <dlfcn.h>
+    #include <dirent.h>
+    #include <stdio.h>
+    #include <stdlib.h>
+    #include <unistd.h>
+    #include "httpd.h"
+    #include "http_config.h"
+
+    static const char here;
+
+    static int threads(void)
+    {
+        DIR *dir = opendir("/proc/self/task");
+        int n = -2;
+
+        while (readdir(dir)) n++;
+        closedir(dir);
+        return n;
+    }
+
+    static void linger(void)
+    {
+        FILE *mark = fopen(getenv("LINGER"), "w");
+        int i;
+
+        fprintf(mark, "%d", threads());
+        fclose(mark);
+        for (i = 0; i < 3000 && threads() > 1; i++) usleep(10000);
+    }
+
+    static void __attribute__((constructor)) begin(void)
+    {
+        Dl_info info;
+
+        dladdr(&here, &info);
+        dlopen(info.dli_fname, RTLD_LAZY | RTLD_NOLOAD);
+        atexit(linger);
+    }
+
+    AP_DECLARE_MODULE(linger) = { STANDARD20_MODULE_STUFF };
+    """
+
+
+def test_threads_that_wait_outlive_the_module(origin, memcached_module,
+                                              strangers):
+    """httpd -X unloads its modules when it ends."""
+    memcached = Dripping()
+    site = Site(origin, "memcached", [f"port={memcached.port}"])
+    server = site.server
+    mark = server.dir / "cache" / "mark"
+    origin.page("/mc/x", b"page")
+    loading(site, cachemw_memcached=memcached_module,
+            linger=strangers("mod_linger", LINGER))
+    try:
+        with subprocess.Popen(
+                [*server.command, "-X"], stdin=subprocess.DEVNULL, cwd="/",
+                start_new_session=True, preexec_fn=die_with_parent,
+                env={**os.environ, "LINGER": str(mark)}) as one:
+            try:
+                wait_for(lambda: not can_listen(server.addr()), "httpd -X")
+                assert site.get("/mc/x").body == b"page"
+                assert memcached.asked
+                one.terminate()
+                wait_for(lambda: mark.exists() or one.poll() is not None,
+                         "its end", 60)
+                memcached.stop()
+                one.wait(60)
+            finally:
+                one.kill()
+        assert int(mark.read_text()) > 1        # one was being kept waiting
+        assert one.returncode == 0, server.log()
+    finally:
+        memcached.stop()
+        server.remove()
+
+
+def test_memcached_restarts_under_load(site, memcached):
+    """Visitors get each page whole, while the module comes and goes: also when
+    memcached hangs meanwhile."""
+    pages = {f"/mc/load/{n}": os.urandom(n) for n in (10, 20000, 90000)}
+    for page, body in pages.items():
+        site.origin.page(page, body)
+    wrong, counts, is_over = [], [0] * 4, threading.Event()
+
+    def visit(number):
+        try:
+            while not is_over.is_set():
+                for page, body in pages.items():
+                    res = site.get(page)
+                    if (res.status, res.body) != (200, body):
+                        wrong.append(f"{page}: {res}")
+                    counts[number] += 1
+        except Exception as e:
+            wrong.append(repr(e))
+
+    def all_went_on():
+        before = list(counts)
+        wait_for(lambda: wrong or all(x > y + 3 for x, y in
+                                      zip(counts, before)), "answers", 60)
+    visitors = [threading.Thread(target=visit, args=(x,)) for x in range(4)]
+    for one in visitors:
+        one.start()
+    try:
+        for hangs in (False, True, False):
+            all_went_on()
+            if hangs:
+                memcached.signal(signal.SIGSTOP)
+            site.server.graceful()
+            all_went_on()
+            memcached.signal(signal.SIGCONT)
+    finally:
+        memcached.signal(signal.SIGCONT)
+        is_over.set()
+        for one in visitors:
+            one.join()
+    assert not wrong
+    site.server.check()
+
+
+def test_memcached_hangs_when_httpd_stops(site, memcached):
+    site.origin.page("/mc/stop", b"page")
+    memcached.signal(signal.SIGSTOP)
+    assert site.get("/mc/stop").body == b"page"
+    site.server.stop()          # looks whether a child has died of something
+    memcached.signal(signal.SIGCONT)
+    site.server.start()
+    wait_for(lambda: site.get("/mc/stop").cache == "HIT", "a hit")
