@@ -51,10 +51,14 @@ static void call_damaged(mw_store_t *store, const cachemw_call_t *call,
                          const cachemw_key_t *key, const cachemw_id_t *id,
                          const char *what)
 {
+    apr_status_t rv;
+
     mw_store_count(store, MW_COUNT_DAMAGED, 1);
+    rv = mw_remove_uncounted(store, call, key, id);
     mw_store_log(store, CACHEMW_LOG_WARNING, APR_SUCCESS,
-                 "a damaged entry is removed: %s", what);
-    mw_remove_uncounted(store, call, key, id);
+                 rv == APR_SUCCESS ? "a damaged entry is removed: %s"
+                                   : "a damaged entry is not removed: %s",
+                 what);
 }
 
 void mw_store_damaged(mw_store_t *store, const cachemw_call_t *call,
