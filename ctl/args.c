@@ -47,15 +47,15 @@ typedef struct switch_t {
             .help = text                                             \
         }                                                            \
     }
-#define NUMBER(bits, member, word, kind_of, least, most, text)            \
-    {                                                                     \
-        .commands = (bits), .offset = AT(member), .value = "N", .type = { \
-            .name = (word),                                               \
-            .type = (kind_of),                                            \
-            .minimum = (least),                                           \
-            .maximum = (most),                                            \
-            .help = text                                                  \
-        }                                                                 \
+#define NUMBER(bits, member, word, called, kind_of, least, most, text)         \
+    {                                                                          \
+        .commands = (bits), .offset = AT(member), .value = (called), .type = { \
+            .name = (word),                                                    \
+            .type = (kind_of),                                                 \
+            .minimum = (least),                                                \
+            .maximum = (most),                                                 \
+            .help = text                                                       \
+        }                                                                      \
     }
 #define STORE(bits, how, word, called, text)                            \
     {                                                                   \
@@ -86,7 +86,7 @@ static const switch_t switches[] = {
     LIST(MW_CTL_CHECK, tests, "test", "GLOB",
          "run the tests whose names match, e.g. '*_expir*'"),
     FLAG(MW_CTL_CHECK, list, "list", "list the tests and stop"),
-    NUMBER(MW_CTL_CHECK, repeat, "repeat", CACHEMW_INTEGER, "1", "1000000",
+    NUMBER(MW_CTL_CHECK, repeat, "repeat", "N", CACHEMW_INTEGER, "1", "1000000",
            "run each test so often, or until it fails"),
     STORE(MW_CTL_BENCH, KIND_SUBJECT, "vs", "PROVIDER [option=value]...",
           "another store beside it; may be repeated"),
@@ -94,26 +94,29 @@ static const switch_t switches[] = {
          "of set, get, delete (default: set,get,delete)"),
     LIST(MW_CTL_BENCH, sizes, "size", "SIZE",
          "of bodies (default: 1K); may be repeated"),
-    NUMBER(MW_CTL_BENCH, keys, "keys", CACHEMW_INTEGER, "1", "100000000",
+    NUMBER(MW_CTL_BENCH, keys, "keys", "N", CACHEMW_INTEGER, "1", "100000000",
            "different keys (default: 10000)"),
-    NUMBER(MW_CTL_BENCH, zipf, "zipf", CACHEMW_REAL, "0", "5",
+    NUMBER(MW_CTL_BENCH, zipf, "zipf", "N", CACHEMW_REAL, "0", "5",
            "choose them after Zipf with this exponent (default: all alike)"),
-    NUMBER(MW_CTL_BENCH, threads, "threads", CACHEMW_INTEGER, "1", "256",
+    NUMBER(MW_CTL_BENCH, threads, "threads", "N", CACHEMW_INTEGER, "1", "256",
            "of each process (default: 1)"),
-    NUMBER(MW_CTL_BENCH, processes, "processes", CACHEMW_INTEGER, "1", "256",
-           "(default: 1)"),
-    NUMBER(MW_CTL_BENCH, warmup, "warmup", CACHEMW_DURATION, "0s", "1h",
-           "before anything counts (default: 1s)"),
-    NUMBER(MW_CTL_CHECK, seconds, "seconds", CACHEMW_INTEGER, "1", "86400",
+    NUMBER(MW_CTL_BENCH, processes, "processes", "N", CACHEMW_INTEGER, "1",
+           "256", "(default: 1)"),
+    NUMBER(MW_CTL_BENCH, warmup, "warmup", "DURATION", CACHEMW_DURATION, "0s",
+           "1h", "before anything counts (default: 1s)"),
+    NUMBER(MW_CTL_CHECK, seconds, "seconds", "N", CACHEMW_INTEGER, "1", "86400",
            "a test that takes longer hangs (default: 120)"),
-    NUMBER(MW_CTL_BENCH, seconds, "seconds", CACHEMW_INTEGER, "1", "86400",
+    NUMBER(MW_CTL_BENCH, seconds, "seconds", "N", CACHEMW_INTEGER, "1", "86400",
            "of each measurement (default: 3)"),
     FLAG(MW_CTL_CHECK | MW_CTL_BENCH, force, "force",
-         "also with a store that has entries, which may be lost"),
+         "also with a store that has entries, which are lost, or cannot tell"),
     FLAG(MW_CTL_BENCH | MW_CTL_LS | MW_CTL_STAT | MW_CTL_VERIFY, json, "json",
          "print JSON"),
-    NUMBER(MW_CTL_STORED, timeout, "timeout", CACHEMW_DURATION, "1ms", "1d",
+    NUMBER(MW_CTL_STORED, timeout, "timeout", "DURATION", CACHEMW_DURATION,
+           "1ms", "1d",
            "of each call to a store on another machine (default: 10s)"),
+    TEXT(MW_CTL_STORED, user, "user", "NAME",
+         "whom root becomes for such a store (default: the web server's)"),
     STORE(MW_CTL_ALL, KIND_STORE, "store", "NAME PROVIDER [option=value]...",
           "define another store, for a provider that wants one"),
     LIST(MW_CTL_ALL, loads, "load", "FILE.so",

@@ -117,13 +117,14 @@ static const char *subject_name(const mw_ctl_t *ctl, int subject)
                : apr_psprintf(ctl->pool, "%s#%d", stores[subject].provider, n);
 }
 
-static void rate_show(void *baton, double rate)
+static int rate_show(void *baton, double rate)
 {
     const bench_t *bench = baton;
 
     mw_ctl_progress("%s: %s, %s: %.0f/s", bench->name, bench->operation,
                     mw_ctl_size((apr_int64_t)bench->size, bench->ctl->pool),
                     rate);
+    return is_interrupted;
 }
 
 /* Of the first store's row about the same. */
@@ -400,8 +401,9 @@ int mw_ctl_bench(mw_ctl_t *ctl)
     else if (bench.rows->nelts > 0) {
         table_print(&bench);
     }
-    if (error) {
-        return mw_ctl_error(MW_CTL_TROUBLE, "%s: %s", bench.name, error);
+    if (is_interrupted) {
+        return MW_CTL_INTERRUPTED;
     }
-    return is_interrupted ? 130 : MW_CTL_OK;
+    return error ? mw_ctl_error(MW_CTL_TROUBLE, "%s: %s", bench.name, error)
+                 : MW_CTL_OK;
 }

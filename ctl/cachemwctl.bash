@@ -24,6 +24,10 @@ _cachemwctl()
         mapfile -t COMPREPLY < <(compgen -d -- "$current")
         return 0
         ;;
+    --user)
+        mapfile -t COMPREPLY < <(compgen -u -- "$current")
+        return 0
+        ;;
     --ops)
         mapfile -t COMPREPLY < <(compgen -W "set get delete set,get
             set,get,delete" -- "$current")
@@ -34,13 +38,13 @@ _cachemwctl()
     check) options="--core --test --list --repeat --seconds --force" ;;
     bench) options="--vs --ops --size --keys --zipf --threads --processes
         --warmup --seconds --force --json" ;;
-    get) options="--host --include --header --timeout" ;;
-    ls) options="--long --all --json --timeout" ;;
-    stat) options="--host --json --timeout" ;;
-    rm) options="--host --match --timeout" ;;
-    clear) options="--yes --timeout" ;;
-    sweep) options="--timeout" ;;
-    verify) options="--remove --json --timeout" ;;
+    get) options="--host --include --header --timeout --user" ;;
+    ls) options="--long --all --json --timeout --user" ;;
+    stat) options="--host --json --timeout --user" ;;
+    rm) options="--host --match --timeout --user" ;;
+    clear) options="--yes --timeout --user" ;;
+    sweep) options="--timeout --user" ;;
+    verify) options="--remove --json --timeout --user" ;;
     *) return 0 ;;
     esac
     if [[ $current == -* ]]; then

@@ -21,6 +21,7 @@ typedef enum mw_ctl_exit_e {
     MW_CTL_USAGE = 2,   /**< the command line is wrong */
     MW_CTL_UNABLE = 3,  /**< this kind of store cannot do that */
     MW_CTL_TROUBLE = 4, /**< the store cannot be opened, read or reached */
+    MW_CTL_INTERRUPTED = 130, /**< bench; what was measured was printed */
 } mw_ctl_exit_e;
 
 /** Commands as bits, for the options that they have. */
@@ -53,6 +54,7 @@ typedef struct mw_ctl_t {
     const char *host;
     const char *match;
     const char *operations;
+    const char *user;
     apr_array_header_t *loads; /**< of const char *, as the next two */
     apr_array_header_t *tests;
     apr_array_header_t *headers;

@@ -20,6 +20,10 @@
 
 #define DAY ((apr_int64_t)24 * 3600 * APR_USEC_PER_SEC)
 
+/* A server makes a database within milliseconds, if it is not stopped there. */
+#define BEGIN_WAIT apr_time_from_sec(5)
+#define BEGIN_NAP 10000
+
 static const cachemw_provider_t *provider_of(const mw_ctl_store_t *definition)
 {
     return mw_loader_find(definition->provider);
@@ -129,24 +133,47 @@ static apr_uint32_t header_number(const unsigned char *p)
 }
 
 /* The provider would set aside what it does not know, which is right for a
- * server and its database, not for what somebody has mistyped. */
-static const char *database_check(const char *path, int fd, apr_pool_t *pool)
+ * server and its database, not for what somebody has mistyped. A server that is
+ * just beginning one has not written all of this. */
+static const char *database_look(const char *path, int fd, int *is_begun,
+                                 apr_pool_t *pool)
 {
     unsigned char header[MW_SQL_APPLICATION_AT + 4];
     const ssize_t n = pread(fd, header, sizeof(header), 0);
+    const int is_ours =
+        n == (ssize_t)sizeof(header)
+        && header_number(header + MW_SQL_APPLICATION_AT) == MW_SQL_APPLICATION;
+    const apr_uint32_t version =
+        is_ours ? header_number(header + MW_SQL_VERSION_AT) : 0;
 
-    if (n != (ssize_t)sizeof(header)
-        || header_number(header + MW_SQL_APPLICATION_AT)
-               != MW_SQL_APPLICATION) {
+    *is_begun = n == 0 || (is_ours && version == 0);
+    if (*is_begun) {
+        return apr_pstrcat(pool, path,
+                           ": no server has made a database of it yet", NULL);
+    }
+    if (!is_ours) {
         return apr_pstrcat(pool, path, " is no database of mod_cachemw", NULL);
     }
-    if (header_number(header + MW_SQL_VERSION_AT) != MW_SQL_VERSION) {
+    if (version != MW_SQL_VERSION) {
         return apr_pstrcat(pool, path,
                            " is of another version of mod_cachemw: restart the "
                            "server with this one first",
                            NULL);
     }
     return NULL;
+}
+
+static const char *database_check(const char *path, int fd, apr_pool_t *pool)
+{
+    const apr_int64_t until = mw_monotonic() + BEGIN_WAIT;
+    int is_begun;
+    const char *error = database_look(path, fd, &is_begun, pool);
+
+    while (is_begun && mw_monotonic() < until) {
+        apr_sleep(BEGIN_NAP);
+        error = database_look(path, fd, &is_begun, pool);
+    }
+    return error;
 }
 
 /* What is a store's own is what its server makes, and not the place for it. */
@@ -249,7 +276,7 @@ static apr_status_t remove_nothing(void *store, const cachemw_call_t *call,
                                    const cachemw_id_t *id)
 {
     (void)store, (void)call, (void)key, (void)id;
-    return APR_SUCCESS;
+    return APR_NOTFOUND;
 }
 
 /* Core removes what is damaged, as for a request. Who only looks does not. */
@@ -345,6 +372,9 @@ int mw_depot_open(mw_ctl_t *ctl, int subject, mw_depot_t *depot)
     }
     for (i = 0; i < depot->definitions->nelts && !error; i++) {
         error = leaf_prepare(ctl, depot->definitions, i, &owner);
+    }
+    if (!error && !owner.path) {
+        error = mw_owner_elsewhere(&owner, ctl->user, ctl->pool);
     }
     depot->world = world_of(ctl, depot->definitions);
     depot->world.dir = NULL;

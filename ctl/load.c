@@ -441,9 +441,10 @@ static void board_watch(const mw_load_plan_t *plan, const board_t *board,
         apr_sleep(left < LOOK_EVERY ? left : LOOK_EVERY);
         now = mw_monotonic();
         done = board_done(plan, board);
-        if (plan->progress && now > last) {
-            plan->progress(plan->baton, (double)(done - before) * 1e6
-                                            / (double)(now - last));
+        if (now > last
+            && plan->progress(plan->baton, (double)(done - before) * 1e6
+                                               / (double)(now - last))) {
+            children->error = "interrupted";
         }
         before = done;
         last = now;
@@ -454,6 +455,7 @@ static void board_run(const mw_load_plan_t *plan, board_t *board,
                       children_t *children, apr_pool_t *pool)
 {
     const apr_uint32_t all = (apr_uint32_t)(plan->processes * plan->threads);
+    int i;
 
     while (__atomic_load_n(&board->ready, __ATOMIC_ACQUIRE) < all
            && children_reap(children, 0, pool) > 0 && !children->error) {
@@ -471,6 +473,11 @@ static void board_run(const mw_load_plan_t *plan, board_t *board,
         board_watch(plan, board, children, plan->time, pool);
     }
     __atomic_store_n(&board->phase, PHASE_END, __ATOMIC_RELEASE);
+    for (i = 0; children->error && i < children->n; i++) {
+        if (children->pids[i] > 0) {
+            kill(children->pids[i], SIGKILL);
+        }
+    }
     children_reap(children, 1, pool);
 }
 

@@ -27,6 +27,8 @@ static const command_t commands[] = {
       "run the conformance suite on a provider",
       "Prints TAP, a line for each test, and of one that failed what is wrong\n"
       "with the provider. {tmp} in a value is a fresh directory for each test.\n"
+      "A store that has entries is refused, and so is one that cannot list what\n"
+      "it has, as of http: --force says that they may be lost.\n"
       "\n"
       "  cachemwctl check memory size=64M\n"
       "  cachemwctl check --load ./mod_my.so my dir={tmp}/my\n"
@@ -37,6 +39,7 @@ static const command_t commands[] = {
     { "bench", MW_CTL_BENCH, mw_ctl_bench, "", "measure stores side by side",
       "Calls them as httpd's children do, through mod_cachemw's core. ops/s\n"
       "counts the time within calls. {tmp} in a value is a fresh directory.\n"
+      "--force is needed as for check.\n"
       "\n"
       "  cachemwctl bench memory size=256M\n"
       "  cachemwctl bench --size 1K --size 100K --ops set,get \\\n"
@@ -88,7 +91,7 @@ static const command_t commands[] = {
 static const char statuses[] =
     "Exit status: 0 done; 1 a test failed, nothing was found or something is\n"
     "damaged; 2 the command line is wrong; 3 this kind of store cannot do that;\n"
-    "4 the store cannot be opened, read or reached.\n";
+    "4 the store cannot be opened, read or reached; 130 bench was interrupted.\n";
 
 static void usage_print(void)
 {

@@ -92,6 +92,28 @@ const char *mw_owner_note(mw_owner_t *owner, const char *path, int fd,
     return NULL;
 }
 
+const char *mw_owner_elsewhere(mw_owner_t *owner, const char *user,
+                               apr_pool_t *pool)
+{
+    static const char *const web[] = { "www-data", "apache", "nobody" };
+    const struct passwd *found = user ? getpwnam(user) : NULL;
+    apr_size_t i;
+
+    if (geteuid() != 0) {
+        return NULL;
+    }
+    for (i = 0; !user && !found && i < sizeof(web) / sizeof(*web); i++) {
+        found = getpwnam(web[i]);
+    }
+    if (!found) {
+        return apr_psprintf(pool, "--user: there is no user %s",
+                            user ? user : "that web servers run as");
+    }
+    owner->uid = found->pw_uid;
+    owner->path = "a store elsewhere";
+    return NULL;
+}
+
 gid_t mw_owner_group(uid_t uid)
 {
     const struct passwd *user = getpwuid(uid);
@@ -104,15 +126,22 @@ int mw_owner_is_other(const mw_owner_t *owner)
     return geteuid() == 0 && owner->path && owner->uid != 0;
 }
 
+/* The groups that httpd's children have. */
+static int groups_set(uid_t uid)
+{
+    const struct passwd *user = getpwuid(uid);
+    const gid_t group = mw_owner_group(uid);
+
+    return (user ? initgroups(user->pw_name, group) : setgroups(1, &group)) == 0
+           && setgid(group) == 0;
+}
+
 const char *mw_owner_become(const mw_owner_t *owner, apr_pool_t *pool)
 {
-    const gid_t group = mw_owner_group(owner->uid);
-
     if (!mw_owner_is_other(owner)) {
         return NULL;
     }
-    if (setgroups(1, &group) != 0 || setgid(group) != 0
-        || setuid(owner->uid) != 0) {
+    if (!groups_set(owner->uid) || setuid(owner->uid) != 0) {
         return apr_psprintf(pool, "cannot become the user of %s: %s",
                             owner->path, strerror(errno));
     }

@@ -16,7 +16,7 @@
 /** Whom the stores belong to. Begins with all zero. */
 typedef struct mw_owner_t {
     uid_t uid;
-    const char *path; /**< NULL: no store has one */
+    const char *path; /**< of a store; NULL: none has one */
 } mw_owner_t;
 
 /**
@@ -36,6 +36,14 @@ int mw_owner_open(const char *path, int flags, int *is_roots, apr_pool_t *pool);
  */
 const char *mw_owner_note(mw_owner_t *owner, const char *path, int fd,
                           int is_roots, apr_pool_t *pool);
+
+/**
+ * Note, for root, whose stores are that have no path here.
+ * @param user NULL: one that web servers run as, the first that there is
+ * @return NULL, or that there is none, in pool
+ */
+const char *mw_owner_elsewhere(mw_owner_t *owner, const char *user,
+                               apr_pool_t *pool);
 
 /** The group that a user has in the system's list. */
 gid_t mw_owner_group(uid_t uid);

@@ -44,12 +44,12 @@ class Done:
         return [json.loads(x) for x in self.lines]
 
 
-def ctl(command, *words, **more):
+def ctl(command, *words, limit=LIMIT, **more):
     """`cachemwctl COMMAND … WORDS`; with the modules of the build."""
     where = [] if command.startswith("-") else ["--modules", MODULES]
     return Done(subprocess.run(
         [PROGRAM, command, *where, *words], capture_output=True,
-        stdin=subprocess.DEVNULL, timeout=LIMIT, **more))
+        stdin=subprocess.DEVNULL, timeout=limit, **more))
 
 
 CONF = """

@@ -3,13 +3,19 @@
 what is wrong with a provider, a module or a command line."""
 
 import json
+import os
 import re
+import shlex
+import signal
 import subprocess
+import time
+from pathlib import Path
 
 import pytest
 
 from conftest import MODULES, PROGRAM, ctl
 from harness import settings
+from harness.server import die_with_parent, wait_for
 
 BROKEN = settings.build / "tests/conformance/selftest/.libs/mod_broken.so"
 STRANGER = settings.build / "tests/conformance/selftest/.libs/mod_stranger.so"
@@ -150,6 +156,38 @@ def test_all_symbols_that_nobody_offers_are_named(strangers):
     assert "mod_cachemw.h names" in done.err
 
 
+def test_the_symbols_that_the_header_lists_are_offered(strangers):
+    """… each in a form in which a provider may use it; and hooks."""
+    module = strangers("mod_all", """
+        #include "httpd.h"
+        #include "http_config.h"
+        #include "http_log.h"
+        #include "http_protocol.h"
+        #include "mpm_common.h"
+        #include "ap_provider.h"
+        static int ready(apr_pool_t *p, apr_pool_t *l, apr_pool_t *t,
+                         server_rec *s)
+        {
+            ap_log_error(APLOG_MARK, APLOG_INFO, 0, s, "ready");
+            return OK;
+        }
+        static void child(apr_pool_t *p, server_rec *s) { }
+        static void hooks(apr_pool_t *p)
+        {
+            ap_log_perror(APLOG_MARK, APLOG_ERR, 0, p, "number %d", 7);
+            ap_log_error(APLOG_MARK, APLOG_NOTICE, 0, NULL, "of %s", "these");
+            ap_hook_post_config(ready, NULL, NULL, APR_HOOK_MIDDLE);
+            ap_hook_child_init(child, NULL, NULL, APR_HOOK_MIDDLE);
+            ap_register_provider(p, "other", "x", "0", "");
+        }
+        AP_DECLARE_MODULE(all) = { STANDARD20_MODULE_STUFF,
+                                   .register_hooks = hooks };
+        """)
+    done = check("--load", module, "--test", "test_set_and_get", "memory")
+    assert done.status == 0, done
+    assert "number 7" in done.err and "of these" in done.err, done
+
+
 def test_what_is_no_module_is_refused(tmp_path, strangers):
     text = tmp_path / "text.so"
     text.write_text("text")
@@ -265,35 +303,122 @@ def test_help_has_examples_for_each_command():
     assert ctl("--version").out.startswith("cachemwctl (mod_cachemw) ")
 
 
-def test_every_option_and_command_is_in_manual_and_completion():
-    manual = (settings.source / "ctl/cachemwctl.1").read_text()
-    completion = (settings.source / "ctl/cachemwctl.bash").read_text()
+# ---- what is said of the command line, in three places -----------------------
+
+# of those for all commands, those that are not for check and bench
+LOOKING = {"timeout", "user"}
+
+
+def help_of(command):
+    """{option: (what it takes, what it does)}"""
+    found = {}
+    for line in said(command, "--help").splitlines():
+        option = re.match(r"  --([\w-]+)(?: (\S.*?))?(?:  +(\S.*))?$", line)
+        if option:
+            name = option[1]
+            found[name] = [option[2] or "", option[3] or ""]
+        elif found and re.match(r" {26}\S", line):
+            found[name][1] = line.strip()
+        elif found:
+            break
+    return found
+
+
+def manual_of():
+    """{section: {option: (what it takes, what it does)}}, without troff"""
+    text = (settings.source / "ctl/cachemwctl.1").read_text()
+    text = re.sub(r"\\f[RPBI]", "", text).replace("\\-", "-")
+    sections, part = {}, {}
+    for block in re.split(r"^\.TP\n", text, flags=re.M):
+        block, *heads = re.split(r"^(?=\.S[SH] )", block, flags=re.M)
+        option = re.match(r"\.BI? --([\w-]+)(?: \"(.*)\")?\n(.*)", block, re.S)
+        if option:
+            part[option[1]] = [(option[2] or "").strip(), option[3]]
+        for head in heads:
+            part = sections.setdefault(
+                head.split("\n")[0][4:].strip().strip('"'), {})
+    return sections
+
+
+def completed(*words):
+    script = f"""
+        source {settings.source}/ctl/cachemwctl.bash
+        COMP_WORDS=("$@") COMP_CWORD=$(($# - 1))
+        _cachemwctl && echo "${{COMPREPLY[*]}}"
+    """
+    done = subprocess.run(["bash", "-c", script, "bash", "cachemwctl", *words],
+                          capture_output=True, text=True, check=True)
+    return done.stdout.split()
+
+
+def test_help_manual_and_completion_have_the_same_options():
+    manual = manual_of()
+    common = manual.pop("COMMON OPTIONS")
+    assert [x for x in manual if x.islower()] == COMMANDS
+    assert set(completed("")) == {*COMMANDS, "--help", "--version"}
     for command in COMMANDS:
-        assert re.search(rf"^\.SS {command}\b", manual, re.M), command
-        assert re.search(rf"\b{command}\b", completion), command
-        for option in re.findall(r"^  --([\w-]+)", ctl(command,
-                                                       "--help").out, re.M):
-            assert rf"\-\-{option}".replace("-", r"\-").replace(
-                r"\\-\\-", r"\-\-") in manual, option
-            assert f"--{option}" in completion, option
+        told = help_of(command)
+        mine = {x: y for x, y in common.items()
+                if x not in LOOKING or command not in ("check", "bench")}
+        written = {**manual[command], **mine}
+        assert set(told) == set(written), command
+        assert {f"--{x}" for x in told} == set(completed(command, "--")), \
+            command
+        for option, (value, does) in told.items():
+            assert value == written[option][0], (command, option)
+            default = re.search(r"\(default: ([\w,]+)\)", does)
+            if default and "/" not in does:
+                assert default[1] in written[option][1].replace(
+                    '" and "', ",").replace('", "', ",") or \
+                    option in ("ops", "user"), (command, option)
+    for option in LOOKING:
+        assert "Not of\n.BR check \" and \" bench" in common[option][1]
+
+
+def test_help_and_manual_have_the_same_exit_statuses():
+    text = (settings.source / "ctl/cachemwctl.1").read_text()
+    part = text.split(".SH EXIT STATUS\n")[1].split(".SH")[0]
+    written = re.findall(r"^\.B (\d+)$", part, re.M)
+    told = said("--help").split("Exit status: ")[1]
+    assert written == re.findall(r"\b(\d+) [a-z]", told) == \
+        ["0", "1", "2", "3", "4", "130"]
+
+
+def test_examples_are_command_lines(tmp_path):
+    """Of all that is told as an example each word is understood."""
+    texts = [said(x, "--help") for x in COMMANDS] + [said("--help")]
+    texts.append((settings.source / "ctl/cachemwctl.1").read_text()
+                 .split(".SH EXAMPLES\n.nf\n")[1].split(".fi")[0]
+                 .replace("\\-", "-"))
+    lines = [x for text in texts for x in
+             re.findall(r"^ *(cachemwctl [a-z].*)$",
+                        text.replace("\\\n", " "), re.M)]
+    lines += [x.strip() for x in re.findall(
+        r"^    (cachemwctl .*)$",
+        (settings.source / "docs/operations.md").read_text(), re.M)]
+    assert len(lines) > 25
+    for line in lines:
+        words = shlex.split(re.split(r"[|>]", line)[0])[1:]
+        words = [re.sub(r"^\./mod_.*\.so$", str(STRANGER), x) for x in words]
+        done = subprocess.run([PROGRAM, words[0], "--help", *words[1:]],
+                              capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0 and not done.stderr, (line, done)
+
+
+def test_force_is_told_of_where_a_store_cannot_list():
+    for command in ("check", "bench"):
+        assert "or cannot tell" in help_of(command)["force"][1]
+    assert "as of http: --force says" in said("check", "--help")
+    text = (settings.source / "ctl/cachemwctl.1").read_text()
+    assert "cannot list what it has, as every store of\n.BR http" in text
 
 
 def test_completion_completes():
-    script = f"""
-        source {settings.source}/ctl/cachemwctl.bash
-        try() {{
-            COMP_WORDS=("$@") COMP_CWORD=$(($# - 1)) COMPREPLY=()
-            _cachemwctl && echo "${{COMPREPLY[*]}}"
-        }}
-        try cachemwctl ve
-        try cachemwctl ls --lo
-        try cachemwctl bench --v
-        try cachemwctl ls mem
-    """
-    done = subprocess.run(["bash", "-c", script], capture_output=True,
-                          text=True)
-    assert done.stdout.splitlines() == [
-        "verify", "--long --load", "--vs --verbose", "memory"], done
+    assert completed("ve") == ["verify"]
+    assert completed("ls", "--lo") == ["--long", "--load"]
+    assert completed("bench", "--v") == ["--vs", "--verbose"]
+    assert completed("ls", "mem") == ["memory"]
+    assert "root" in completed("ls", "--user", "ro")
 
 
 def test_colours_are_for_terminals_only():
@@ -350,6 +475,47 @@ def test_bench_as_json_with_processes_and_zipf():
             <= row["p99_9_us"] <= row["max_us"]
     get = told["rows"][1]
     assert get["done"] == get["operations"]
+
+
+def test_bench_shows_progress_on_a_terminal_only():
+    words = ["bench", *BENCH, "--ops", "get", "memory", "size=64M"]
+    done = subprocess.run(
+        ["script", "-qec", " ".join([str(PROGRAM), *words]), "/dev/null"],
+        capture_output=True, timeout=60,
+        env={"PATH": "/usr/bin:/bin", "TERM": "xterm"})
+    assert re.search(rb"memory: get, 1.0K: \d+/s", done.stdout), done
+    assert "/s" not in ctl(*words).err
+
+
+def test_bench_warms_up_before_it_counts():
+    """What --warmup takes is not part of what is measured."""
+    begin = time.monotonic()
+    done = ctl("bench", "--seconds", "1", "--warmup", "2s", "--keys", "500",
+               "--ops", "get", "--json", "memory", "size=64M")
+    assert time.monotonic() - begin >= 3
+    row, = json.loads(done.out)["rows"]
+    assert row["operations"] * row["p50_us"] <= 2e6, row
+
+
+def test_bench_that_is_interrupted_prints_what_it_has():
+    words = [PROGRAM, "bench", "--keys", "50", "--warmup", "0s", "--seconds",
+             "2", "--ops", "set,get", "--size", "1K", "memory", "size=64M"]
+    for group in (False, True):     # as kill does, and as a terminal
+        with subprocess.Popen(words, stdout=subprocess.PIPE, text=True,
+                              start_new_session=True, stderr=subprocess.PIPE,
+                              preexec_fn=die_with_parent) as one:
+            seen = []
+
+            def measures_get():     # the third of its processes in turn
+                children = Path(f"/proc/{one.pid}/task/{one.pid}/children") \
+                    .read_text().split()
+                seen.extend(x for x in children if x not in seen)
+                return len(seen) >= 3
+            wait_for(measures_get, "the second measurement")
+            os.kill(-one.pid if group else one.pid, signal.SIGINT)
+            out, err = one.communicate(timeout=60)
+        assert (one.returncode, err) == (130, ""), err
+        assert [x.split()[1] for x in out.splitlines()] == ["OP", "set"], out
 
 
 def test_bench_of_a_store_that_takes_no_such_body_says_so():

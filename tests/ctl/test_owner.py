@@ -3,11 +3,16 @@
 not get anything out of root who looks at them."""
 
 import os
+import pwd
+import re
+import socket
 import struct
+import subprocess
+from pathlib import Path
 
 import pytest
 
-from conftest import ctl
+from conftest import MODULES, PROGRAM, ctl
 from harness import settings
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
@@ -121,6 +126,48 @@ def test_an_administrators_link_is_followed(store, place, user):
     (place / "link").mkdir()
     (place / "link" / "files").symlink_to(place / "files")
     assert len(ctl("ls", *store_in(store[0], place / "link")).lines) == 5
+
+
+def who_connects(place, *options):
+    """(user, groups) of the tool at the moment when it talks to Redis."""
+    path = str(place / "redis.sock")
+    password = place / "password"
+    password.write_text("for root only")
+    password.chmod(0o400)
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(path)
+        os.chmod(path, 0o777)
+        server.listen(1)
+        server.settimeout(60)
+        with subprocess.Popen(
+                [PROGRAM, "ls", "--modules", MODULES, *options, "redis",
+                 f"url=unix://{path}", f"password_file={password}"],
+                stdout=subprocess.PIPE, stderr=subprocess.PIPE) as one:
+            try:
+                client, _ = server.accept()
+                with client:
+                    pid, uid, _ = struct.unpack("3i", client.getsockopt(
+                        socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+                    assert b"for root only" in client.recv(1000)
+                    status = Path(f"/proc/{pid}/status").read_text()
+            finally:
+                one.kill()
+    os.unlink(path)
+    groups = re.search(r"^Groups:(.*)$", status, re.M)[1].split()
+    return uid, sorted(map(int, groups))
+
+
+@needs_root
+def test_root_asks_other_machines_as_the_web_servers_user(place, user):
+    """… or whom it is told, once it has read the files that only root may."""
+    other = pwd.getpwnam("daemon")
+    for options, who in (([], pwd.getpwuid(user)),
+                         (["--user", other.pw_name], other)):
+        assert who_connects(place, *options) == (
+            who.pw_uid, sorted(os.getgrouplist(who.pw_name, who.pw_gid)))
+    assert who_connects(place, "--user", "root")[0] == 0
+    done = ctl("ls", "--user", "no-such-user", "redis", "url=redis://127.0.0.1")
+    assert done.status == 4 and "there is no user no-such-user" in done.err
 
 
 def crc32c(data):
