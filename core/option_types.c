@@ -251,31 +251,44 @@ static const char *path_parse(const mw_option_source_t *source,
     return NULL;
 }
 
+/* What a file is, behind the path that was read for the text where it is
+ * another. */
 static const char *file_refuse(const mw_option_source_t *source,
-                               const char *path, apr_status_t rv)
+                               const char *text, const char *path,
+                               const char *why)
+{
+    return strcmp(text, path)
+               ? apr_psprintf(source->pool, "('%s') %s", path, why)
+               : why;
+}
+
+static const char *file_unreadable(const mw_option_source_t *source,
+                                   const char *text, const char *path,
+                                   apr_status_t rv)
 {
     char reason[120];
 
     apr_strerror(rv, reason, sizeof(reason));
-    return apr_psprintf(source->pool, "('%s') cannot be read (%s)", path,
-                        reason);
+    return file_refuse(
+        source, text, path,
+        apr_psprintf(source->pool, "cannot be read (%s)", reason));
 }
 
 /* A pipe would be waited for. */
-static const char *file_open(const mw_option_source_t *source, const char *path,
-                             apr_file_t **file)
+static const char *file_open(const mw_option_source_t *source, const char *text,
+                             const char *path, apr_file_t **file)
 {
     apr_finfo_t info;
     apr_status_t rv = apr_stat(&info, path, APR_FINFO_TYPE, source->pool);
 
     if (rv == APR_SUCCESS && info.filetype != APR_REG) {
-        return apr_psprintf(source->pool, "('%s') is not a regular file", path);
+        return file_refuse(source, text, path, "is not a regular file");
     }
     if (rv == APR_SUCCESS) {
         rv = apr_file_open(file, path, APR_FOPEN_READ | APR_FOPEN_BINARY,
                            APR_FPROT_OS_DEFAULT, source->pool);
     }
-    return rv == APR_SUCCESS ? NULL : file_refuse(source, path, rv);
+    return rv == APR_SUCCESS ? NULL : file_unreadable(source, text, path, rv);
 }
 
 static const char *file_parse(const mw_option_source_t *source,
@@ -285,7 +298,7 @@ static const char *file_parse(const mw_option_source_t *source,
     apr_file_t *file;
 
     if (!why) {
-        why = file_open(source, value->string, &file);
+        why = file_open(source, text, value->string, &file);
     }
     if (!why) {
         apr_file_close(file);
@@ -326,7 +339,7 @@ static const char *secret_file_parse(const mw_option_source_t *source,
     char *buffer;
 
     if (!why) {
-        why = file_open(source, value->string, &file);
+        why = file_open(source, text, value->string, &file);
     }
     if (why) {
         return why;
@@ -335,7 +348,7 @@ static const char *secret_file_parse(const mw_option_source_t *source,
     rv = apr_file_read_full(file, buffer, SECRET_FILE_MAX + 1, &length);
     apr_file_close(file);
     if (rv != APR_SUCCESS && !APR_STATUS_IS_EOF(rv)) {
-        return file_refuse(source, value->string, rv);
+        return file_unreadable(source, text, value->string, rv);
     }
     return secret_take(buffer, length, value);
 }

@@ -360,10 +360,10 @@ def files(authority):
 @pytest.mark.errors
 @pytest.mark.parametrize("options, said", [
     ("ssl_ca_certs=/nonexistent/ca.crt",
-     "option 'ssl_ca_certs': '/nonexistent/ca.crt' ('/nonexistent/ca.crt') "
-     "cannot be read (No such file or directory); a readable file, absolute or "
-     "below the cache directory, is accepted"),
-    ("ssl_ca_certs=/tmp", "option 'ssl_ca_certs': '/tmp' ('/tmp') is not a "
+     "option 'ssl_ca_certs': '/nonexistent/ca.crt' cannot be read (No such "
+     "file or directory); a readable file, absolute or below the cache "
+     "directory, is accepted"),
+    ("ssl_ca_certs=/tmp", "option 'ssl_ca_certs': '/tmp' is not a "
      "regular file; a readable file"),
     ("ssl_ca_certs=@CA@ ssl_certfile=/nonexistent/x",
      "option 'ssl_certfile': '/nonexistent/x'"),
