@@ -832,10 +832,12 @@ struct cachemw_provider_t {
 
     /**
      * Listen for changes until call->deadline, a fraction of a second; only
-     * connecting may take longer. In the process that sweeps, one thread at a
-     * time, again and again; what the provider needs for it ends with the
-     * child's pool, whose clean-up comes when no call is under way. The breaker
-     * has no say in it, and CACHEMW_SERIALIZE does not cover it.
+     * connecting may take longer. In the process that sweeps, again and again;
+     * what the provider needs for it ends with the child's pool, whose clean-up
+     * comes when no call is under way. The breaker has no say in it, and
+     * CACHEMW_SERIALIZE does not cover it.
+     * @param baton also tells listeners apart, of which a store may have
+     *        several: each calls from one thread, and is told everything
      * @return APR_SUCCESS: `each` was called for all changes from the last
      *         APR_EINCOMPLETE up to the beginning of this call, or where those
      *         right before it returned APR_TIMEUP, of the first of these; and

@@ -279,7 +279,10 @@ static apr_status_t redis_child_init(void *self, apr_pool_t *pchild)
     mw_redis_t *store = self;
     apr_status_t rv = store->servers->child_init(store, pchild);
 
-    return rv == APR_SUCCESS ? mw_redis_watch_child_init(store, pchild) : rv;
+    if (rv == APR_SUCCESS) {
+        mw_redis_watch_child_init(store, pchild);
+    }
+    return rv;
 }
 
 static apr_off_t redis_object_limit(void *self)

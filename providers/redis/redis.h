@@ -77,7 +77,7 @@ struct mw_redis_t {
     mw_redis_seal_t *seal;                 /**< NULL: no secret */
     mw_redis_tls_t *tls;                   /**< NULL: plain */
     mw_redis_say_t *say;                   /**< what changes are told */
-    mw_redis_ears_t *ears;                 /**< of a child: see watch.h */
+    mw_redis_ears_t *ears;                 /**< of a child; atomic: watch.c */
     const mw_redis_servers_ops_t *servers; /**< by the URL's scheme */
     void *servers_self; /**< theirs: made by their child_init() */
 };

@@ -17,8 +17,10 @@
 /* Of an array that is sent to who listens. */
 #define EARS_ELEMENTS 8
 
-/* The one who listens. */
+/* One who listens. */
 struct mw_redis_ears_t {
+    mw_redis_ears_t *next; /* of another */
+    const void *baton;     /* who it is */
     mw_redis_pool_t *pool; /* of the server, referenced; NULL: none */
     mw_redis_conn_t *conn; /* NULL: none */
     apr_pool_t *memory;    /* of the reply that is being read */
@@ -230,15 +232,41 @@ static apr_status_t turn_end(const turn_t *turn)
                : ETIMEDOUT;
 }
 
+/* Those of who listens with this baton, which no two threads do. */
+static ears_t *ears_find(mw_redis_t *store, const void *baton)
+{
+    ears_t *ears = __atomic_load_n(&store->ears, __ATOMIC_ACQUIRE);
+
+    while (ears && ears->baton != baton) {
+        ears = ears->next;
+    }
+    if (ears) {
+        return ears;
+    }
+    ears = calloc(1, sizeof(*ears));
+    if (ears) {
+        ears->baton = baton;
+        ears->next = __atomic_load_n(&store->ears, __ATOMIC_RELAXED);
+        while (!__atomic_compare_exchange_n(&store->ears, &ears->next, ears, 0,
+                                            __ATOMIC_RELEASE,
+                                            __ATOMIC_RELAXED)) {
+        }
+    }
+    return ears;
+}
+
 apr_status_t mw_redis_watch(void *self, const cachemw_call_t *call,
                             cachemw_watch_fn *each, void *baton)
 {
     mw_redis_t *store = self;
-    ears_t *ears = store->ears;
+    ears_t *ears = ears_find(store, baton);
     const turn_t turn = { store, ears, each, baton };
     const apr_int64_t deadline = mw_redis_deadline(store, call);
     apr_status_t rv = APR_SUCCESS;
 
+    if (!ears) {
+        return APR_ENOMEM;
+    }
     if (ears->conn && ears_are_elsewhere(store, ears, deadline)) {
         ears_close(ears);
     }
@@ -268,19 +296,18 @@ apr_status_t mw_redis_watch(void *self, const cachemw_call_t *call,
 static apr_status_t ears_end(void *data)
 {
     mw_redis_t *store = data;
+    ears_t *ears;
 
-    ears_close(store->ears);
-    free(store->ears);
-    store->ears = NULL;
+    while ((ears = store->ears) != NULL) {
+        store->ears = ears->next;
+        ears_close(ears);
+        free(ears);
+    }
     return APR_SUCCESS;
 }
 
-apr_status_t mw_redis_watch_child_init(mw_redis_t *store, apr_pool_t *pchild)
+void mw_redis_watch_child_init(mw_redis_t *store, apr_pool_t *pchild)
 {
-    store->ears = calloc(1, sizeof(*store->ears));
-    if (!store->ears) {
-        return APR_ENOMEM;
-    }
+    store->ears = NULL;
     apr_pool_cleanup_register(pchild, store, ears_end, apr_pool_cleanup_null);
-    return APR_SUCCESS;
 }

@@ -2,7 +2,8 @@
 
 /**
  * @file watch.h
- * @brief Listening to what other servers tell: a connection for that alone.
+ * @brief Listening to what other servers tell: each listener has a
+ *        connection for that alone.
  */
 #ifndef MW_REDIS_WATCH_H
 #define MW_REDIS_WATCH_H
@@ -10,7 +11,7 @@
 #include "redis.h"
 
 /** In a child: what the slot makes ends with pchild. */
-apr_status_t mw_redis_watch_child_init(mw_redis_t *store, apr_pool_t *pchild);
+void mw_redis_watch_child_init(mw_redis_t *store, apr_pool_t *pchild);
 
 /** The slot. */
 apr_status_t mw_redis_watch(void *self, const cachemw_call_t *call,

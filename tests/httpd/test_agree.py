@@ -35,6 +35,19 @@ CachemwProvider pages
 CachemwNamespace one
 CacheEnable cachemw /
 """
+# a store more with a tier of its own in front of the same one
+TWINS = TIERS + """
+CachemwStore near2 memory
+CachemwStore twin multitier l1=near2 l2=far
+Listen 127.0.0.2:@PORT@
+<VirtualHost 127.0.0.2:@PORT@>
+    ServerName shared.test:80
+    CachemwProvider twin
+    CachemwNamespace one
+    ProxyPass "/server-status" "!"
+    ProxyPass "/" "http://127.0.0.1:@ORIGIN@/" retry=0
+</VirtualHost>
+"""
 ALONE = """
 CachemwStore pages redis url=@URL@ @OPTIONS@
 CachemwProvider pages
@@ -70,7 +83,7 @@ def make(httpd):
         server = httpd(SHARED, {"QUICK": "on", "PROVIDER": provider,
                                 "URL": url, "OPTIONS": options, "NEAR": near},
                        extra=MODULES)
-        if provider is TIERS:
+        if provider is not ALONE:
             wait_for(lambda: hears(server), "the watch")
         return server
     return start
@@ -85,8 +98,8 @@ def post(server, page):
     assert res.status == 200
 
 
-def number(server, key, store="pages"):
-    return int(figures(server, store)[key])
+def number(server, key, store=None):
+    return int(figures(server, store or getattr(server, "store", "pages"))[key])
 
 
 def hears(server):
@@ -164,6 +177,39 @@ def test_change_through_one_server_is_one_for_all(make, redis, origin, path,
         assert number(one, "WatchMessages") > 0
         assert number(one, "WatchGaps") == 1      # the first one
         assert number(one, "NearBypassed") == 0
+
+
+class Twin:
+    """the other store of a server with TWINS"""
+    store = "twin"
+
+    def __init__(self, server):
+        self.server = server
+
+    def ask(self, *args, **more):
+        return self.server.ask(*args, ip="127.0.0.2", **more)
+
+    def get(self, *args, **more):
+        return self.server.get(*args, ip="127.0.0.2", **more)
+
+
+def test_two_stores_of_a_server_share_a_tier(make, redis, origin, path):
+    """Each of them hears of every change."""
+    one, two = make(redis.url, provider=TWINS), make(redis.url)
+    twin = Twin(one)
+    wait_for(lambda: hears(twin), "the other watch")
+    pages = [Page(origin, path(f"p{n}")) for n in range(10)]
+    for page in pages:
+        page.spread([one, twin, two])
+    for n, page in enumerate(pages):
+        page.change()
+        (post, replace)[n % 2](two, page.target)
+    for page in pages:
+        delays = [page.delay(x) for x in (one, twin)]
+        assert max(delays) < BOUND, delays
+    for server in (one, twin):
+        assert number(server, "WatchMessages") >= len(pages)
+        assert number(server, "WatchGaps") == 1
 
 
 def test_all_variants_change(make, redis, origin, path):
