@@ -28,21 +28,20 @@ typedef struct change_t {
 static apr_status_t parents_make(const char *path, const change_t *change,
                                  apr_pool_t *pool)
 {
-    char *copy = apr_pstrdup(pool, path);
-    char *slash = copy;
-    int is_made;
+    const char *slash = path;
 
     while ((slash = strchr(slash + 1, '/'))) {
-        *slash = '\0';
-        is_made = mkdir(copy, 0755) == 0;
+        const char *parent =
+            apr_pstrmemdup(pool, path, (apr_size_t)(slash - path));
+        int is_made = mkdir(parent, 0755) == 0;
+
         if (!is_made && errno != EEXIST) {
             return errno;
         }
         if (is_made && !strchr(slash + 1, '/') && change->to && geteuid() == 0
-            && lchown(copy, change->to, change->group) != 0) {
+            && lchown(parent, change->to, change->group) != 0) {
             return errno;
         }
-        *slash = '/';
     }
     return APR_SUCCESS;
 }
@@ -78,21 +77,26 @@ static apr_status_t tree_change(int dir, const change_t *change, int depth)
         }
         return rv;
     }
-    while (rv == APR_SUCCESS && (item = readdir(list))) {
+    while (rv == APR_SUCCESS && (errno = 0, item = readdir(list))) {
         int fd;
 
         if (item->d_name[0] == '.' || strlen(item->d_name) == MW_PATH_DIGITS) {
             continue;
         }
         fd = openat(dir, item->d_name, DIR_FLAGS);
-        if (fd < 0) {
-            continue;
+        if (fd >= 0) {
+            rv = depth > 0 ? tree_change(fd, change, depth - 1) : APR_SUCCESS;
+            if (rv == APR_SUCCESS) {
+                rv = owner_change(fd, change);
+            }
+            close(fd);
         }
-        if (depth > 0) {
-            tree_change(fd, change, depth - 1);
+        else if (errno != ENOENT && errno != ENOTDIR && errno != ELOOP) {
+            rv = errno;
         }
-        rv = owner_change(fd, change);
-        close(fd);
+    }
+    if (rv == APR_SUCCESS) {
+        rv = errno; /* of the last readdir() */
     }
     closedir(list);
     return rv;

@@ -9,6 +9,7 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -67,6 +68,30 @@ int fdatasync(int fd)
 {
     waits++;
     return (int)syscall(SYS_fdatasync, fd);
+}
+
+static int is_root;
+static ino_t kept_inode; /* of a directory that cannot be given away */
+static int given;        /* directories */
+
+/** In place of the system's, for who makes the directory. */
+uid_t geteuid(void)
+{
+    return is_root ? 0 : (uid_t)syscall(SYS_geteuid);
+}
+
+int fchown(int fd, uid_t owner, gid_t group)
+{
+    struct stat info;
+
+    (void)owner, (void)group;
+    assert_int_equal(fstat(fd, &info), 0);
+    if (info.st_ino == kept_inode) {
+        errno = EIO;
+        return -1;
+    }
+    given++;
+    return 0;
 }
 
 static int place_setup(void **state)
@@ -353,6 +378,31 @@ static void test_a_mark_that_does_not_stay_is_given_up(void **state)
     assert_int_equal(mw_dir_need(place->file, APR_USEC_PER_SEC), APR_SUCCESS);
 }
 
+/* Another user's children could neither read nor write there. */
+static void test_a_directory_that_cannot_be_given_away_is_told(void **state)
+{
+    place_t *place = *state;
+    mw_file_t *file = place->file;
+    const uid_t other = geteuid() + 1;
+    struct stat below;
+    int is_made;
+
+    assert_int_equal(mkdirat(file->root, "ab", 0700), 0);
+    assert_int_equal(mkdirat(file->root, "ab/cd", 0700), 0);
+    assert_int_equal(fstatat(file->root, "ab/cd", &below, 0), 0);
+    is_root = 1;
+    given = 0;
+    assert_int_equal(mw_dir_make(file, other, 0, &is_made, place->pool),
+                     APR_SUCCESS);
+    assert_in_range(given, 4, 5); /* v1, tmp, ab, cd; the top if not root's */
+    kept_inode = below.st_ino;
+    assert_int_equal(mw_dir_make(file, other, 0, &is_made, place->pool), EIO);
+    kept_inode = 0;
+    is_root = 0;
+    unlinkat(file->root, "ab/cd", AT_REMOVEDIR);
+    unlinkat(file->root, "ab", AT_REMOVEDIR);
+}
+
 int main(void)
 {
 #define PLACE_TEST(f) \
@@ -367,6 +417,7 @@ int main(void)
         PLACE_TEST(test_a_request_marks_without_waiting_for_the_disk),
         PLACE_TEST(test_a_request_does_not_wait_for_who_marks),
         PLACE_TEST(test_a_mark_that_does_not_stay_is_given_up),
+        PLACE_TEST(test_a_directory_that_cannot_be_given_away_is_told),
     };
 
     return cmocka_run_group_tests(tests, shared_group_begin, shared_group_end);
