@@ -88,6 +88,19 @@ static apr_status_t entry_open(const mw_file_t *file, const mw_path_t *path,
     return rv;
 }
 
+/** The same of a key. */
+static apr_status_t entry_find(const mw_file_t *file,
+                               const cachemw_call_t *call,
+                               const cachemw_key_t *key, mw_path_t *path,
+                               mw_load_t *load)
+{
+    mw_digest_t digest;
+
+    mw_load_digest(file, key, &digest);
+    mw_path_make(path, file->levels, &digest);
+    return entry_open(file, path, call, key, load);
+}
+
 static apr_status_t body_verify(const mw_load_t *load)
 {
     const mw_format_super_t *super = &load->super;
@@ -144,15 +157,10 @@ static apr_status_t body_append(const mw_load_t *load,
 static apr_status_t look_get(void *store, const cachemw_call_t *call,
                              const cachemw_key_t *key, cachemw_entry_t *entry)
 {
-    const mw_file_t *file = store;
-    mw_digest_t digest;
     mw_path_t path;
     mw_load_t load;
-    apr_status_t rv;
+    apr_status_t rv = entry_find(store, call, key, &path, &load);
 
-    mw_load_digest(file, key, &digest);
-    mw_path_make(&path, file->levels, &digest);
-    rv = entry_open(file, &path, call, key, &load);
     if (rv != APR_SUCCESS) {
         return rv;
     }
@@ -177,20 +185,13 @@ static apr_status_t look_remove(void *store, const cachemw_call_t *call,
                                 const cachemw_id_t *id)
 {
     const mw_file_t *file = store;
-    mw_digest_t digest;
     mw_path_t path;
     mw_load_t load;
-    apr_status_t rv;
 
-    mw_load_digest(file, key, &digest);
-    mw_path_make(&path, file->levels, &digest);
-    if (id) {
-        rv = entry_open(file, &path, call, key, &load);
-        if (rv == APR_SUCCESS) {
-            close(load.fd);
-            if (memcmp(&load.super.id, id, sizeof(*id)) != 0) {
-                return APR_NOTFOUND;
-            }
+    if (entry_find(file, call, key, &path, &load) == APR_SUCCESS) {
+        close(load.fd);
+        if (id && memcmp(&load.super.id, id, sizeof(*id)) != 0) {
+            return APR_NOTFOUND;
         }
     }
     return mw_path_unlink(file->root, &path);
