@@ -146,15 +146,14 @@ static void settings_of_tiers(mw_store_t *store, const mw_options_t *options)
 /* As an administrator would write it. */
 static const char *size_text(apr_off_t size, apr_pool_t *pool)
 {
-    static const char units[] = "KMG";
+    static const char *const units[] = { "", "K", "M", "G", NULL };
     int i = 0;
 
-    while (size && size % 1024 == 0 && units[i]) {
+    while (size && size % 1024 == 0 && units[i + 1]) {
         size /= 1024;
         i++;
     }
-    return apr_psprintf(pool, "%" APR_OFF_T_FMT "%.*s", size, i != 0,
-                        i ? &units[i - 1] : "");
+    return apr_psprintf(pool, "%" APR_OFF_T_FMT "%s", size, units[i]);
 }
 
 const char *mw_settings_limit(mw_store_t *store, const mw_options_t *options,
