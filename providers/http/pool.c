@@ -5,11 +5,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <time.h>
 
 #include "apr_strings.h"
 
 #include "pool.h"
+#include "providers/common/cond.h"
 
 /* Seconds after which an idle connection is closed, and any connection: names
  * get other addresses. */
@@ -195,29 +195,14 @@ static apr_status_t conn_resolve(mw_http_conn_t *conn, const mw_http_t *store)
 
 /* --- life ----------------------------------------------------------------- */
 
-static int pool_init(mw_http_pool_t *pool)
-{
-    pthread_condattr_t attr;
-    int rv = pthread_mutex_init(&pool->mutex, NULL);
-
-    if (rv == 0) {
-        rv = pthread_condattr_init(&attr);
-    }
-    if (rv == 0) {
-        pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-        rv = pthread_cond_init(&pool->given, &attr);
-        pthread_condattr_destroy(&attr);
-    }
-    return rv == 0;
-}
-
 mw_http_pool_t *mw_http_pool_make(const mw_http_t *store)
 {
     apr_size_t most = (apr_size_t)store->settings.max_connections;
     mw_http_pool_t *pool =
         calloc(1, sizeof(mw_http_pool_t) + most * sizeof(void *));
 
-    if (!pool || !pool_init(pool)) {
+    if (!pool || pthread_mutex_init(&pool->mutex, NULL) != 0
+        || mw_cond_init(&pool->given) != 0) {
         free(pool);
         return NULL;
     }
@@ -264,15 +249,9 @@ void mw_http_pool_free(mw_http_pool_t *pool)
 
 /* --- taking and giving ---------------------------------------------------- */
 
-static int given_wait(mw_http_pool_t *pool, apr_int64_t deadline)
-{
-    struct timespec until = { .tv_sec = deadline / APR_USEC_PER_SEC,
-                              .tv_nsec = deadline % APR_USEC_PER_SEC * 1000 };
-
-    return pthread_cond_timedwait(&pool->given, &pool->mutex, &until) == 0;
-}
-
-/* An idle connection, or the right to make one, with *conn NULL. */
+/* An idle connection, or the right to make one, with *conn NULL. Who has waited
+ * in vain could do nothing any more with one, but may have taken the wake-up
+ * from somebody else. */
 static apr_status_t pool_reserve(mw_http_pool_t *pool, apr_int64_t deadline,
                                  mw_http_conn_t **conn)
 {
@@ -289,7 +268,11 @@ static apr_status_t pool_reserve(mw_http_pool_t *pool, apr_int64_t deadline,
             pool->connections++;
             rv = APR_SUCCESS;
         }
-    } while (rv != APR_SUCCESS && given_wait(pool, deadline));
+    } while (rv != APR_SUCCESS
+             && mw_cond_wait(&pool->given, &pool->mutex, deadline));
+    if (rv != APR_SUCCESS) {
+        pthread_cond_signal(&pool->given);
+    }
     pthread_mutex_unlock(&pool->mutex);
     return rv;
 }

@@ -4,9 +4,9 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "pool.h"
+#include "providers/common/cond.h"
 
 /* Who has not been used for so long is closed. */
 #define POOL_IDLE_MAX apr_time_from_sec(60)
@@ -30,22 +30,6 @@ struct mw_redis_pool_t {
 
 /* --- life ----------------------------------------------------------------- */
 
-static int pool_init(mw_redis_pool_t *pool)
-{
-    pthread_condattr_t attr;
-    int rv = pthread_mutex_init(&pool->mutex, NULL);
-
-    if (rv == 0) {
-        rv = pthread_condattr_init(&attr);
-    }
-    if (rv == 0) {
-        pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-        rv = pthread_cond_init(&pool->given, &attr);
-        pthread_condattr_destroy(&attr);
-    }
-    return rv == 0;
-}
-
 mw_redis_pool_t *mw_redis_pool_make(const mw_redis_t *store,
                                     const mw_redis_endpoint_t *endpoint,
                                     const mw_redis_greeting_t *greeting)
@@ -55,7 +39,8 @@ mw_redis_pool_t *mw_redis_pool_make(const mw_redis_t *store,
     apr_size_t len = strlen(endpoint->host) + 1;
     mw_redis_pool_t *pool = calloc(1, size + len);
 
-    if (!pool || !pool_init(pool)) {
+    if (!pool || pthread_mutex_init(&pool->mutex, NULL) != 0
+        || mw_cond_init(&pool->given) != 0) {
         free(pool);
         return NULL;
     }
@@ -117,14 +102,6 @@ void mw_redis_pool_drop(mw_redis_pool_t *pool)
 
 /* --- taking and giving ---------------------------------------------------- */
 
-static int given_wait(mw_redis_pool_t *pool, apr_int64_t deadline)
-{
-    struct timespec until = { .tv_sec = deadline / APR_USEC_PER_SEC,
-                              .tv_nsec = deadline % APR_USEC_PER_SEC * 1000 };
-
-    return pthread_cond_timedwait(&pool->given, &pool->mutex, &until) == 0;
-}
-
 /* An idle connection, or the right to make one, with *conn NULL. Where a new
  * one is wanted an idle one may have to be closed for it. The mutex is held.
  * @return 0: all are in use */
@@ -152,7 +129,7 @@ static apr_status_t pool_reserve(mw_redis_pool_t *pool, apr_int64_t deadline,
     pthread_mutex_lock(&pool->mutex);
     do {
         is_picked = conn_pick(pool, is_new, conn);
-    } while (!is_picked && given_wait(pool, deadline));
+    } while (!is_picked && mw_cond_wait(&pool->given, &pool->mutex, deadline));
     if (!is_picked) {
         pthread_cond_signal(&pool->given);
     }

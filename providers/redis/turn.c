@@ -1,18 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
-#include <time.h>
-
+#include "providers/common/cond.h"
 #include "turn.h"
 
 void mw_redis_turn_init(mw_redis_turn_t *turn)
 {
-    pthread_condattr_t attributes;
-
     pthread_mutex_init(&turn->mutex, NULL);
-    pthread_condattr_init(&attributes);
-    pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
-    pthread_cond_init(&turn->ended, &attributes);
-    pthread_condattr_destroy(&attributes);
+    mw_cond_init(&turn->ended);
 }
 
 void mw_redis_turn_destroy(mw_redis_turn_t *turn)
@@ -23,13 +17,8 @@ void mw_redis_turn_destroy(mw_redis_turn_t *turn)
 
 static apr_status_t turn_wait(mw_redis_turn_t *turn, apr_int64_t deadline)
 {
-    const struct timespec until = { .tv_sec = deadline / APR_USEC_PER_SEC,
-                                    .tv_nsec =
-                                        deadline % APR_USEC_PER_SEC * 1000 };
-    int error = 0;
-
-    while (turn->is_taken && !error) {
-        error = pthread_cond_timedwait(&turn->ended, &turn->mutex, &until);
+    while (turn->is_taken
+           && mw_cond_wait(&turn->ended, &turn->mutex, deadline)) {
     }
     return turn->is_taken ? APR_TIMEUP : APR_EAGAIN;
 }

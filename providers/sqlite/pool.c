@@ -2,10 +2,10 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "files.h"
 #include "pool.h"
+#include "providers/common/cond.h"
 #include "schema.h"
 
 /* How often who only reads looks at the file: has it been deleted or set
@@ -99,15 +99,6 @@ static apr_status_t conn_open(mw_sql_t *store, apr_int64_t until,
 
 /* --- the pool ------------------------------------------------------------- */
 
-int mw_sql_pool_wait(mw_sql_pool_t *pool, pthread_cond_t *cond,
-                     apr_int64_t until)
-{
-    struct timespec ts = { .tv_sec = until / 1000000,
-                           .tv_nsec = until % 1000000 * 1000 };
-
-    return pthread_cond_timedwait(cond, &pool->mutex, &ts) == 0;
-}
-
 /* Those in use are closed when they are given back, if this process still
  * lives then. */
 static apr_status_t pool_end(void *baton)
@@ -147,7 +138,7 @@ static apr_status_t pool_enter(mw_sql_pool_t *pool, apr_int64_t until)
 {
     while (pool->is_open && !pool->idle
            && pool->connections >= MW_SQL_CONNECTIONS) {
-        if (!mw_sql_pool_wait(pool, &pool->given, until)) {
+        if (!mw_cond_wait(&pool->given, &pool->mutex, until)) {
             break;
         }
     }
@@ -276,9 +267,7 @@ void mw_sql_pool_begin(mw_sql_t *store, apr_pool_t *pchild)
 
     memset(pool, 0, sizeof(*pool));
     pthread_mutex_init(&pool->mutex, NULL);
-    pthread_condattr_init(&pool->monotonic);
-    pthread_condattr_setclock(&pool->monotonic, CLOCK_MONOTONIC);
-    pthread_cond_init(&pool->given, &pool->monotonic);
+    mw_cond_init(&pool->given);
     pool->is_open = 1;
     apr_pool_cleanup_register(pchild, store, pool_end, apr_pool_cleanup_null);
     if (mw_sql_pool_take(store, mw_sql_clock() + FIRST_WAIT, 0, &conn)

@@ -31,14 +31,6 @@ apr_status_t mw_sql_pool_take(mw_sql_t *store, apr_int64_t until, int is_writer,
  *  that is damaged. */
 void mw_sql_pool_give(mw_sql_t *store, mw_sql_conn_t *conn);
 
-/**
- * With the pool's mutex held: wait for one of its conditions.
- * @param until monotonic µs
- * @return 0: it is over
- */
-int mw_sql_pool_wait(mw_sql_pool_t *pool, pthread_cond_t *cond,
-                     apr_int64_t until);
-
 /** How long a call may wait: busy_timeout, or what is left to it. µs. */
 apr_interval_time_t mw_sql_patience(const mw_sql_t *store,
                                     const cachemw_call_t *call);

@@ -114,13 +114,12 @@ typedef struct mw_sql_count_t {
 /** A child's connections. */
 typedef struct mw_sql_pool_t {
     pthread_mutex_t mutex; /**< covers what follows; never held over a call */
-    pthread_condattr_t monotonic; /**< of what is waited for until a time */
-    pthread_cond_t given;         /**< a connection was given back */
-    struct mw_sql_job_t *jobs;    /**< of those who wait to write, the first one
+    pthread_cond_t given;  /**< a connection was given back */
+    struct mw_sql_job_t *jobs; /**< of those who wait to write, the first one
                                     first */
-    mw_sql_conn_t *idle;          /**< the last used one first */
-    int connections;              /**< idle and in use */
-    int is_writing;               /**< one thread of a child writes at a time */
+    mw_sql_conn_t *idle;       /**< the last used one first */
+    int connections;           /**< idle and in use */
+    int is_writing;            /**< one thread of a child writes at a time */
     int is_open;          /**< between child_init and the end of the child */
     mw_sql_file_t file;   /**< that the path names, when last looked at */
     apr_int64_t looked;   /**< monotonic µs, when that was */

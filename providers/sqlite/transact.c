@@ -4,6 +4,7 @@
 
 #include "files.h"
 #include "log.h"
+#include "providers/common/cond.h"
 #include "room.h"
 #include "statements.h"
 #include "transact.h"
@@ -57,7 +58,7 @@ static apr_status_t job_wait(mw_sql_pool_t *pool, job_t *job, apr_int64_t until)
             /* not for long: it is being done */
             pthread_cond_wait(&job->news, &pool->mutex);
         }
-        else if (!mw_sql_pool_wait(pool, &job->news, until)
+        else if (!mw_cond_wait(&job->news, &pool->mutex, until)
                  && job->state != JOB_TAKEN) {
             break;
         }
@@ -93,7 +94,7 @@ static apr_status_t job_begin(mw_sql_pool_t *pool, job_t *job,
     job_t **last = &pool->jobs;
     apr_status_t rv;
 
-    pthread_cond_init(&job->news, &pool->monotonic);
+    mw_cond_init(&job->news);
     pthread_mutex_lock(&pool->mutex);
     if (until > mw_sql_clock()) {
         while (*last) {
