@@ -4,6 +4,7 @@
 
 #include "apr_strings.h"
 
+#include "core/crc32c.h"
 #include "core/state_layout.h"
 
 /*
@@ -16,14 +17,8 @@ enum { SUM, STATUS, KIND, TEXT };
 
 static apr_uint64_t reason_sum(const mw_reason_t *reason)
 {
-    apr_uint64_t sum = APR_UINT64_C(0x9e3779b97f4a7c15);
-    apr_size_t i;
-
-    for (i = SUM + 1; i < MW_REASON_WORDS; i++) {
-        sum = (sum ^ reason->words[i]) * APR_UINT64_C(0xff51afd7ed558ccd);
-        sum ^= sum >> 32;
-    }
-    return sum;
+    return mw_crc32c(0, &reason->words[SUM + 1],
+                     sizeof(reason->words) - sizeof(reason->words[SUM]));
 }
 
 static void reason_load(const mw_state_t *state, mw_reason_t *to)

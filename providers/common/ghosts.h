@@ -2,7 +2,8 @@
 
 /**
  * @file ghosts.h
- * @brief Fingerprints of what was evicted young, for S3-FIFO.
+ * @brief What stores with S3-FIFO share: fingerprints of what was evicted
+ *        young, and its numbers.
  *
  * A table belongs to a shard and is guarded by its lock. Its clock counts the
  * fingerprints that were ever left in it.
@@ -11,6 +12,12 @@
 #define MW_GHOSTS_H
 
 #include "apr.h"
+
+/** An entry used this often in the small queue has proven itself. */
+#define MW_S3_PROVEN 2
+
+/** The small queue gives room unless the main one has so many times as much. */
+#define MW_S3_MAIN_SHARE 9
 
 typedef struct mw_ghosts_t {
     apr_uint32_t *table; /**< zeroed at first */

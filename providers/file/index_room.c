@@ -5,12 +5,6 @@
 /** Entries that one visit to a shard looks at. */
 #define EVICT_STEPS 64
 
-/** An entry used this often in the small queue has proven itself. */
-#define EVICT_PROVEN 2
-
-/** The small queue gives room unless the main one has so many times as much. */
-#define EVICT_MAIN_SHARE 9
-
 /** Files that cannot be unlinked, before it is left at that. */
 #define EVICT_FAILURES 3
 
@@ -84,7 +78,7 @@ static evict_look_e evict_look(mw_index_t *index, apr_uint32_t shard,
     int is_small = record->queue == MW_INDEX_SMALL;
     int is_over = mw_index_is_over(record->expires, now);
 
-    if (!is_over && !force && uses >= (is_small ? EVICT_PROVEN : 1)) {
+    if (!is_over && !force && uses >= (is_small ? MW_S3_PROVEN : 1)) {
         MW_INDEX_STORE(&record->uses, (unsigned char)(is_small ? 0 : uses - 1));
         mw_index_requeue(index, shard, number);
         return LOOK_KEPT;
@@ -169,7 +163,7 @@ int mw_index_make_room(mw_index_t *index, apr_time_t now, apr_uint32_t victims)
             MW_INDEX_BLOCKS(mw_index_sum(index, MW_INDEX_SMALL));
         apr_uint64_t main = MW_INDEX_BLOCKS(mw_index_sum(index, MW_INDEX_MAIN));
         int queue =
-            small * EVICT_MAIN_SHARE >= main ? MW_INDEX_SMALL : MW_INDEX_MAIN;
+            small * MW_S3_MAIN_SHARE >= main ? MW_INDEX_SMALL : MW_INDEX_MAIN;
         apr_uint64_t least =
             (queue == MW_INDEX_SMALL ? small : main) / index->geometry.shards;
         apr_uint32_t shard;

@@ -7,9 +7,6 @@
 /** Entries that one visit to a shard looks at. */
 #define EVICT_STEPS 64
 
-/** An entry used this often in the small queue has proven itself. */
-#define EVICT_PROVEN 2
-
 /** Entries that one call of mw_evict_entries() evicts. */
 #define EVICT_AT_ONCE 1024
 
@@ -49,7 +46,7 @@ static apr_uint32_t evict_look(mw_mem_t *mem, mw_mem_shard_t *shard,
 {
     mw_mem_entry_t *entry = mw_mem_entry(mem, unit);
     unsigned int uses = mw_mem_uses(mem, unit);
-    unsigned int proven = entry->queue == MW_MEM_SMALL ? EVICT_PROVEN : 1;
+    unsigned int proven = entry->queue == MW_MEM_SMALL ? MW_S3_PROVEN : 1;
 
     if (entry->pins) {
         mw_shard_requeue(mem, unit, MW_MEM_MAIN);
@@ -143,9 +140,10 @@ static int evict_until(mw_mem_t *mem, apr_time_t now, apr_uint64_t units,
         if (!sum.units[MW_MEM_SMALL] && !sum.units[MW_MEM_MAIN]) {
             break;
         }
-        queue = sum.units[MW_MEM_SMALL] * 9 >= sum.units[MW_MEM_MAIN]
-                    ? MW_MEM_SMALL
-                    : MW_MEM_MAIN;
+        queue =
+            sum.units[MW_MEM_SMALL] * MW_S3_MAIN_SHARE >= sum.units[MW_MEM_MAIN]
+                ? MW_MEM_SMALL
+                : MW_MEM_MAIN;
         /* Who has more than its share may be the one that gives nothing. */
         least = idle ? 0 : sum.units[queue] / mem->geometry.shards;
         if (evict_visit(mem, evict_next(mem, queue, least ? least : 1), queue,

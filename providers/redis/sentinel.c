@@ -10,6 +10,7 @@
 
 #include "apr_strings.h"
 
+#include "core/crc32c.h"
 #include "servers.h"
 #include "turn.h"
 
@@ -48,14 +49,8 @@ static const mw_redis_greeting_t watcher_greeting;
 
 static apr_uint64_t place_sum(const place_t *place)
 {
-    apr_uint64_t sum = APR_UINT64_C(0x9e3779b97f4a7c15);
-    int i;
-
-    for (i = 0; i < MW_REDIS_PLACE_WORDS - 1; i++) {
-        sum = (sum ^ place->words[i]) * APR_UINT64_C(0xff51afd7ed558ccd);
-        sum ^= sum >> 32;
-    }
-    return sum;
+    return mw_crc32c(0, place->words,
+                     sizeof(place->words) - sizeof(place->words[0]));
 }
 
 /* @return EDESTADDRREQ: not an address */
