@@ -487,7 +487,12 @@ static apr_status_t put_store(const ask_t *ask, const cachemw_entry_t *entry)
 {
     if (ask->is_there && ask->now.body_len == entry->body_len
         && !memcmp(&ask->now.id, &entry->id, sizeof(entry->id))) {
-        return mw_store_set_head(ask->store, &ask->call, &ask->key, &entry->id,
+        cachemw_call_t call = ask->call;
+
+        if (mw_api_head_invalidates(&ask->now, entry, ask->r->pool)) {
+            call.context = CACHEMW_INVALIDATES;
+        }
+        return mw_store_set_head(ask->store, &call, &ask->key, &entry->id,
                                  entry);
     }
     return mw_store_set(ask->store, &ask->call, &ask->key, entry);

@@ -67,26 +67,65 @@ apr_status_t mw_api_head_decode(cachemw_entry_t *entry, cachemw_key_t *key)
     return APR_SUCCESS;
 }
 
+/* What services have put around it comes off. @return 0: they are too many */
+static int head_unwrap(cachemw_entry_t *entry)
+{
+    int hops = 0;
+    cachemw_key_t key;
+
+    while (mw_head_kind(entry->head, entry->head_len) == MW_HEAD_API) {
+        if (hops++ == MW_API_HOPS_MAX
+            || mw_api_head_decode(entry, &key) != APR_SUCCESS) {
+            return 0;
+        }
+    }
+    return 1;
+}
+
+/* NULL: it is none. */
+static mw_vary_t *head_record(const cachemw_entry_t *entry, apr_pool_t *pool)
+{
+    mw_vary_t *record;
+
+    return mw_vary_decode(entry->head, entry->head_len, pool, &record)
+                   == APR_SUCCESS
+               ? record
+               : NULL;
+}
+
 int mw_api_head_is_sound(const void *head, apr_size_t head_len,
                          apr_off_t body_len, apr_pool_t *pool)
 {
     cachemw_entry_t inner = { .head = head, .head_len = head_len };
-    int hops = 0;
-    cachemw_key_t key;
-    mw_vary_t *record;
     mw_head_t decoded;
 
-    while (mw_head_kind(inner.head, inner.head_len) == MW_HEAD_API) {
-        if (hops++ == MW_API_HOPS_MAX
-            || mw_api_head_decode(&inner, &key) != APR_SUCCESS) {
-            return 0;
-        }
+    if (!head_unwrap(&inner)) {
+        return 0;
     }
     if (mw_head_kind(inner.head, inner.head_len) == MW_HEAD_VARY) {
-        return body_len <= 0
-               && mw_vary_decode(inner.head, inner.head_len, pool, &record)
-                      == APR_SUCCESS;
+        return body_len <= 0 && head_record(&inner, pool);
     }
     return mw_head_decode(inner.head, inner.head_len, body_len, pool, &decoded)
            == APR_SUCCESS;
+}
+
+int mw_api_head_invalidates(const cachemw_entry_t *old,
+                            const cachemw_entry_t *entry, apr_pool_t *pool)
+{
+    cachemw_entry_t before = *old;
+    cachemw_entry_t after = *entry;
+    const mw_vary_t *record, *other;
+    mw_head_t decoded;
+
+    if (!head_unwrap(&before) || !head_unwrap(&after)) {
+        return 0;
+    }
+    record = head_record(&after, pool);
+    if (record) {
+        other = head_record(&before, pool);
+        return other && other->serial != record->serial;
+    }
+    return mw_head_decode(after.head, after.head_len, -1, pool, &decoded)
+               == APR_SUCCESS
+           && (decoded.control & MW_CONTROL_INVALIDATED);
 }

@@ -54,4 +54,12 @@ apr_status_t mw_api_head_decode(cachemw_entry_t *entry, cachemw_key_t *key);
 int mw_api_head_is_sound(const void *head, apr_size_t head_len,
                          apr_off_t body_len, apr_pool_t *pool);
 
+/**
+ * Whether an entry that gets another head is invalidated by that: a response
+ * whose new head says so, or a choice of variants whose serial is another one.
+ * Both heads are sound.
+ */
+int mw_api_head_invalidates(const cachemw_entry_t *old,
+                            const cachemw_entry_t *entry, apr_pool_t *pool);
+
 #endif

@@ -223,7 +223,7 @@ static void longer(apr_interval_time_t *longest, apr_interval_time_t time)
 static void store_add_tier(mw_store_t *store, const mw_store_t *tier)
 {
     if (store->flags & CACHEMW_TIERED) {
-        store->is_telling |= tier->table.publish != NULL;
+        store->is_telling |= tier->table.publish || tier->is_telling;
         store->flags |= tier->flags & CACHEMW_REMOTE;
         store->flags &= tier->flags | ~CACHEMW_IN_MEMORY;
         if (tier->locking && store->table.lock) {

@@ -169,6 +169,7 @@ static int fill_is_wanted(mw_fill_t *fill, int at)
 static void fill_commit(mw_fill_t *fill, int at)
 {
     const mw_tier_t *tier = &fill->tiers->tier[at];
+    apr_uint32_t change = mw_change_begin(fill->tiers);
     cachemw_call_t own;
     apr_status_t rv;
 
@@ -183,6 +184,7 @@ static void fill_commit(mw_fill_t *fill, int at)
     else if (rv == APR_SUCCESS) {
         mw_tiers_count(fill->tiers, MW_TIERS_FILLED);
     }
+    mw_change_end(fill->tiers, change);
 }
 
 /* All of the body has gone to the tiers. */

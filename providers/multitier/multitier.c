@@ -63,6 +63,35 @@ static const char *tiers_check(const cachemw_value_t *values, int at,
     return NULL;
 }
 
+/* A store of the configuration. What such a store would hear of those that it
+ * is in front of is not passed on. */
+static apr_status_t tier_find(mw_tiers_t *tiers, int row, const char *name,
+                              apr_pool_t *pool, const char **error)
+{
+    const cachemw_services_t *services = tiers->services;
+    mw_tier_t *tier = &tiers->tier[tiers->n];
+    apr_status_t rv =
+        services->store(services, name, &tier->table, &tier->self);
+
+    if (rv != APR_SUCCESS) {
+        *error = apr_psprintf(pool, "l%d=%s: no store of this name", row, name);
+        return rv;
+    }
+    if (tiers->agrees && (tier->table->flags & CACHEMW_TIERED)
+        && !tier->table->watch) {
+        *error = apr_psprintf(
+            pool,
+            "l%d=%s: a store in front of others does not pass on what other"
+            " servers change there; name those stores here, or say agree=off",
+            row, name);
+        return APR_EINVAL;
+    }
+    tier->largest = tier->table->object_limit(tier->self);
+    tiers->nremote += (tier->table->flags & CACHEMW_REMOTE) != 0;
+    tiers->n++;
+    return APR_SUCCESS;
+}
+
 static apr_status_t tiers_open(const cachemw_services_t *services,
                                const cachemw_value_t *values, apr_pool_t *pconf,
                                void **store, const char **error)
@@ -75,8 +104,6 @@ static apr_status_t tiers_open(const cachemw_services_t *services,
     tiers->ratio = values[OPTION_RATIO].real;
     tiers->agrees = values[OPTION_AGREE].number != 0;
     for (i = 0; i < MW_TIERS_MAX; i++) {
-        mw_tier_t *tier = &tiers->tier[tiers->n];
-
         if (values[i].is_null) {
             continue;
         }
@@ -84,16 +111,10 @@ static apr_status_t tiers_open(const cachemw_services_t *services,
         if (*error) {
             return APR_EINVAL;
         }
-        rv = services->store(services, values[i].string, &tier->table,
-                             &tier->self);
+        rv = tier_find(tiers, i + 1, values[i].string, pconf, error);
         if (rv != APR_SUCCESS) {
-            *error = apr_psprintf(pconf, "l%d=%s: no store of this name", i + 1,
-                                  values[i].string);
             return rv;
         }
-        tier->largest = tier->table->object_limit(tier->self);
-        tiers->nremote += (tier->table->flags & CACHEMW_REMOTE) != 0;
-        tiers->n++;
     }
     pthread_mutex_init(&tiers->mutex, NULL);
     *store = tiers;
@@ -126,14 +147,13 @@ static apr_status_t tiers_post_config(void *store, apr_pool_t *pconf,
     if (tiers->agrees) {
         mw_watch_make(tiers);
     }
-    return APR_SUCCESS;
+    return is_new ? mw_changes_make(tiers->changes) : APR_SUCCESS;
 }
 
 static apr_status_t tiers_child_init(void *store, apr_pool_t *pchild)
 {
     mw_fills_child_init(store, pchild);
-    mw_watch_child_init(store, pchild);
-    return APR_SUCCESS;
+    return mw_watch_child_init(store, pchild);
 }
 
 static void stats_extra(mw_tiers_t *tiers, apr_time_t now,

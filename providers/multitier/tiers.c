@@ -15,6 +15,7 @@ struct mw_tiers_shared_t {
     apr_uint64_t counts[MW_TIERS_COUNTS];
     apr_uint64_t notes[NOTES];
     mw_heard_t heard;
+    mw_changes_t changes;
 };
 
 apr_size_t mw_tiers_shared_size(void)
@@ -26,6 +27,7 @@ void mw_tiers_share(mw_tiers_t *tiers, void *segment)
 {
     tiers->shared = segment;
     tiers->heard = &tiers->shared->heard;
+    tiers->changes = &tiers->shared->changes;
 }
 
 apr_time_t mw_tier_expires(double ratio, apr_time_t now, apr_time_t behind)

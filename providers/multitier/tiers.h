@@ -5,6 +5,7 @@
  * @brief What the files of this provider share.
  *
  *     multitier.c  options, life, statistics, table
+ *     changes.c    who has died in the middle of a change
  *     tiers.c      the tiers' lives, deadlines and answers; notes of changes
  *     read.c       looking up: from near to far
  *     write.c      changing: from far to near
@@ -23,10 +24,10 @@
  * when the entry has been put: if the change of the far tier came after the
  * entry was read there, the note has changed before the near tier is. Then
  * either the near tier's change comes after what was put there, or the note
- * says that this has to go again. That nobody does when the child is killed
- * between the two: what was removed in the instant before it was put there
- * then stays in the near tier for its life there. A store by itself has the
- * same instant, between a commit and the look at the purge epoch.
+ * says that this has to go again.
+ *
+ * A child that is killed in between leaves near tiers with what is older than
+ * the far one. Where that one is watched they are emptied then: see changes.c.
  */
 #ifndef MW_MULTITIER_TIERS_H
 #define MW_MULTITIER_TIERS_H
@@ -34,6 +35,8 @@
 #include <pthread.h>
 
 #include "mod_cachemw.h"
+#include "providers/common/lock.h"
+#include "providers/common/slots.h"
 
 #define MW_TIERS_MAX 8
 
@@ -70,6 +73,17 @@ typedef struct mw_heard_t {
     mw_listed_t listed[MW_LISTED];
 } mw_heard_t;
 
+/** Of one store at once; a process beyond it dies unnoticed. */
+#define MW_PROCESSES 1024
+
+/** Changes that go from tier to tier, by the process that makes them. */
+typedef struct mw_changes_t {
+    mw_slot_t slots[MW_PROCESSES];
+    apr_uint32_t under_way[MW_PROCESSES]; /**< atomic */
+    apr_uint32_t used;                    /**< see mw_slots_t */
+    apr_uint32_t deaths; /**< atomic: of processes in the middle of one */
+} mw_changes_t;
+
 typedef struct mw_watches_t mw_watches_t;
 
 typedef enum mw_tiers_count_e {
@@ -88,12 +102,14 @@ typedef struct mw_tiers_t {
     double ratio;
     int agrees; /**< with those of other servers, if it can */
     mw_tiers_shared_t *shared;
-    mw_heard_t *heard;    /**< of the same segment */
+    mw_heard_t *heard;     /**< of the same segment */
+    mw_changes_t *changes; /**< likewise */
     unsigned int watched; /**< a bit for each tier that is; never the nearest */
     mw_tier_t tier[MW_TIERS_MAX];
 
     /** @name Of this process; see fill.c @{ */
     apr_uint64_t process; /**< tells children apart */
+    apr_uint32_t owner;   /**< of changes; see mw_slots_t */
     pthread_mutex_t mutex;
     mw_fill_t *fills; /**< those whose bodies are being read */
     int nfills;       /**< those and the others */
@@ -105,7 +121,7 @@ typedef struct mw_tiers_t {
 /** @name tiers.c @{ */
 
 apr_size_t mw_tiers_shared_size(void);
-#define MW_TIERS_LAYOUT 2
+#define MW_TIERS_LAYOUT 3
 void mw_tiers_share(mw_tiers_t *tiers, void *segment);
 
 /** A tier that all servers share tells what they change there itself: what
@@ -212,6 +228,23 @@ apr_status_t mw_tiers_lock(void *store, const cachemw_call_t *call,
 apr_status_t mw_tiers_unlock(void *store, const cachemw_call_t *call,
                              const cachemw_key_t *key,
                              const cachemw_id_t *token);
+
+/** @} */
+/** @name changes.c: where a tier is watched @{ */
+
+/** Of a new segment. */
+apr_status_t mw_changes_make(mw_changes_t *changes);
+apr_status_t mw_changes_child_init(mw_tiers_t *tiers, apr_pool_t *pchild);
+
+/** How many processes have died in the middle of a change: whenever it is
+ *  another number, near tiers may have what is older than the far one. */
+apr_uint32_t mw_changes_deaths(mw_tiers_t *tiers);
+
+/** Around a change of several tiers, or what undoes one. @{ */
+apr_uint32_t mw_change_begin(mw_tiers_t *tiers);
+/** @param owner what mw_change_begin() gave */
+void mw_change_end(mw_tiers_t *tiers, apr_uint32_t owner);
+/** @} */
 
 /** @} */
 /** @name fill.c @{ */

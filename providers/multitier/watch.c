@@ -26,9 +26,10 @@ typedef struct watch_t {
     apr_pool_t *pool;    /* of a turn; below memory, as is */
     apr_pool_t *scratch; /* of a call */
     state_e state;
-    int is_unsure;    /* the tiers before must be emptied */
-    int is_late;      /* the last turn ended without an answer */
-    apr_time_t since; /* when the turn began that asked */
+    int is_unsure;       /* the tiers before must be emptied */
+    int is_late;         /* the last turn ended without an answer */
+    apr_time_t since;    /* when the turn began that asked */
+    apr_uint32_t deaths; /* as mw_changes_deaths() was */
     apr_interval_time_t pause;
 } watch_t;
 
@@ -63,16 +64,6 @@ void mw_watch_list(mw_tiers_t *tiers, const cachemw_key_t *key,
     __atomic_store_n(&listed->id[0], words[0], __ATOMIC_RELAXED);
     __atomic_store_n(&listed->id[1], words[1], __ATOMIC_RELAXED);
     __atomic_store_n(&listed->serial, n + 1, __ATOMIC_SEQ_CST);
-}
-
-/* What we would have been told of it may have been missed. */
-static void list_forget(mw_heard_t *heard)
-{
-    int i;
-
-    for (i = 0; i < MW_LISTED; i++) {
-        __atomic_store_n(&heard->listed[i].serial, 0, __ATOMIC_SEQ_CST);
-    }
 }
 
 /* Take the next entry from *at on that is listed for a key, with this id if
@@ -301,8 +292,6 @@ static void watch_begins(watch_t *watch)
         watch_is_lost(watch, APR_SUCCESS);
     }
     __atomic_fetch_add(&tiers->heard->gaps, 1, __ATOMIC_RELAXED);
-    /* what is listed from now on is refused by what follows, or told of */
-    list_forget(tiers->heard);
     change_enter(tiers, NULL);
     near_clear(watch);
 }
@@ -327,6 +316,16 @@ static int watch_rest(watch_t *watch, apr_interval_time_t pause)
     return goes_on;
 }
 
+/* Who has died in the middle of a change has left the tiers before with what
+ * was there before it, perhaps. */
+static void watch_bury(watch_t *watch)
+{
+    const apr_uint32_t deaths = mw_changes_deaths(watch->tiers);
+
+    watch->is_unsure |= deaths != watch->deaths;
+    watch->deaths = deaths;
+}
+
 /* @return how long to wait before the next one */
 static apr_interval_time_t watch_turn(watch_t *watch)
 {
@@ -337,6 +336,7 @@ static apr_interval_time_t watch_turn(watch_t *watch)
     apr_interval_time_t pause;
     apr_status_t rv;
 
+    watch_bury(watch);
     apr_pool_clear(watch->pool);
     call.pool = watch->pool;
     call.deadline = begun + TURN;
@@ -379,15 +379,25 @@ static void *watch_run(void *data)
 
 void mw_watch_make(mw_tiers_t *tiers)
 {
+    const cachemw_services_t *services = tiers->services;
+    apr_status_t rv;
     int i;
 
     tiers->watched = 0;
     for (i = 1; i < tiers->n; i++) {
         const mw_tier_t *tier = &tiers->tier[i];
 
-        if (tier->table->watch
-            && tier->table->publish(tier->self) == APR_SUCCESS) {
-            tiers->watched |= 1u << i;
+        if (!tier->table->watch) {
+            continue;
+        }
+        /* one that is off tells nothing: then those before it are not used */
+        tiers->watched |= 1u << i;
+        rv = tier->table->publish(tier->self);
+        if (rv != APR_SUCCESS) {
+            services->log(services, CACHEMW_LOG_ERR, rv,
+                          "l%d does not tell other servers what this one "
+                          "changes there",
+                          i + 1);
         }
     }
 }
@@ -503,10 +513,14 @@ apr_status_t mw_watch_sweep(void *store, const cachemw_call_t *call, int *more)
     return APR_SUCCESS;
 }
 
-void mw_watch_child_init(mw_tiers_t *tiers, apr_pool_t *pchild)
+apr_status_t mw_watch_child_init(mw_tiers_t *tiers, apr_pool_t *pchild)
 {
     tiers->watches = NULL;
+    if (!tiers->watched) {
+        return APR_SUCCESS;
+    }
     apr_pool_pre_cleanup_register(pchild, tiers, watches_end);
+    return mw_changes_child_init(tiers, pchild);
 }
 
 /* --- in all children ------------------------------------------------------ */

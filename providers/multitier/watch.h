@@ -21,9 +21,12 @@
  * - a store that was committed before we heard: each is listed before its
  *   commit, until the far tier has told us of it, too. What is listed for a
  *   key when we hear that this was removed came after that, or comes yet: it is
- *   removed once more.
+ *   removed once more. What is told while nobody listens stays listed.
  * - one that sets or amends: whoever commits looks at the note when all tiers
  *   have it.
+ *
+ * A child that dies in the middle of a change has told others of it, but its own
+ * near tiers may still have what was there before: they are emptied.
  */
 #ifndef MW_MULTITIER_WATCH_H
 #define MW_MULTITIER_WATCH_H
@@ -48,7 +51,7 @@ static inline int mw_watch_believes(apr_time_t until, apr_time_t now)
 void mw_watch_make(mw_tiers_t *tiers);
 
 /** In a child. */
-void mw_watch_child_init(mw_tiers_t *tiers, apr_pool_t *pchild);
+apr_status_t mw_watch_child_init(mw_tiers_t *tiers, apr_pool_t *pchild);
 
 /** The slot: begins to watch, and knows the time. */
 apr_status_t mw_watch_sweep(void *store, const cachemw_call_t *call, int *more);

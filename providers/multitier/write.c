@@ -58,13 +58,17 @@ apr_status_t mw_tiers_remove(void *store, const cachemw_call_t *call,
                              const cachemw_key_t *key, const cachemw_id_t *id)
 {
     mw_tiers_t *tiers = store;
+    const apr_uint32_t change = mw_change_begin(tiers);
+    apr_status_t rv = tiers_drop(tiers, (1u << tiers->n) - 1, call, key, id);
 
-    return tiers_drop(tiers, (1u << tiers->n) - 1, call, key, id);
+    mw_change_end(tiers, change);
+    return rv;
 }
 
 apr_status_t mw_tiers_clear(void *store, const cachemw_call_t *call)
 {
     mw_tiers_t *tiers = store;
+    const apr_uint32_t change = mw_change_begin(tiers);
     apr_status_t first = APR_SUCCESS;
     apr_status_t rv;
     int i;
@@ -78,6 +82,7 @@ apr_status_t mw_tiers_clear(void *store, const cachemw_call_t *call)
         rv = tier->table->clear(tier->self, call);
         first = first == APR_SUCCESS ? rv : first;
     }
+    mw_change_end(tiers, change);
     return first;
 }
 
@@ -85,11 +90,11 @@ apr_status_t mw_tiers_clear(void *store, const cachemw_call_t *call)
 
 /* A tier that has another entry than the one amended, or an old head of it,
  * must not show that one day: what it has goes. */
-apr_status_t mw_tiers_set_head(void *store, const cachemw_call_t *call,
-                               const cachemw_key_t *key, const cachemw_id_t *id,
-                               const cachemw_entry_t *entry)
+static apr_status_t tiers_amend(mw_tiers_t *tiers, const cachemw_call_t *call,
+                                const cachemw_key_t *key,
+                                const cachemw_id_t *id,
+                                const cachemw_entry_t *entry)
 {
-    mw_tiers_t *tiers = store;
     const unsigned int all = (1u << tiers->n) - 1;
     const apr_uint64_t note = tiers->watched ? note_after(tiers, all, key) : 0;
     apr_time_t expires[MW_TIERS_MAX];
@@ -130,6 +135,18 @@ apr_status_t mw_tiers_set_head(void *store, const cachemw_call_t *call,
         tiers_drop(tiers, all & ~done, &own, key, NULL);
     }
     return APR_SUCCESS;
+}
+
+apr_status_t mw_tiers_set_head(void *store, const cachemw_call_t *call,
+                               const cachemw_key_t *key, const cachemw_id_t *id,
+                               const cachemw_entry_t *entry)
+{
+    mw_tiers_t *tiers = store;
+    const apr_uint32_t change = mw_change_begin(tiers);
+    apr_status_t rv = tiers_amend(tiers, call, key, id, entry);
+
+    mw_change_end(tiers, change);
+    return rv;
 }
 
 /* --- storing -------------------------------------------------------------- */
@@ -274,6 +291,7 @@ apr_status_t mw_tiers_set_commit(void *store, const cachemw_call_t *call,
         tiers->watched ? note_after(tiers, set->open, &set->key) : 0;
     apr_status_t answer = APR_EGENERAL;
     cachemw_call_t own = *call;
+    apr_uint32_t change;
     unsigned int done;
 
     if (set->announced >= 0 && set->length != set->announced) {
@@ -283,6 +301,7 @@ apr_status_t mw_tiers_set_commit(void *store, const cachemw_call_t *call,
     if (tiers->watched) {
         mw_watch_list(tiers, &set->key, &set->id);
     }
+    change = mw_change_begin(tiers);
     done = set_commit_all(tiers, call, set, &answer);
     /* the commit may have used up the time for storing */
     own.deadline = 0;
@@ -292,6 +311,7 @@ apr_status_t mw_tiers_set_commit(void *store, const cachemw_call_t *call,
     if (done != all) {
         tiers_drop(tiers, all & ~done, &own, &set->key, NULL);
     }
+    mw_change_end(tiers, change);
     return done ? APR_SUCCESS : answer;
 }
 

@@ -5,6 +5,7 @@ that cannot hear of changes is not believed."""
 
 import contextlib
 import os
+import random
 import signal
 import threading
 import time
@@ -522,6 +523,117 @@ def test_graceful_restarts_under_load(make, redis, origin, path):
         for one in visitors:
             one.join()
     assert not late, late[:5]
+
+
+class Storm:
+    """Visitors of all SERVERS at once, and forms that change pages, while
+    children die; and at last nobody does any of that."""
+
+    PAGES = 8
+
+    def __init__(self, servers, origin, path):
+        self.servers, self.random = servers, random.Random("agree")
+        self.lock, self.stop = threading.Lock(), threading.Event()
+        self.versions = {path(f"p{n}"): 1 for n in range(self.PAGES)}
+        self.posts, self.answers, self.wrong = 0, 0, []
+        for page in self.versions:
+            origin.on(page, self.answer(page))
+        self.threads = [threading.Thread(target=self.repeat, args=(one, n))
+                        for one in (self.visit, self.visit, self.change)
+                        for n in range(2)]
+
+    def answer(self, page):
+        def answer(request):
+            with self.lock:
+                self.versions[page] += request.method == "POST"
+                return cacheable(b"version %d" % self.versions[page], 3600)
+        return answer
+
+    def repeat(self, one, seed):
+        chance = random.Random(f"{one.__name__} {seed}")
+        while not self.stop.is_set() and not self.wrong:
+            one(chance.choice(list(self.versions)), chance)
+            time.sleep(0.005)
+
+    def ask(self, method, page, chance):
+        """whether it was answered: who answers may be killed"""
+        server = chance.choice(self.servers)
+        try:
+            res = server.ask(method, page, host="shared.test:80",
+                             body=b"" if method == "POST" else None)
+        except ConnectionError:
+            return False
+        except TimeoutError:
+            self.wrong.append(f"no answer to {method} {page}")
+            return False
+        if res.complete and not (res.status == 200
+                                 and res.body.startswith(b"version ")):
+            self.wrong.append(f"{method} {page}: {res}")
+        self.answers += res.complete
+        return res.complete
+
+    def visit(self, page, chance):
+        self.ask("GET", page, chance)
+
+    def change(self, page, chance):
+        while not self.ask("POST", page, chance) and not self.wrong:
+            pass
+        self.posts += 1
+
+    def kill(self, processes):
+        server = self.random.choice(self.servers)
+        pids = wait_for(lambda: processes(server), "a process to kill", 60)
+        os.kill(self.random.choice(pids), signal.SIGKILL)
+
+    def run(self, children, sweepers):
+        """so many are killed"""
+        for one in self.threads:
+            one.start()
+        while children > 0 and not self.wrong:
+            answers = self.answers
+            wait_for(lambda: self.answers > answers + 10 or self.wrong,
+                     "answers", 60)
+            self.kill(lambda server: server.children())
+            children -= 1
+            if sweepers > 0 and children % 4 == 0:
+                self.kill(lambda server: server.sweepers())
+                sweepers -= 1
+        self.stop.set()
+        for one in self.threads:
+            one.join(60)
+        assert not self.wrong, self.wrong[:3]
+        assert not [x for x in self.threads if x.is_alive()]
+
+    def is_new(self, server, page):
+        return get(server, page).body == b"version %d" % self.versions[page]
+
+
+@pytest.mark.mpm
+@pytest.mark.parametrize("victims", ["children", "all"])
+def test_processes_killed_in_a_storm(make, redis, origin, path, victims):
+    servers = [make(redis.url) for _ in range(3)]
+    calm = Page(origin, path("calm"))
+    calm.spread(servers)
+    storm = Storm(servers, origin, path)
+    storm.run(24, 0 if victims == "children" else 5)
+    for server in servers:
+        wait_for(lambda: hears(server), "the watch", 60)
+        wait_near(server, calm.target)
+    if victims == "all":
+        # what is stored while nobody listens may be older than a removal
+        for page in storm.versions:
+            post(storm.random.choice(servers), page)
+    for page in storm.versions:
+        for server in servers:
+            wait_for(lambda: storm.is_new(server, page), "the last version")
+    for page in storm.versions:
+        for server in servers:
+            wait_near(server, page)
+            assert storm.is_new(server, page)
+    assert origin.count(calm.target) == 1
+    assert storm.posts > 8 and number(servers[0], "WatchMessages") > 0
+    wait_for(lambda: not [x for x in redis.keys() if x.endswith(b":lock")],
+             "the locks to go", 60)
 
 
 def test_listening_costs_little(make, redis):

@@ -141,6 +141,39 @@ def test_change_on_one_is_one_for_all(start_service, make, kept, origin, path):
     assert get(one, page).body == b"new" != body
 
 
+@pytest.mark.parametrize("varies", [False, True], ids=["plain", "varies"])
+def test_invalidation_is_told_as_such(start_service, make, origin, path,
+                                      varies):
+    """To whoever has tiers in front of the Redis that the service has."""
+    def heard(listener):
+        """letters of what the service has told"""
+        letters = ""
+        listener.send("PING")
+        while (reply := listener.read())[0] != b"pong":
+            letters += chr(reply[2][4])
+        return letters
+
+    redis = Redis().start()
+    try:
+        one = make(url_of(start_service(KEPT["redis"].replace(
+            "@REDIS@", redis.url) + " announce=on")))
+        page = path()
+        origin.page(page, b"a page", age=3600, etag='"1"',
+                    headers=[("Vary", "X-Lang")] if varies else [])
+        with redis.wire() as listener:
+            listener.ask("SUBSCRIBE", "cachemw:say:0")
+            get(one, page)
+            assert set(heard(listener)) == {"s"}
+            assert get(one, page).cache == "HIT"
+            assert one.ask("POST", page, body=b"",
+                           host="shared.test:80").status == 200
+            assert heard(listener) == "i"
+            assert get(one, page).cache == "REVALIDATE"
+            assert heard(listener).strip("as") == ""
+    finally:
+        redis.remove()
+
+
 def test_variants_are_shared(start_service, make, kept, origin, path):
     between = start_service(kept)
     one, other = make(url_of(between)), make(url_of(between))

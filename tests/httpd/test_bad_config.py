@@ -171,6 +171,10 @@ TABLE = [
     ("one store as two tiers", "CachemwStore hot memory\n"
      "CachemwStore both multitier l1=hot l2=hot <-",
      ["CachemwStore both: l2=hot: l1 is the same store"]),
+    ("tiers of a tier", "CachemwStore hot memory\nCachemwStore cold memory\n"
+     "CachemwStore warm memory\nCachemwStore a multitier l1=hot l2=cold\n"
+     "CachemwStore b multitier l1=warm l2=a <-",
+     ["CachemwStore b: l2=a: a store in front of others", "agree=off"]),
     ("a gap between tiers", "CachemwStore hot memory\n"
      "CachemwStore cold memory\n"
      "CachemwStore both multitier l1=hot l2=cold l4=memory <-",

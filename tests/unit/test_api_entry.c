@@ -12,6 +12,7 @@
 
 #include "core/api_entry.h"
 #include "core/entry.h"
+#include "core/vary.h"
 
 #define EXPIRES APR_INT64_C(1700000000123456)
 
@@ -83,6 +84,48 @@ static void test_head_is_sound_within_a_few_services(void **state)
         entry = encoded(pool, &the_key, &entry, 1);
     }
     assert_false(mw_api_head_is_sound(entry.head, entry.head_len, -1, pool));
+}
+
+static cachemw_entry_t response_made(apr_pool_t *pool, apr_uint32_t control)
+{
+    const mw_head_t head = { .status = 200, .control = control };
+    cachemw_entry_t entry = { .expires = EXPIRES };
+
+    assert_int_equal(
+        mw_head_encode(&head, 1, pool, &entry.head, &entry.head_len),
+        APR_SUCCESS);
+    return encoded(pool, &the_key, &entry, 1);
+}
+
+static cachemw_entry_t record_made(apr_pool_t *pool, apr_uint64_t serial)
+{
+    mw_vary_t record = { .serial = serial };
+    cachemw_entry_t entry = { .expires = EXPIRES };
+
+    record.fields = apr_array_make(pool, 1, sizeof(const char *));
+    APR_ARRAY_PUSH(record.fields, const char *) = "x-lang";
+    record.variants = apr_array_make(pool, 1, sizeof(mw_digest_t));
+    assert_int_equal(
+        mw_vary_encode(&record, 1, pool, &entry.head, &entry.head_len),
+        APR_SUCCESS);
+    return encoded(pool, &the_key, &entry, 1);
+}
+
+/* Where it is merely amended, stores of variants that are under way survive. */
+static void test_invalidation_is_told_from_other_heads(void **state)
+{
+    apr_pool_t *pool = *state;
+    const cachemw_entry_t fresh = response_made(pool, 0);
+    const cachemw_entry_t stale = response_made(pool, MW_CONTROL_INVALIDATED);
+    const cachemw_entry_t one = record_made(pool, 1);
+    const cachemw_entry_t two = record_made(pool, 2);
+
+    assert_true(mw_api_head_invalidates(&fresh, &stale, pool));
+    assert_true(mw_api_head_invalidates(&one, &two, pool));
+    assert_false(mw_api_head_invalidates(&fresh, &fresh, pool));
+    assert_false(mw_api_head_invalidates(&stale, &fresh, pool));
+    assert_false(mw_api_head_invalidates(&one, &one, pool));
+    assert_false(mw_api_head_invalidates(&fresh, &one, pool));
 }
 
 static void test_head_of_noise_is_not_sound(void **state)
@@ -197,6 +240,8 @@ int main(void)
                                         teardown),
         cmocka_unit_test_setup_teardown(
             test_head_is_sound_within_a_few_services, setup, teardown),
+        cmocka_unit_test_setup_teardown(
+            test_invalidation_is_told_from_other_heads, setup, teardown),
         cmocka_unit_test_setup_teardown(test_head_of_noise_is_not_sound, setup,
                                         teardown),
     };

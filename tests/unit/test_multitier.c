@@ -1367,6 +1367,7 @@ static void test_mistakes_are_named(void **state)
         const char *error;
     } rows[] = {
         { { "l1=near" }, "l2" },
+        { { "l1=near", "l2=multi" }, "l2=multi: a store in front of others" },
         { { "l1=near", "l2=near" }, "l2=near: l1 is the same store" },
         { { "l1=near", "l2=none" }, "l2=none: no store of this name" },
         { { "l1=near", "l2=far", "l4=near" }, "l4=near: there is no l3" },
@@ -1376,6 +1377,7 @@ static void test_mistakes_are_named(void **state)
 
     (void)state;
     start_memory();
+    tiers.all[tiers.n++] = tiers.store;
     tiers.f->name = "wrong";
     for (i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
         assert_int_not_equal(
@@ -1386,6 +1388,21 @@ static void test_mistakes_are_named(void **state)
             fail_msg("'%s' instead of '%s'", tiers.f->error, rows[i].error);
         }
     }
+}
+
+/* They need not be of one store if nobody else is to be heard of. */
+static void test_tiers_may_be_tiers_of_others(void **state)
+{
+    (void)state;
+    start_memory();
+    tiers.all[tiers.n++] = tiers.store;
+    tier_start("nearest", &mw_memory_provider, OPTIONS("size=8M"));
+    tiers.store = store_start("outer", &mw_multitier_provider,
+                              OPTIONS("l1=nearest", "l2=multi", "agree=off"));
+    put(tiers.far, "k", 'x', 10, SECONDS(1000));
+    visit("k");
+    assert_int_equal(has(tiers.near, "k", NULL), 'x');
+    assert_int_equal(has(tiers.all[3], "k", NULL), 'x');
 }
 
 static int keys_seen;
@@ -1495,6 +1512,7 @@ int main(void)
         TIERS_TEST(test_tiers_elsewhere_share_the_time),
         TIERS_TEST(test_time_is_shared_by_those_that_are_called),
         TIERS_TEST(test_mistakes_are_named),
+        TIERS_TEST(test_tiers_may_be_tiers_of_others),
         TIERS_TEST(test_keys_of_all_tiers_are_told_once),
         TIERS_TEST(test_keys_end_where_nobody_knows_what_was_told),
     };

@@ -7,10 +7,13 @@
 #include <pthread.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include "providers/memory/memory.h"
 #include "providers/multitier/multitier.h"
 #include "providers/multitier/watch.h"
+#include "core/store_private.h"
 #include "store_fixture.h"
 
 #define EVENTS 16
@@ -36,13 +39,17 @@ static struct {
     int returned;      /* calls of watch() */
     apr_status_t rest; /* what those return that have nothing to do */
     int published;
+    apr_status_t publish;     /* what publish() returns */
     const event_t *in_commit; /* told in the middle of set_commit */
+    mw_tiers_t *crossed;      /* by a change elsewhere, in each set_head */
     char log[4096];
 } far = { .mutex = PTHREAD_MUTEX_INITIALIZER,
           .changed = PTHREAD_COND_INITIALIZER };
 
 static struct {
     int clear_fails, remove_fails; /* atomic */
+    int is_deadly;                 /* who changes something dies */
+    apr_int64_t until;             /* set_head does not return before */
 } near;
 
 static cachemw_provider_t far_table, near_table;
@@ -124,7 +131,7 @@ static apr_status_t far_publish(void *store)
 {
     (void)store;
     far.published++;
-    return APR_SUCCESS;
+    return far.publish;
 }
 
 /* Does not wait for the deadline: the test would have to. */
@@ -170,10 +177,29 @@ static apr_status_t far_set_commit(void *store, const cachemw_call_t *call,
     return rv;
 }
 
+static apr_status_t far_set_head(void *store, const cachemw_call_t *call,
+                                 const cachemw_key_t *key,
+                                 const cachemw_id_t *id,
+                                 const cachemw_entry_t *entry)
+{
+    if (far.crossed) {
+        mw_note_change(far.crossed, key);
+    }
+    return mw_memory_provider.set_head(store, call, key, id, entry);
+}
+
 /* --- the near one --------------------------------------------------------- */
+
+static void near_changes(void)
+{
+    if (near.is_deadly) {
+        _exit(0);
+    }
+}
 
 static apr_status_t near_clear(void *store, const cachemw_call_t *call)
 {
+    near_changes();
     return __atomic_load_n(&near.clear_fails, __ATOMIC_SEQ_CST)
                ? EIO
                : mw_memory_provider.clear(store, call);
@@ -183,9 +209,32 @@ static apr_status_t near_remove(void *store, const cachemw_call_t *call,
                                 const cachemw_key_t *key,
                                 const cachemw_id_t *id)
 {
+    near_changes();
     return __atomic_load_n(&near.remove_fails, __ATOMIC_SEQ_CST)
                ? EIO
                : mw_memory_provider.remove(store, call, key, id);
+}
+
+static apr_status_t near_set_head(void *store, const cachemw_call_t *call,
+                                  const cachemw_key_t *key,
+                                  const cachemw_id_t *id,
+                                  const cachemw_entry_t *entry)
+{
+    near_changes();
+    while (mw_monotonic() < near.until) {
+        apr_sleep(1000);
+    }
+    return mw_memory_provider.set_head(store, call, key, id, entry);
+}
+
+/* It is there when who commits it dies. */
+static apr_status_t near_set_commit(void *store, const cachemw_call_t *call,
+                                    void *set)
+{
+    apr_status_t rv = mw_memory_provider.set_commit(store, call, set);
+
+    near_changes();
+    return rv;
 }
 
 /* --- stores --------------------------------------------------------------- */
@@ -248,7 +297,8 @@ static int test_setup(void **state)
     memset(&tiers, 0, sizeof(tiers));
     memset(&near, 0, sizeof(near));
     far.n = far.done = far.returned = far.published = 0;
-    far.rest = APR_SUCCESS;
+    far.rest = far.publish = APR_SUCCESS;
+    far.crossed = NULL;
     *far.log = '\0';
     tiers.f = *state;
     tiers.f->host.find = tiers_find;
@@ -258,6 +308,9 @@ static int test_setup(void **state)
     far_table.publish = far_publish;
     far_table.watch = far_watch;
     far_table.set_commit = far_set_commit;
+    far_table.set_head = far_set_head;
+    near_table.set_commit = near_set_commit;
+    near_table.set_head = near_set_head;
     near_table.clear = near_clear;
     near_table.remove = near_remove;
     tiers.near = store_start("near", &near_table, OPTIONS("size=8M"));
@@ -342,6 +395,19 @@ static apr_int64_t figure(const char *name)
 }
 
 /* --- believing ------------------------------------------------------------ */
+
+/* It is off, say: then it tells us nothing either. */
+static void test_far_tier_that_cannot_tell_leaves_near_ones_unused(void **state)
+{
+    (void)state;
+    far.publish = EIO;
+    tiers.store = store_start("mute", &mw_multitier_provider,
+                              OPTIONS("l1=near", "l2=far"));
+    assert_int_equal(logged("l2 does not tell other servers"), 1);
+    put(tiers.near, "page", 'n');
+    put(tiers.far, "page", 'f');
+    assert_int_equal(has(tiers.store, "page"), 'f');
+}
 
 static void test_near_tier_is_not_asked_before_the_far_one_is_heard(
     void **state)
@@ -719,15 +785,16 @@ static void test_purge_that_came_later_has_been_seen_to(void **state)
     assert_int_equal(has(tiers.near, "page"), 0);
 }
 
-/* What tells that ours came first may have been missed. */
-static void test_gap_ends_what_is_known_of_stores(void **state)
+/* A purge may have come before it, just as listening began. */
+static void test_store_before_near_tiers_are_emptied(void **state)
 {
     (void)state;
     start();
     assert_int_equal(set_end(set_begin("page", 's')), APR_SUCCESS);
     far_returns(APR_EINCOMPLETE);
-    far_tells(CACHEMW_CHANGE_INVALIDATED, "page", 's', 0);
-    assert_int_equal(has(tiers.far, "page"), 's');
+    far_tells(CACHEMW_CHANGE_REMOVED, "page", 0, 0);
+    assert_int_equal(has(tiers.far, "page"), 0);
+    assert_int_equal(has(tiers.near, "page"), 0);
 }
 
 static void test_amendment_that_a_purge_elsewhere_preceded(void **state)
@@ -748,6 +815,141 @@ static void test_amendment_that_a_purge_elsewhere_preceded(void **state)
     assert_int_equal(has(tiers.far, "page"), 0);
 }
 
+static apr_status_t amend(const char *text, char id, apr_int64_t deadline)
+{
+    cachemw_call_t call = fixture_call(tiers.f);
+    cachemw_key_t key = fixture_key(text);
+    cachemw_entry_t entry = fixture_entry(id, "other head", 0);
+
+    call.deadline = deadline;
+    entry.expires = FIXTURE_NOW + 2 * LATER;
+    return mw_store_set_head(tiers.store, &call, &key, &entry.id, &entry);
+}
+
+/* What was heard in between may have come first, and what is near be older, also
+ * when amending has used up all the time that there is. */
+static void test_amendment_that_a_change_elsewhere_crosses(void **state)
+{
+    const apr_int64_t deadline = mw_monotonic() + apr_time_from_msec(500);
+    cachemw_provider_t remote = near_table;
+
+    (void)state;
+    remote.flags |= CACHEMW_REMOTE;
+    tiers.middle = store_start("middle", &remote, OPTIONS("size=8M"));
+    tiers.store = store_start("elsewhere", &mw_multitier_provider,
+                              OPTIONS("l1=middle", "l2=far"));
+    start();
+    put(tiers.store, "page", 's');
+    far.crossed = tiers.store->self;
+    near.until = deadline;
+    assert_int_equal(amend("page", 's', deadline), APR_SUCCESS);
+    assert_int_equal(has(tiers.far, "page"), 's');
+    assert_int_equal(has(tiers.middle, "page"), 0);
+}
+
+/* --- processes that die --------------------------------------------------- */
+
+static void change_remove(void)
+{
+    cachemw_call_t call = fixture_call(tiers.f);
+    cachemw_key_t key = fixture_key("page");
+
+    mw_store_remove(tiers.store, &call, &key, NULL);
+}
+
+static void change_clear(void)
+{
+    cachemw_call_t call = fixture_call(tiers.f);
+
+    mw_store_clear(tiers.store, &call);
+}
+
+static void change_set(void)
+{
+    put(tiers.store, "page", 'o');
+}
+
+static void change_amend(void)
+{
+    amend("page", 'n', 0);
+}
+
+/* What it brings near may have been removed meanwhile. */
+static void change_fill(void)
+{
+    has(tiers.store, "filled");
+}
+
+static void change_nothing(void)
+{
+    _exit(0);
+}
+
+#define CHANGES (sizeof(changes) / sizeof(changes[0]))
+
+static void (*const changes[])(void) = { change_nothing, change_remove,
+                                         change_clear,   change_set,
+                                         change_amend,   change_fill };
+
+/* Children that wait until they are told, for by then there are threads here;
+ * or until the test ends. */
+static void children_begin(pid_t pids[], int told[])
+{
+    apr_pool_t *pchild;
+    int pipes[2];
+    char byte;
+    apr_size_t i, k;
+
+    for (i = 0; i < CHANGES; i++) {
+        assert_int_equal(pipe(pipes), 0);
+        told[i] = pipes[1];
+        pids[i] = fork();
+        assert_true(pids[i] >= 0);
+        if (pids[i] != 0) {
+            close(pipes[0]);
+            continue;
+        }
+        for (k = 0; k <= i; k++) {
+            close(told[k]);
+        }
+        apr_pool_create(&pchild, NULL);
+        mw_store_child_init(tiers.near, pchild);
+        mw_store_child_init(tiers.far, pchild);
+        mw_store_child_init(tiers.store, pchild);
+        near.is_deadly = 1;
+        if (read(pipes[0], &byte, 1) == 1) {
+            changes[i]();
+        }
+        _exit(1);
+    }
+}
+
+static void test_child_that_dies_in_the_middle_of_a_change(void **state)
+{
+    pid_t pids[CHANGES];
+    int told[CHANGES];
+    apr_size_t i;
+    int status;
+
+    (void)state;
+    children_begin(pids, told);
+    start();
+    for (i = 0; i < CHANGES; i++) {
+        put(tiers.far, "page", 'n');
+        put(tiers.far, "filled", 'f');
+        put(tiers.near, "page", 'n');
+        assert_int_equal(write(told[i], "", 1), 1);
+        assert_int_equal(waitpid(pids[i], &status, 0), pids[i]);
+        assert_int_equal(status, 0);
+        far_returns(APR_SUCCESS);
+        assert_int_equal(has(tiers.near, "page"), i == 0 ? 'n' : 0);
+        assert_int_equal(has(tiers.near, "filled"), 0);
+        assert_int_equal(figure("watch_alive"), 1);
+        close(told[i]);
+    }
+    assert_int_equal(figure("watch_gaps"), 1);
+}
+
 #define WATCH_TEST(name) \
     cmocka_unit_test_setup_teardown(name, test_setup, test_teardown)
 
@@ -755,6 +957,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         WATCH_TEST(test_near_tier_is_not_asked_before_the_far_one_is_heard),
+        WATCH_TEST(test_far_tier_that_cannot_tell_leaves_near_ones_unused),
         WATCH_TEST(test_tiers_that_need_not_agree_listen_to_nobody),
         WATCH_TEST(test_near_tier_begins_empty),
         WATCH_TEST(test_belief_ends_when_nothing_is_heard),
@@ -777,8 +980,10 @@ int main(void)
         WATCH_TEST(test_store_during_which_another_is_heard),
         WATCH_TEST(test_store_that_was_there_before_a_purge_was_heard),
         WATCH_TEST(test_purge_that_came_later_has_been_seen_to),
-        WATCH_TEST(test_gap_ends_what_is_known_of_stores),
+        WATCH_TEST(test_store_before_near_tiers_are_emptied),
         WATCH_TEST(test_amendment_that_a_purge_elsewhere_preceded),
+        WATCH_TEST(test_amendment_that_a_change_elsewhere_crosses),
+        WATCH_TEST(test_child_that_dies_in_the_middle_of_a_change),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
