@@ -3,8 +3,8 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
+#include "providers/common/cond.h"
 #include "watch.h"
 
 /* Of one call of watch(): how often the far tier must answer, and what the end
@@ -303,13 +303,11 @@ static int watch_rest(watch_t *watch, apr_interval_time_t pause)
 {
     mw_watches_t *watches = watch->tiers->watches;
     const apr_int64_t at = clock_now(watch->tiers) + pause;
-    const struct timespec until = { .tv_sec = at / APR_USEC_PER_SEC,
-                                    .tv_nsec = at % APR_USEC_PER_SEC * 1000 };
-    int goes_on, rv = 0;
+    int goes_on;
 
     pthread_mutex_lock(&watches->mutex);
-    while (pause && !watches->is_ending && rv == 0) {
-        rv = pthread_cond_timedwait(&watches->ending, &watches->mutex, &until);
+    while (pause && !watches->is_ending
+           && mw_cond_wait(&watches->ending, &watches->mutex, at)) {
     }
     goes_on = !watches->is_ending;
     pthread_mutex_unlock(&watches->mutex);
@@ -456,14 +454,10 @@ static int watch_start(watch_t *watch)
 static mw_watches_t *watches_make(void)
 {
     mw_watches_t *watches = calloc(1, sizeof(*watches));
-    pthread_condattr_t attr;
 
     if (watches) {
         pthread_mutex_init(&watches->mutex, NULL);
-        pthread_condattr_init(&attr);
-        pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-        pthread_cond_init(&watches->ending, &attr);
-        pthread_condattr_destroy(&attr);
+        mw_cond_init(&watches->ending);
     }
     return watches;
 }
