@@ -198,7 +198,10 @@ apr_status_t mw_redis_conn_listen(mw_redis_conn_t *conn, apr_size_t *room,
     apr_status_t rv = reply_parse(conn, reply);
 
     while (rv == APR_SUCCESS && !*reply) {
-        rv = mw_redis_stream_wait(&conn->stream, POLLIN, deadline);
+        /* TLS sleeps by itself, and may hold what the socket does not show */
+        if (!conn->stream.tls) {
+            rv = mw_redis_stream_wait(&conn->stream, POLLIN, deadline);
+        }
         if (rv == APR_SUCCESS) {
             rv = reader_feed(conn, room, deadline);
         }

@@ -18,7 +18,8 @@ typedef struct mw_redis_stream_t mw_redis_stream_t;
 /**
  * A kind of transport. All return APR_TIMEUP when the deadline has passed, and
  * whatever else is wrong as the system or, for TLS, ECONNABORTED says it. After
- * any but APR_SUCCESS only close may be called.
+ * any but APR_SUCCESS only close may be called, save that recv may be called
+ * again after its APR_TIMEUP.
  */
 typedef struct mw_redis_stream_ops_t {
     /**

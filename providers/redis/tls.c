@@ -246,7 +246,8 @@ static int is_end(void)
 }
 
 /* A call of OpenSSL returned `result`, which is not success. APR_SUCCESS: call
- * again. */
+ * again. What it has read of a record is kept, for who comes again after a
+ * deadline. */
 static apr_status_t stream_more(mw_redis_stream_t *stream, int result,
                                 apr_int64_t deadline)
 {
@@ -256,6 +257,9 @@ static apr_status_t stream_more(mw_redis_stream_t *stream, int result,
     switch (SSL_get_error(stream->tls, result)) {
     case SSL_ERROR_WANT_READ:
         rv = mw_redis_stream_wait(stream, POLLIN, deadline);
+        if (APR_STATUS_IS_TIMEUP(rv)) {
+            return rv;
+        }
         break;
     case SSL_ERROR_WANT_WRITE:
         rv = mw_redis_stream_wait(stream, POLLOUT, deadline);
