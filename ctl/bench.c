@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
 #include <errno.h>
-#include <signal.h>
 #include <string.h>
 
 #include "apr_strings.h"
 
 #include "core/option_value.h"
 #include "depot.h"
+#include "interrupt.h"
 #include "load.h"
 #include "temp.h"
 
@@ -30,14 +30,6 @@ typedef struct bench_t {
     const double *zipf;
     apr_array_header_t *rows; /* of row_t */
 } bench_t;
-
-static volatile sig_atomic_t is_interrupted;
-
-static void interrupt(int signal)
-{
-    (void)signal;
-    is_interrupted = 1;
-}
 
 static const struct {
     const char *name;
@@ -117,14 +109,13 @@ static const char *subject_name(const mw_ctl_t *ctl, int subject)
                : apr_psprintf(ctl->pool, "%s#%d", stores[subject].provider, n);
 }
 
-static int rate_show(void *baton, double rate)
+static void rate_show(void *baton, double rate)
 {
     const bench_t *bench = baton;
 
     mw_ctl_progress("%s: %s, %s: %.0f/s", bench->name, bench->operation,
                     mw_ctl_size((apr_int64_t)bench->size, bench->ctl->pool),
                     rate);
-    return is_interrupted;
 }
 
 /* Of the first store's row about the same. */
@@ -154,6 +145,9 @@ static const char *operation_run(bench_t *bench, mw_load_plan_t *plan,
     plan->operation = operation;
     error = mw_load_run(plan, &row.result, ctl->pool);
     mw_ctl_progress("%s", "");
+    if (mw_interrupted()) {
+        return NULL;
+    }
     if (!error && operation != MW_OPERATION_FILL) {
         row.ratio = ratio_of(bench, &row);
         APR_ARRAY_PUSH(bench->rows, row_t) = row;
@@ -180,7 +174,7 @@ static const char *operations_run(bench_t *bench, mw_world_t *world)
     const char *error = operation_run(bench, &plan, "fill", MW_OPERATION_FILL);
     apr_size_t i;
 
-    for (i = 0; i < OPERATIONS && !error && !is_interrupted; i++) {
+    for (i = 0; i < OPERATIONS && !error && !mw_interrupted(); i++) {
         if (list_has(ctl->operations, operations[i].name)) {
             error = operation_run(bench, &plan, operations[i].name,
                                   operations[i].operation);
@@ -230,7 +224,7 @@ static const char *size_run(bench_t *bench)
     const char *error = NULL;
     int i;
 
-    for (i = 0; i < ctl->subjects->nelts && !error && !is_interrupted; i++) {
+    for (i = 0; i < ctl->subjects->nelts && !error && !mw_interrupted(); i++) {
         const char *dir;
         apr_pool_t *pool;
 
@@ -384,13 +378,13 @@ int mw_ctl_bench(mw_ctl_t *ctl)
     if (error) {
         return mw_ctl_error(MW_CTL_USAGE, "%s", error);
     }
-    signal(SIGINT, interrupt);
+    mw_interrupt_catch();
     bench.rows = apr_array_make(ctl->pool, 16, sizeof(row_t));
     if (ctl->zipf > 0) {
         bench.zipf =
             mw_load_zipf((apr_uint32_t)ctl->keys, ctl->zipf, ctl->pool);
     }
-    for (i = 0; i < ctl->sizes->nelts && !error && !is_interrupted; i++) {
+    for (i = 0; i < ctl->sizes->nelts && !error && !mw_interrupted(); i++) {
         size_parse(ctl, APR_ARRAY_IDX(ctl->sizes, i, const char *),
                    &bench.size);
         error = size_run(&bench);
@@ -401,8 +395,8 @@ int mw_ctl_bench(mw_ctl_t *ctl)
     else if (bench.rows->nelts > 0) {
         table_print(&bench);
     }
-    if (is_interrupted) {
-        return MW_CTL_INTERRUPTED;
+    if (mw_interrupted()) {
+        return mw_interrupted();
     }
     return error ? mw_ctl_error(MW_CTL_TROUBLE, "%s: %s", bench.name, error)
                  : MW_CTL_OK;

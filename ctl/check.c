@@ -7,6 +7,7 @@
 
 #include "check.h"
 #include "depot.h"
+#include "interrupt.h"
 
 int mw_check_wants(const mw_ctl_t *ctl, const ct_test_t *test)
 {
@@ -128,6 +129,10 @@ static int tests_run(const mw_ctl_t *ctl, const ct_plan_t *plan)
         mw_ctl_progress("%d of %d: %s", n + 1, total, test->name);
         mw_check_run(ctl, plan, test, &result);
         mw_ctl_progress("%s", "");
+        if (mw_interrupted()) {
+            puts("Bail out! interrupted");
+            return mw_interrupted();
+        }
         result_print(ctl, ++n, test, &result);
         verdicts[result.verdict]++;
     }
@@ -152,9 +157,11 @@ int mw_ctl_check(mw_ctl_t *ctl)
     if (error) {
         return mw_ctl_error(MW_CTL_USAGE, "%s", error);
     }
+    mw_interrupt_catch();
     error = ct_plan_check(&plan, ctl->pool);
     if (error) {
-        return mw_ctl_error(MW_CTL_TROUBLE, "%s", error);
+        return mw_interrupted() ? mw_interrupted()
+                                : mw_ctl_error(MW_CTL_TROUBLE, "%s", error);
     }
     return tests_run(ctl, &plan);
 }

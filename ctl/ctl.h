@@ -14,14 +14,13 @@
 
 #include "world.h"
 
-/** Exit statuses; the manual has them, too. */
+/** Exit statuses, beside that of mw_interrupted(); the manual has them, too. */
 typedef enum mw_ctl_exit_e {
     MW_CTL_OK = 0,
     MW_CTL_NO = 1,      /**< a test failed, nothing found, something damaged */
     MW_CTL_USAGE = 2,   /**< the command line is wrong */
     MW_CTL_UNABLE = 3,  /**< this kind of store cannot do that */
     MW_CTL_TROUBLE = 4, /**< the store cannot be opened, read or reached */
-    MW_CTL_INTERRUPTED = 130, /**< bench; what was measured was printed */
 } mw_ctl_exit_e;
 
 /** Commands as bits, for the options that they have. */

@@ -2,8 +2,10 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -17,6 +19,9 @@
 #include "providers/file/look.h"
 #include "providers/file/path.h"
 #include "providers/sqlite/version.h"
+
+/* Who does not tell by then whether a store has entries does not tell. */
+#define LOOK_SECONDS 30
 
 #define DAY ((apr_int64_t)24 * 3600 * APR_USEC_PER_SEC)
 
@@ -457,6 +462,7 @@ static int depot_look(mw_ctl_t *ctl)
     ctl->command = MW_CTL_LS;
     /* what it is that cannot be told is said by who asks */
     if (!freopen("/dev/null", "w", stderr)
+        || dup2(STDERR_FILENO, STDOUT_FILENO) < 0
         || mw_depot_open(ctl, 0, &depot) != MW_CTL_OK) {
         return FOUND_UNKNOWN;
     }
@@ -478,6 +484,10 @@ static int leaf_look(const mw_ctl_t *ctl, const mw_ctl_store_t *leaf)
     fflush(NULL);
     pid = fork();
     if (pid == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        alarm(ctl->command == MW_CTL_CHECK && ctl->seconds
+                  ? (unsigned int)ctl->seconds
+                  : LOOK_SECONDS);
         _exit(depot_look(&own));
     }
     while (pid > 0 && waitpid(pid, &status, 0) < 0 && errno == EINTR) {

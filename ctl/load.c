@@ -15,6 +15,7 @@
 #include "apr_strings.h"
 
 #include "core/random.h"
+#include "interrupt.h"
 #include "load.h"
 
 #define HOST "bench.example:80"
@@ -22,6 +23,8 @@
 #define PIECE 8192
 #define HOUR apr_time_from_sec(3600)
 #define LOOK_EVERY 100000 /* µs */
+/* Who has interrupted it waits so long for calls that are under way. µs */
+#define LAST_CALLS 1000000
 
 typedef enum phase_e {
     PHASE_START,
@@ -255,26 +258,29 @@ static void worker_do(worker_t *worker, apr_uint32_t number, int counts)
     __atomic_fetch_add(&worker->slot->done, 1, __ATOMIC_RELAXED);
 }
 
+static phase_e worker_phase(const worker_t *worker)
+{
+    return (phase_e)__atomic_load_n(&worker->board->phase, __ATOMIC_ACQUIRE);
+}
+
 static void worker_fill(worker_t *worker)
 {
     const mw_load_plan_t *plan = worker->plan;
     const apr_uint32_t step = (apr_uint32_t)(plan->processes * plan->threads);
     apr_uint64_t number;
 
-    for (number = worker->number; number < plan->keys; number += step) {
+    for (number = worker->number;
+         number < plan->keys && worker_phase(worker) != PHASE_END;
+         number += step) {
         worker_do(worker, (apr_uint32_t)number, 0);
     }
 }
 
 static void worker_load(worker_t *worker)
 {
-    apr_uint32_t phase;
+    phase_e phase;
 
-    for (;;) {
-        phase = __atomic_load_n(&worker->board->phase, __ATOMIC_RELAXED);
-        if (phase == PHASE_END) {
-            return;
-        }
+    while ((phase = worker_phase(worker)) != PHASE_END) {
         worker_do(worker, key_choose(worker), phase == PHASE_COUNT);
     }
 }
@@ -284,8 +290,7 @@ static void *worker_run(void *data)
     worker_t *worker = data;
 
     __atomic_fetch_add(&worker->board->ready, 1, __ATOMIC_RELAXED);
-    while (__atomic_load_n(&worker->board->phase, __ATOMIC_ACQUIRE)
-           == PHASE_START) {
+    while (worker_phase(worker) == PHASE_START) {
         apr_sleep(1000);
     }
     if (worker->plan->operation == MW_OPERATION_FILL) {
@@ -383,7 +388,7 @@ typedef struct children_t {
 } children_t;
 
 /* @return how many there are still */
-static int children_reap(children_t *children, int wait, apr_pool_t *pool)
+static int children_reap(children_t *children, apr_pool_t *pool)
 {
     int left = 0, status, i;
 
@@ -394,7 +399,7 @@ static int children_reap(children_t *children, int wait, apr_pool_t *pool)
             continue;
         }
         do {
-            pid = waitpid(children->pids[i], &status, wait ? 0 : WNOHANG);
+            pid = waitpid(children->pids[i], &status, WNOHANG);
         } while (pid < 0 && errno == EINTR);
         if (pid == 0) {
             left++;
@@ -410,6 +415,25 @@ static int children_reap(children_t *children, int wait, apr_pool_t *pool)
         }
     }
     return left;
+}
+
+/* Wait for all to end, which they have been told to; not for long when nobody
+ * wants the result. */
+static void children_end(children_t *children, apr_pool_t *pool)
+{
+    const apr_int64_t until = mw_monotonic() + LAST_CALLS;
+    int i;
+
+    while (children_reap(children, pool) > 0) {
+        for (i = 0; i < children->n; i++) {
+            if (children->pids[i] > 0
+                && (children->error
+                    || (mw_interrupted() && mw_monotonic() > until))) {
+                kill(children->pids[i], SIGKILL);
+            }
+        }
+        apr_sleep(1000);
+    }
 }
 
 static apr_uint64_t board_done(const mw_load_plan_t *plan, const board_t *board)
@@ -432,7 +456,8 @@ static void board_watch(const mw_load_plan_t *plan, const board_t *board,
     apr_int64_t last = mw_monotonic(), now, left;
     apr_uint64_t before = board_done(plan, board), done;
 
-    while (children_reap(children, 0, pool) > 0 && !children->error) {
+    while (children_reap(children, pool) > 0 && !children->error
+           && !mw_interrupted()) {
         now = mw_monotonic();
         left = time ? end - now : LOOK_EVERY;
         if (left <= 0) {
@@ -441,10 +466,9 @@ static void board_watch(const mw_load_plan_t *plan, const board_t *board,
         apr_sleep(left < LOOK_EVERY ? left : LOOK_EVERY);
         now = mw_monotonic();
         done = board_done(plan, board);
-        if (now > last
-            && plan->progress(plan->baton, (double)(done - before) * 1e6
-                                               / (double)(now - last))) {
-            children->error = "interrupted";
+        if (now > last) {
+            plan->progress(plan->baton, (double)(done - before) * 1e6
+                                            / (double)(now - last));
         }
         before = done;
         last = now;
@@ -455,10 +479,10 @@ static void board_run(const mw_load_plan_t *plan, board_t *board,
                       children_t *children, apr_pool_t *pool)
 {
     const apr_uint32_t all = (apr_uint32_t)(plan->processes * plan->threads);
-    int i;
 
     while (__atomic_load_n(&board->ready, __ATOMIC_ACQUIRE) < all
-           && children_reap(children, 0, pool) > 0 && !children->error) {
+           && children_reap(children, pool) > 0 && !children->error
+           && !mw_interrupted()) {
         apr_sleep(1000);
     }
     __atomic_store_n(&board->phase, PHASE_WARM, __ATOMIC_RELEASE);
@@ -473,12 +497,7 @@ static void board_run(const mw_load_plan_t *plan, board_t *board,
         board_watch(plan, board, children, plan->time, pool);
     }
     __atomic_store_n(&board->phase, PHASE_END, __ATOMIC_RELEASE);
-    for (i = 0; children->error && i < children->n; i++) {
-        if (children->pids[i] > 0) {
-            kill(children->pids[i], SIGKILL);
-        }
-    }
-    children_reap(children, 1, pool);
+    children_end(children, pool);
 }
 
 static void board_sum(const mw_load_plan_t *plan, const board_t *board,
@@ -522,7 +541,7 @@ const char *mw_load_run(const mw_load_plan_t *plan, mw_load_result_t *result,
         children.pids[i] = fork();
         if (children.pids[i] == 0) {
             prctl(PR_SET_PDEATHSIG, SIGKILL);
-            signal(SIGINT, SIG_DFL);
+            mw_interrupt_ignore();
             _exit(getppid() == parent ? child_run(plan, board, i) : 1);
         }
         if (children.pids[i] < 0) {

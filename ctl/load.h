@@ -29,9 +29,8 @@ typedef struct mw_load_plan_t {
     const double *zipf; /**< of mw_load_zipf(); NULL: all keys alike */
     apr_interval_time_t warmup;
     apr_interval_time_t time; /**< of the measurement */
-    /** Called now and then meanwhile. @param rate operations per second
-     *  @return non-zero: it is to end now */
-    int (*progress)(void *baton, double rate);
+    /** Called now and then meanwhile. @param rate operations per second */
+    void (*progress)(void *baton, double rate);
     void *baton;
 } mw_load_plan_t;
 
@@ -46,8 +45,9 @@ typedef struct mw_load_result_t {
 const double *mw_load_zipf(apr_uint32_t n, double exponent, apr_pool_t *pool);
 
 /**
- * Run it. Forks: to be called before threads are made.
- * @return NULL, or what went wrong or that `progress` ended it, in pool
+ * Run it, or a part of it, if mw_interrupted(). Forks: to be called before
+ * threads are made.
+ * @return NULL, or what went wrong, in pool
  */
 const char *mw_load_run(const mw_load_plan_t *plan, mw_load_result_t *result,
                         apr_pool_t *pool);

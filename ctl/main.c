@@ -91,7 +91,7 @@ static const command_t commands[] = {
 static const char statuses[] =
     "Exit status: 0 done; 1 a test failed, nothing was found or something is\n"
     "damaged; 2 the command line is wrong; 3 this kind of store cannot do that;\n"
-    "4 the store cannot be opened, read or reached; 130 bench was interrupted.\n";
+    "4 the store cannot be opened, read or reached; 130 interrupted.\n";
 
 static void usage_print(void)
 {

@@ -200,7 +200,9 @@ void ct_open_only(ct_t *c)
 
     apr_pool_create(&c->pconf, NULL);
     c->world = world = world_make(c);
+    *c->site->slot = "open";
     error = mw_world_open(&world->stores, c->pconf);
+    *c->site->slot = NULL;
     ct_check(c, error == NULL, "%s", error);
     c->store = world->stores.stores[c->plan->ndefinitions - 1];
     c->body_max = mw_store_settings(c->store)->max_object_size;
@@ -213,8 +215,10 @@ void ct_open(ct_t *c)
 
     ct_open_only(c);
     world = c->world;
+    *c->site->slot = "post_config";
     rv = mw_world_create(&world->stores, c->site->segments, c->site->parent, 0,
                          0);
+    *c->site->slot = NULL;
     ct_status(c, rv, APR_SUCCESS, "post_config (last log line: \"%s\")",
               world->last_error);
 }
@@ -236,7 +240,9 @@ void ct_child_start(ct_t *c)
     apr_status_t rv;
 
     apr_pool_create(&c->pchild, NULL);
+    *c->site->slot = "child_init";
     rv = mw_world_child(&world->stores, c->pchild);
+    *c->site->slot = NULL;
     ct_status(c, rv, APR_SUCCESS, "child_init (last log line: \"%s\")",
               world->last_error);
 }

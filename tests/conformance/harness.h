@@ -26,6 +26,9 @@ typedef struct ct_site_t {
     const char *dir;    /**< the fresh directory {tmp} */
     void *segments;     /**< mw_segments_size() bytes */
     apr_pool_t *parent; /**< for segments */
+    /** In memory of all processes of the test: the slot of a store's life that
+     *  is under way, for who watches; NULL: none. */
+    const char *volatile *slot;
 } ct_site_t;
 
 /** The hands of a test, of a thread or of a child. */

@@ -6,11 +6,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "apr_general.h"
 #include "apr_strings.h"
+#include "ctl/interrupt.h"
 #include "ctl/temp.h"
 #include "harness.h"
 
@@ -107,17 +110,22 @@ static void test_live(ct_t *c, void *baton)
 /* A day ahead of the real clock: a provider that reads that clock instead of
  * call->now is wrong by a day. */
 static void test_process(const ct_plan_t *plan, const ct_test_t *test,
-                         const char *dir, int out)
+                         const char *dir, const char *volatile *slot, int out)
 {
     static ct_t c;
     static ct_site_t site;
     ssize_t n;
 
     setpgid(0, 0);
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    mw_interrupt_obey();
     signal(SIGPIPE, SIG_IGN);
-    alarm(2 * ct_seconds(plan)); /* should the watcher be gone */
+    /* what a provider prints is no line of TAP */
+    dup2(STDERR_FILENO, STDOUT_FILENO);
+    alarm(2 * ct_seconds(plan)); /* should the watcher have gone before */
     apr_pool_create(&site.parent, NULL);
     site.dir = dir;
+    site.slot = slot;
     site.segments = calloc(1, mw_segments_size());
     c.plan = plan;
     c.site = &site;
@@ -135,7 +143,7 @@ static void test_process(const ct_plan_t *plan, const ct_test_t *test,
 }
 
 /* Wait for the result, and for the process to end.
- * @return 0 when it hangs */
+ * @return 0 when it hangs, or nobody wants to know any more */
 static int result_await(int in, apr_int64_t until, ct_result_t *result,
                         apr_size_t *have)
 {
@@ -146,7 +154,7 @@ static int result_await(int in, apr_int64_t until, ct_result_t *result,
         apr_int64_t left = (until - mw_monotonic()) / 1000;
         ssize_t n;
 
-        if (left <= 0) {
+        if (left <= 0 || mw_interrupted()) {
             return 0;
         }
         if (poll(&poller, 1, (int)left) <= 0) {
@@ -177,8 +185,20 @@ static void result_set(ct_result_t *result, const char *format, int number)
     snprintf(result->text, sizeof(result->text), format, number);
 }
 
+/* Of one that died or hangs: where, if that is known. */
+static void result_add_slot(ct_result_t *result, const ct_plan_t *plan,
+                            const char *slot)
+{
+    const apr_size_t n = strlen(result->text);
+
+    if (slot) {
+        snprintf(result->text + n, sizeof(result->text) - n, ", in %s of %s",
+                 slot, plan->definitions[plan->ndefinitions - 1].provider);
+    }
+}
+
 static void test_watch(const ct_plan_t *plan, pid_t pid, int in,
-                       ct_result_t *result)
+                       const char *volatile *slot, ct_result_t *result)
 {
     unsigned int seconds = ct_seconds(plan);
     apr_size_t have = 0;
@@ -191,8 +211,12 @@ static void test_watch(const ct_plan_t *plan, pid_t pid, int in,
     kill(-pid, SIGKILL);
     while (waitpid(pid, &status, 0) < 0 && errno == EINTR) {
     }
-    if (!ended) {
+    if (mw_interrupted()) {
+        result_set(result, "interrupted", 0);
+    }
+    else if (!ended) {
         result_set(result, "hangs: no result within %d seconds", (int)seconds);
+        result_add_slot(result, plan, *slot);
     }
     else if (have < sizeof(*result)) {
         result_set(result,
@@ -201,6 +225,7 @@ static void test_watch(const ct_plan_t *plan, pid_t pid, int in,
                        : "the process ended with exit status %d in the middle",
                    WIFSIGNALED(status) ? WTERMSIG(status)
                                        : WEXITSTATUS(status));
+        result_add_slot(result, plan, *slot);
     }
     else if (result->verdict == CT_PASSED && WIFEXITED(status)
              && WEXITSTATUS(status) != 0) {
@@ -213,6 +238,9 @@ static void test_watch(const ct_plan_t *plan, pid_t pid, int in,
 
 void ct_run(const ct_plan_t *plan, const ct_test_t *test, ct_result_t *result)
 {
+    const char *volatile *slot =
+        mmap(NULL, sizeof(*slot), PROT_READ | PROT_WRITE,
+             MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     apr_pool_t *pool;
     const char *dir;
     int ends[2];
@@ -221,7 +249,7 @@ void ct_run(const ct_plan_t *plan, const ct_test_t *test, ct_result_t *result)
     memset(result, 0, sizeof(*result));
     apr_pool_create(&pool, NULL);
     dir = mw_temp_make(pool);
-    if (dir == NULL || pipe(ends) != 0) {
+    if (slot == MAP_FAILED || dir == NULL || pipe(ends) != 0) {
         result_set(result, "no place for temporary files (error %d)", errno);
         apr_pool_destroy(pool);
         return;
@@ -230,7 +258,7 @@ void ct_run(const ct_plan_t *plan, const ct_test_t *test, ct_result_t *result)
     pid = fork();
     if (pid == 0) {
         close(ends[0]);
-        test_process(plan, test, dir, ends[1]);
+        test_process(plan, test, dir, slot, ends[1]);
     }
     close(ends[1]);
     if (pid < 0) {
@@ -238,10 +266,11 @@ void ct_run(const ct_plan_t *plan, const ct_test_t *test, ct_result_t *result)
     }
     else {
         setpgid(pid, pid);
-        test_watch(plan, pid, ends[0], result);
+        test_watch(plan, pid, ends[0], slot, result);
     }
     close(ends[0]);
     mw_temp_remove(dir);
+    munmap((void *)slot, sizeof(*slot));
     apr_pool_destroy(pool);
 }
 

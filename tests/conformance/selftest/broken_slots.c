@@ -101,6 +101,19 @@ static apr_status_t crashes_get(void *store, const cachemw_call_t *call,
     abort();
 }
 
+static apr_status_t crashes_open(const cachemw_services_t *services,
+                                 const cachemw_value_t *values,
+                                 apr_pool_t *pconf, void **store,
+                                 const char **error)
+{
+    (void)services;
+    (void)values;
+    (void)pconf;
+    (void)store;
+    (void)error;
+    abort();
+}
+
 static apr_status_t exits_get(void *store, const cachemw_call_t *call,
                               const cachemw_key_t *key, cachemw_entry_t *entry)
 {
@@ -464,6 +477,11 @@ const ct_broken_t ct_broken_slots[] = {
       { .get = leaks_files_get } },
     { "hangs", "test_set_and_get", "hangs", NULL, { .get = hangs_get } },
     { "crashes", "test_set_and_get", "signal 6", NULL, { .get = crashes_get } },
+    { "crashes_in_open",
+      "test_set_and_get",
+      "signal 6, in open of crashes_in_open",
+      NULL,
+      { .open = crashes_open } },
     { "exits",
       "test_set_and_get",
       "exit status 3",
