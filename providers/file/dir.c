@@ -10,8 +10,6 @@
 #include "dir.h"
 #include "path.h"
 
-#define DIR_FLAGS (O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)
-
 /**
  * Tries, a millisecond apart, while somebody has the directory or marks it. To
  * mark it durably takes what the disk takes: who begins waits for that, a
@@ -64,7 +62,7 @@ static apr_status_t dir_log(const mw_file_t *file, apr_status_t rv)
 static int dir_take(int at, const char *name)
 {
     int error = mkdirat(at, name, 0700) == 0 ? 0 : errno;
-    int fd = openat(at, name, DIR_FLAGS);
+    int fd = openat(at, name, MW_PATH_DIR_FLAGS);
 
     if (fd < 0 && errno == ENOENT && error && error != EEXIST) {
         errno = error;

@@ -229,8 +229,7 @@ static void stray_remove(int dir, const char *name, mw_index_facts_t *gone)
 static void listing_descend(listing_t *listing, const char *name)
 {
     const frame_t *at = &listing->frames[listing->depth - 1];
-    int fd = openat(dirfd(at->list), name,
-                    O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    int fd = openat(dirfd(at->list), name, MW_PATH_DIR_FLAGS);
 
     if (fd >= 0 && listing_push(listing, fd, at->level + 1) == APR_SUCCESS) {
         memcpy(listing->frames[listing->depth - 1].name, name, 3);

@@ -17,8 +17,6 @@
 #include "look.h"
 #include "path.h"
 
-#define DIR_FLAGS (O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)
-
 static apr_status_t look_post_config(void *store, apr_pool_t *pconf,
                                      apr_uid_t uid, apr_gid_t gid)
 {
@@ -43,7 +41,7 @@ static apr_status_t look_child_init(void *store, apr_pool_t *pchild)
     struct stat info;
     apr_status_t rv;
 
-    file->root = open(file->root_path, DIR_FLAGS);
+    file->root = open(file->root_path, MW_PATH_DIR_FLAGS);
     if (file->root < 0) {
         return errno;
     }
@@ -252,7 +250,7 @@ static apr_status_t walk_directory(walk_t *walk, int fd, int level)
             rv = walk_file(walk, item->d_name);
         }
         else if (mw_path_is_part(item->d_name)) {
-            below = openat(dirfd(list), item->d_name, DIR_FLAGS);
+            below = openat(dirfd(list), item->d_name, MW_PATH_DIR_FLAGS);
             if (below >= 0) {
                 rv = walk_directory(walk, below, level + 1);
             }
@@ -272,7 +270,7 @@ static apr_status_t walk_all(void *store, const cachemw_call_t *call,
                              walk_fn *each, void *baton)
 {
     walk_t walk = { store, call, NULL, each, baton, APR_SUCCESS };
-    int fd = openat(walk.file->root, ".", DIR_FLAGS);
+    int fd = openat(walk.file->root, ".", MW_PATH_DIR_FLAGS);
     apr_status_t rv;
 
     if (fd < 0) {

@@ -12,8 +12,6 @@
 #include "dir.h"
 #include "path.h"
 
-#define DIR_FLAGS (O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)
-
 /** Who had a directory, and who gets it. */
 typedef struct change_t {
     uid_t from;
@@ -65,7 +63,7 @@ static apr_status_t owner_change(int dir, const change_t *change)
 /** Give away the directories in a directory, down to `depth`. */
 static apr_status_t tree_change(int dir, const change_t *change, int depth)
 {
-    int copy = openat(dir, ".", DIR_FLAGS);
+    int copy = openat(dir, ".", MW_PATH_DIR_FLAGS);
     DIR *list = copy >= 0 ? fdopendir(copy) : NULL;
     apr_status_t rv = APR_SUCCESS;
     struct dirent *item;
@@ -83,7 +81,7 @@ static apr_status_t tree_change(int dir, const change_t *change, int depth)
         if (item->d_name[0] == '.' || strlen(item->d_name) == MW_PATH_DIGITS) {
             continue;
         }
-        fd = openat(dir, item->d_name, DIR_FLAGS);
+        fd = openat(dir, item->d_name, MW_PATH_DIR_FLAGS);
         if (fd >= 0) {
             rv = depth > 0 ? tree_change(fd, change, depth - 1) : APR_SUCCESS;
             if (rv == APR_SUCCESS) {
@@ -156,13 +154,13 @@ apr_status_t mw_dir_make(const mw_file_t *file, apr_uid_t uid, apr_gid_t gid,
         return rv;
     }
     is_top_made = mkdir(file->path, 0700) == 0;
-    top = open(file->path, DIR_FLAGS);
+    top = open(file->path, MW_PATH_DIR_FLAGS);
     if (top < 0) {
         return errno;
     }
     *is_made = mkdirat(top, MW_PATH_ROOT, 0700) == 0;
     /* What is missing in it the children make, as who they are. */
-    root = openat(top, MW_PATH_ROOT, DIR_FLAGS);
+    root = openat(top, MW_PATH_ROOT, MW_PATH_DIR_FLAGS);
     if (root < 0) {
         rv = errno;
     }

@@ -14,7 +14,6 @@
 
 #include "path.h"
 
-#define DIR_FLAGS (O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)
 #define TEMP_SIZE (sizeof(MW_PATH_TEMP) + MW_INDEX_TEMP_NAME)
 
 static const char hex[] = "0123456789abcdef";
@@ -74,7 +73,7 @@ static int beneath_walk(int root, const char *path, int flags)
         return openat(root, path, flags | O_NOFOLLOW, 0600);
     }
     snprintf(part, sizeof(part), "%.*s", (int)(slash - path), path);
-    at = openat(root, part, DIR_FLAGS);
+    at = openat(root, part, MW_PATH_DIR_FLAGS);
     if (at < 0) {
         return -1;
     }
@@ -126,7 +125,7 @@ int mw_path_open_dir(int root, int levels, apr_uint32_t dir)
     char text[8];
 
     if (levels == 0) {
-        return openat(root, ".", DIR_FLAGS);
+        return openat(root, ".", MW_PATH_DIR_FLAGS);
     }
     if (levels == 1) {
         snprintf(text, sizeof(text), "%02x", dir & 0xff);
@@ -174,7 +173,7 @@ static apr_status_t entry_dir_make(int root, const mw_path_t *path)
     for (from = 0; from < path->name && rv == APR_SUCCESS; from += 3) {
         snprintf(part, sizeof(part), "%.2s", path->text + from);
         rv = dir_make(at, part);
-        next = rv == APR_SUCCESS ? openat(at, part, DIR_FLAGS) : -1;
+        next = rv == APR_SUCCESS ? openat(at, part, MW_PATH_DIR_FLAGS) : -1;
         if (rv == APR_SUCCESS && next < 0) {
             rv = errno;
         }
@@ -302,5 +301,5 @@ apr_status_t mw_path_unlink_temp(int root, const char *name)
 
 int mw_path_open_temps(int root)
 {
-    return openat(root, MW_PATH_TEMP, DIR_FLAGS);
+    return openat(root, MW_PATH_TEMP, MW_PATH_DIR_FLAGS);
 }

@@ -8,10 +8,15 @@
 #ifndef MW_FILE_PATH_H
 #define MW_FILE_PATH_H
 
+#include <fcntl.h>
+
 #include "index.h"
 
 #define MW_PATH_ROOT "v1"
 #define MW_PATH_TEMP "tmp"
+
+/** For opening a directory that is no link. */
+#define MW_PATH_DIR_FLAGS (O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)
 
 /** Digits of an entry's name. */
 #define MW_PATH_DIGITS 32
