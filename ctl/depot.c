@@ -137,29 +137,39 @@ static apr_uint32_t header_number(const unsigned char *p)
            | (apr_uint32_t)p[2] << 8 | p[3];
 }
 
+/* A server that is just beginning a database has not written all of it; else
+ * it has tables. */
+static int database_is_begun(const unsigned char *header, ssize_t n)
+{
+    const apr_uint32_t application =
+        header_number(header + MW_SQL_APPLICATION_AT);
+
+    return n == 0
+           || (n == MW_SQL_HEADER
+               && header_number(header + MW_SQL_TABLES_AT) == 0
+               && header_number(header + MW_SQL_VERSION_AT) == 0
+               && (application == 0 || application == MW_SQL_APPLICATION));
+}
+
 /* The provider would set aside what it does not know, which is right for a
- * server and its database, not for what somebody has mistyped. A server that is
- * just beginning one has not written all of this. */
+ * server and its database, not for what somebody has mistyped. */
 static const char *database_look(const char *path, int fd, int *is_begun,
                                  apr_pool_t *pool)
 {
-    unsigned char header[MW_SQL_APPLICATION_AT + 4];
+    unsigned char header[MW_SQL_HEADER] = { 0 };
     const ssize_t n = pread(fd, header, sizeof(header), 0);
-    const int is_ours =
-        n == (ssize_t)sizeof(header)
-        && header_number(header + MW_SQL_APPLICATION_AT) == MW_SQL_APPLICATION;
-    const apr_uint32_t version =
-        is_ours ? header_number(header + MW_SQL_VERSION_AT) : 0;
 
-    *is_begun = n == 0 || (is_ours && version == 0);
+    *is_begun = database_is_begun(header, n);
     if (*is_begun) {
         return apr_pstrcat(pool, path,
                            ": no server has made a database of it yet", NULL);
     }
-    if (!is_ours) {
+    if (n != MW_SQL_HEADER
+        || header_number(header + MW_SQL_APPLICATION_AT)
+               != MW_SQL_APPLICATION) {
         return apr_pstrcat(pool, path, " is no database of mod_cachemw", NULL);
     }
-    if (version != MW_SQL_VERSION) {
+    if (header_number(header + MW_SQL_VERSION_AT) != MW_SQL_VERSION) {
         return apr_pstrcat(pool, path,
                            " is of another version of mod_cachemw: restart the "
                            "server with this one first",

@@ -8,6 +8,9 @@
 #ifndef MW_SQLITE_VERSION_H
 #define MW_SQLITE_VERSION_H
 
+/** Bytes of SQLite's header. */
+#define MW_SQL_HEADER 100
+
 /** "cmw1", its application_id: tells our databases from others. */
 #define MW_SQL_APPLICATION 0x636d7731
 /** Where that is in the file: four bytes, the highest first. */
@@ -16,5 +19,8 @@
 /** Of its tables, its user_version. */
 #define MW_SQL_VERSION 1
 #define MW_SQL_VERSION_AT 60
+
+/** Where SQLite counts the changes of tables: 0 before there are any. */
+#define MW_SQL_TABLES_AT 40
 
 #endif

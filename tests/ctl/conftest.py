@@ -18,7 +18,9 @@ from harness import Httpd, Origin, Reply, settings       # noqa: E402
 from harness.origin import cacheable                     # noqa: E402
 from harness.redis import Redis                          # noqa: E402
 
-PROGRAM = settings.build / "ctl" / "cachemwctl"
+# another build's, too: one under sanitizers, say
+PROGRAM = Path(os.environ.get("CACHEMW_CTL",
+                              settings.build / "ctl" / "cachemwctl"))
 MODULES = settings.build / ".libs"
 LIMIT = 300         # seconds after which a command hangs
 
