@@ -85,20 +85,10 @@ apr_status_t mw_redis_unlock(void *self, const cachemw_call_t *call,
                              const cachemw_id_t *token)
 {
     mw_redis_t *store = self;
-    const mw_redis_reply_t *reply;
     mw_redis_bytes_t name, arg;
-    apr_status_t rv;
 
     arg.data = (const char *)token->bytes;
     arg.len = sizeof(token->bytes);
     mw_redis_name_lock(store, key, call->pool, &name);
-    rv = mw_redis_script_run(store, call, MW_REDIS_UNLOCK, &name, &arg, 1,
-                             &reply);
-    if (rv != APR_SUCCESS) {
-        return rv;
-    }
-    if (reply->type != REDIS_REPLY_INTEGER) {
-        return mw_redis_nonsense(store);
-    }
-    return reply->integer ? APR_SUCCESS : APR_NOTFOUND;
+    return mw_redis_script_try(store, call, MW_REDIS_UNLOCK, &name, &arg, 1);
 }

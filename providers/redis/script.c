@@ -156,3 +156,21 @@ apr_status_t mw_redis_script_run(mw_redis_t *store, const cachemw_call_t *call,
     *reply = replies[0];
     return APR_SUCCESS;
 }
+
+apr_status_t mw_redis_script_try(mw_redis_t *store, const cachemw_call_t *call,
+                                 mw_redis_script_e script,
+                                 const mw_redis_bytes_t *name,
+                                 const mw_redis_bytes_t *args, int count)
+{
+    const mw_redis_reply_t *reply;
+    apr_status_t rv =
+        mw_redis_script_run(store, call, script, name, args, count, &reply);
+
+    if (rv != APR_SUCCESS) {
+        return rv;
+    }
+    if (reply->type != REDIS_REPLY_INTEGER) {
+        return mw_redis_nonsense(store);
+    }
+    return reply->integer ? APR_SUCCESS : APR_NOTFOUND;
+}

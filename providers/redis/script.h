@@ -51,4 +51,10 @@ apr_status_t mw_redis_script_run(mw_redis_t *store, const cachemw_call_t *call,
                                  const mw_redis_bytes_t *args, int count,
                                  const mw_redis_reply_t **reply);
 
+/** The same of a script that answers 1 or 0. @return APR_NOTFOUND: 0 */
+apr_status_t mw_redis_script_try(mw_redis_t *store, const cachemw_call_t *call,
+                                 mw_redis_script_e script,
+                                 const mw_redis_bytes_t *name,
+                                 const mw_redis_bytes_t *args, int count);
+
 #endif

@@ -424,6 +424,21 @@ typedef struct change_t {
     mw_redis_bytes_t args[7];
 } change_t;
 
+static void change_add(change_t *change, const void *data, apr_size_t len)
+{
+    mw_redis_bytes_t *arg = &change->args[change->count++];
+
+    arg->data = data;
+    arg->len = len;
+}
+
+static void change_add_number(change_t *change, apr_int64_t n, apr_pool_t *pool)
+{
+    const char *text = apr_psprintf(pool, "%" APR_INT64_T_FMT, n);
+
+    change_add(change, text, strlen(text));
+}
+
 /* That others are told of it, when they are. */
 static apr_status_t change_tell(mw_redis_t *store, change_t *change,
                                 cachemw_change_e what, const cachemw_key_t *key,
@@ -441,29 +456,19 @@ static apr_status_t change_tell(mw_redis_t *store, change_t *change,
 static apr_status_t change_run(mw_redis_t *store, const cachemw_call_t *call,
                                const change_t *change)
 {
-    const mw_redis_reply_t *reply;
-    apr_status_t rv =
-        mw_redis_script_run(store, call, change->script, &change->name,
-                            change->args, change->count, &reply);
-
-    if (rv != APR_SUCCESS) {
-        return rv;
-    }
-    if (reply->type != REDIS_REPLY_INTEGER) {
-        return mw_redis_nonsense(store);
-    }
-    return reply->integer ? APR_SUCCESS : APR_NOTFOUND;
+    return mw_redis_script_try(store, call, change->script, &change->name,
+                               change->args, change->count);
 }
 
 apr_status_t mw_redis_remove(void *self, const cachemw_call_t *call,
                              const cachemw_key_t *key, const cachemw_id_t *id)
 {
-    change_t change = { .script = MW_REDIS_REMOVE, .count = 1 };
+    change_t change = { .script = MW_REDIS_REMOVE };
     apr_status_t rv;
 
     mw_redis_name(self, key, call->pool, &change.name);
-    change.args[0].data = id ? (const char *)id->bytes : "";
-    change.args[0].len = id ? sizeof(id->bytes) : 0;
+    change_add(&change, id ? (const char *)id->bytes : "",
+               id ? sizeof(*id) : 0);
     rv = change_tell(self, &change, CACHEMW_CHANGE_REMOVED, key, NULL,
                      call->pool);
     return rv == APR_SUCCESS ? change_run(self, call, &change) : rv;
@@ -475,7 +480,7 @@ apr_status_t mw_redis_set_head(void *self, const cachemw_call_t *call,
 {
     mw_redis_t *store = self;
     apr_size_t kept = mw_redis_header_kept(store);
-    change_t change = { .script = MW_REDIS_AMEND, .count = 5 };
+    change_t change = { .script = MW_REDIS_AMEND };
     const cachemw_change_e what = call->context == CACHEMW_INVALIDATES
                                       ? CACHEMW_CHANGE_INVALIDATED
                                       : CACHEMW_CHANGE_AMENDED;
@@ -494,17 +499,11 @@ apr_status_t mw_redis_set_head(void *self, const cachemw_call_t *call,
     if (rv != APR_SUCCESS) {
         return rv;
     }
-    change.args[0].data = (const char *)id->bytes;
-    change.args[0].len = sizeof(id->bytes);
-    change.args[1].data = apr_psprintf(call->pool, "%" APR_SIZE_T_FMT, kept);
-    change.args[1].len = strlen(change.args[1].data);
-    change.args[2].data = header.data + kept;
-    change.args[2].len = header.len - kept;
-    change.args[3].data = apr_psprintf(call->pool, "%" APR_INT64_T_FMT, ttl);
-    change.args[3].len = strlen(change.args[3].data);
-    change.args[4].data =
-        apr_psprintf(call->pool, "%" APR_TIME_T_FMT, call->now);
-    change.args[4].len = strlen(change.args[4].data);
+    change_add(&change, id, sizeof(*id));
+    change_add_number(&change, (apr_int64_t)kept, call->pool);
+    change_add(&change, header.data + kept, header.len - kept);
+    change_add_number(&change, ttl, call->pool);
+    change_add_number(&change, call->now, call->pool);
     rv = change_tell(self, &change, what, key, id, call->pool);
     return rv == APR_SUCCESS ? change_run(self, call, &change) : rv;
 }
