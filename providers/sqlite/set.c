@@ -312,7 +312,8 @@ static int abort_work(mw_sql_t *store, mw_sql_conn_t *conn,
     return mw_sql_drop_body(store, conn, &set->entry.id);
 }
 
-/* Without waiting: what cannot be dropped now, a sweep drops. */
+/* Nobody is waited for: what cannot be dropped now, a sweep drops. The disk is
+ * waited for if each commit waits for it. */
 void mw_sql_set_abort(void *self, void *handle)
 {
     mw_sql_t *store = self;
