@@ -86,6 +86,34 @@ apr_status_t mw_tiers_clear(void *store, const cachemw_call_t *call)
     return first;
 }
 
+/* Tiers that did not get what others got must not show what they had before.
+ * Where one that is shared had nothing, a removal would do no more than have
+ * all servers give up what they have in tiers of their own.
+ * @param is_news they have to, for this was no first entry */
+static void tiers_drop_rest(mw_tiers_t *tiers, unsigned int which,
+                            const cachemw_call_t *call,
+                            const cachemw_key_t *key, int is_news)
+{
+    cachemw_call_t own = *call;
+    int i;
+
+    /* the others may have used up the time */
+    own.deadline = 0;
+    for (i = 0; i < tiers->n && !is_news; i++) {
+        const mw_tier_t *tier = &tiers->tier[i];
+        cachemw_call_t any_time = own;
+
+        /* what has expired, too: the clock may be set back */
+        any_time.now = 0;
+        if ((which & 1u << i) && mw_tier_is_shared(tiers, i)
+            && tier->table->exists(tier->self, &any_time, key)
+                   == APR_NOTFOUND) {
+            which &= ~(1u << i);
+        }
+    }
+    tiers_drop(tiers, which, &own, key, NULL);
+}
+
 /* --- amending ------------------------------------------------------------- */
 
 /* A tier that has another entry than the one amended, or an old head of it,
@@ -131,9 +159,8 @@ static apr_status_t tiers_amend(mw_tiers_t *tiers, const cachemw_call_t *call,
     if (tiers->watched && mw_note_read(tiers, key) != note) {
         tiers_drop(tiers, all >> 1, &own, key, id);
     }
-    if (done != all) {
-        tiers_drop(tiers, all & ~done, &own, key, NULL);
-    }
+    tiers_drop_rest(tiers, all & ~done, call, key,
+                    call->context == CACHEMW_INVALIDATES);
     return APR_SUCCESS;
 }
 
@@ -158,6 +185,7 @@ typedef struct tiers_set_t {
     apr_off_t announced; /* or -1 */
     apr_off_t length;
     unsigned int open; /* a bit for each tier that takes it */
+    int is_news;       /* see tiers_drop_rest() */
     void *sets[MW_TIERS_MAX];
 } tiers_set_t;
 
@@ -251,6 +279,18 @@ apr_status_t mw_tiers_set_write(void *store, const cachemw_call_t *call,
     return set->open ? APR_SUCCESS : answer;
 }
 
+/* Whether a near tier has an entry yet, when one behind it that is shared did
+ * not take the new one. */
+static int set_replaces(const mw_tiers_t *tiers, int at,
+                        const cachemw_call_t *call, const tiers_set_t *set,
+                        unsigned int done)
+{
+    const mw_tier_t *tier = &tiers->tier[at];
+
+    return (tiers->watched & ~done) >> at > 1
+           && tier->table->exists(tier->self, call, &set->key) == APR_SUCCESS;
+}
+
 /* From far to near. @return a bit for each tier that has it */
 static unsigned int set_commit_all(mw_tiers_t *tiers,
                                    const cachemw_call_t *call, tiers_set_t *set,
@@ -265,6 +305,7 @@ static unsigned int set_commit_all(mw_tiers_t *tiers,
         const mw_tier_t *tier = &tiers->tier[i];
         apr_status_t rv;
 
+        set->is_news |= set_replaces(tiers, i, call, set, done);
         if (!(set->open & 1u << i)) {
             continue;
         }
@@ -308,9 +349,7 @@ apr_status_t mw_tiers_set_commit(void *store, const cachemw_call_t *call,
     if (tiers->watched && mw_note_read(tiers, &set->key) != note) {
         tiers_drop(tiers, all >> 1, &own, &set->key, &set->id);
     }
-    if (done != all) {
-        tiers_drop(tiers, all & ~done, &own, &set->key, NULL);
-    }
+    tiers_drop_rest(tiers, all & ~done, call, &set->key, set->is_news);
     mw_change_end(tiers, change);
     return done ? APR_SUCCESS : answer;
 }

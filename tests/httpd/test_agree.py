@@ -121,14 +121,14 @@ def wait_near(server, page):
 class Page:
     """A page of which each version can be told from the others."""
 
-    def __init__(self, origin, target, **more):
+    def __init__(self, origin, target, size=0, **more):
         self.origin, self.target, self.more = origin, target, more
-        self.version = 0
+        self.size, self.version = size, 0
         self.change()
 
     def change(self):
         self.version += 1
-        self.body = b"version %d" % self.version
+        self.body = (b"version %d" % self.version).ljust(self.size)
         self.origin.page(self.target, self.body, age=3600, **self.more)
 
     def is_new(self, server):
@@ -326,6 +326,56 @@ def test_watch_follows_the_master(make, start_redis, origin, path):
     page.change()
     post(servers[0], page.target)
     assert page.delay(servers[1]) < BOUND
+
+
+# ---- what the shared tier does not take --------------------------------------
+
+@pytest.fixture(params=["too-long", "full"])
+def narrow(request, make, redis):
+    """servers whose far tier does not take what is larger than 1 KB"""
+    options = PATIENT
+    if request.param == "too-long":
+        options += " max_object_size=1K"
+    servers = [make(redis.url, options) for _ in range(3)]
+    if request.param == "full":
+        redis.ask("CONFIG", "SET", "maxmemory", "1")
+    return servers
+
+
+def wait_heard(redis, servers):
+    """until all have heard what was told"""
+    def strange(server):
+        kinds = figures(server, "far")
+        return int(kinds.get("Failures-strange-message", 0))
+
+    before = [strange(x) for x in servers]
+    redis.ask("PUBLISH", "cachemw:say:0", b"")
+    wait_for(lambda: all(strange(x) > n for x, n in zip(servers, before)),
+             "a message")
+
+
+def test_near_copies_stay_where_the_shared_tier_takes_none(narrow, redis,
+                                                           origin, path):
+    page = Page(origin, path(), 5000)
+    for server in narrow:
+        assert get(server, page.target).cache == "MISS"
+        wait_heard(redis, narrow)
+    for server in narrow:
+        assert is_near(server, page.target)
+        assert number(server, "WatchMessages") == 0
+    assert origin.count(page.target) == len(narrow)
+
+
+@pytest.mark.parametrize("change", [post, replace])
+def test_change_of_what_the_shared_tier_does_not_take(narrow, origin, path,
+                                                      change):
+    page = Page(origin, path(), 5000)
+    for one in narrow:
+        page.spread(narrow)
+        page.change()
+        change(one, page.target)
+        delays = [page.delay(x) for x in narrow]
+        assert max(delays) < BOUND, delays
 
 
 # ---- messages that are not ours ----------------------------------------------
