@@ -2,6 +2,7 @@
 """Fixtures: one origin and one server per configuration, shared by tests that
 use paths of their own; after every test the servers are looked at."""
 
+import contextlib
 import fnmatch
 import itertools
 import re
@@ -14,6 +15,8 @@ sys.dont_write_bytecode = True
 pytest.register_assert_rewrite("harness")
 
 from harness import Httpd, Origin, settings      # noqa: E402
+from harness.redis import Redis                  # noqa: E402
+from harness.shared import shared                # noqa: E402
 
 # mod_http2 refuses to work with prefork
 collect_ignore = ["test_http2.py", "test_coalesce_http2.py"] \
@@ -124,6 +127,9 @@ RewriteRule ^/rewritten/(.*)$ /plain/$1 [PT]
 """
 
 
+SHARED = shared(SITE)
+
+
 @pytest.fixture(scope="session")
 def origin():
     one = Origin()
@@ -200,6 +206,23 @@ def httpd(request, origin, flaky):
     yield start
     for one in made:
         one.remove()
+
+
+@pytest.fixture
+def start_redis():
+    """start_redis(…): a Redis server of this test's own; KIND: several"""
+    with contextlib.ExitStack() as stack:
+        def start(*options, kind=Redis, **more):
+            made = kind(*options, **more)
+            stack.callback(made.remove)
+            return made.start()
+
+        yield start
+
+
+@pytest.fixture
+def redis(start_redis):
+    return start_redis()
 
 
 @pytest.fixture(scope="module")

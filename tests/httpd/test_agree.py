@@ -3,7 +3,6 @@
 through one of them is not served from another's near tier, and a near tier
 that cannot hear of changes is not believed."""
 
-import contextlib
 import os
 import random
 import signal
@@ -12,13 +11,13 @@ import time
 
 import pytest
 
-from conftest import SITE
+from conftest import SHARED
 from harness.certificates import Authority
 from harness.origin import Gate, cacheable
-from harness.redis import Cluster, Redis, Sentinels, tls_options
+from harness.redis import Cluster, Sentinels, tls_options
 from harness.server import wait_for
+from harness.shared import get, post
 from harness.tcpproxy import TcpProxy
-from test_redis import SHARED
 from test_status import figures
 
 pytestmark = [pytest.mark.redis, pytest.mark.errors]
@@ -58,21 +57,6 @@ CacheEnable cachemw /
 
 
 @pytest.fixture
-def start_redis():
-    with contextlib.ExitStack() as stack:
-        def start(made=None, **more):
-            made = made or Redis(**more)
-            stack.callback(made.remove)
-            return made.start()
-        yield start
-
-
-@pytest.fixture
-def redis(start_redis):
-    return start_redis()
-
-
-@pytest.fixture
 def proxy(redis):
     with TcpProxy(("127.0.0.1", redis.port)) as one:
         yield one
@@ -88,15 +72,6 @@ def make(httpd):
             wait_for(lambda: hears(server), "the watch")
         return server
     return start
-
-
-def get(server, page, headers=(), **more):
-    return server.get(page, headers, host="shared.test:80", **more)
-
-
-def post(server, page):
-    res = server.ask("POST", page, body=b"", host="shared.test:80")
-    assert res.status == 200
 
 
 def number(server, key, store=None):
@@ -297,7 +272,7 @@ def test_however_redis_is_reached(make, start_redis, origin, path, tmp_path,
 
 def test_nodes_of_a_cluster_tell_each_others_changes(make, start_redis, origin,
                                                      path):
-    url = start_redis(Cluster()).url
+    url = start_redis(kind=Cluster).url
     servers = [make(url) for _ in range(2)]
     pages = [Page(origin, path(f"p{n}")) for n in range(8)]
     for page in pages:
@@ -309,7 +284,7 @@ def test_nodes_of_a_cluster_tell_each_others_changes(make, start_redis, origin,
 
 
 def test_watch_follows_the_master(make, start_redis, origin, path):
-    group = start_redis(Sentinels())
+    group = start_redis(kind=Sentinels)
     servers = [make(group.url) for _ in range(2)]
     page = Page(origin, path())
     page.spread(servers)

@@ -4,7 +4,6 @@ clients that misbehave."""
 
 import json
 import os
-import re
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor

@@ -9,13 +9,14 @@ import subprocess
 
 import pytest
 
+from conftest import SHARED
 from harness import Httpd, settings
 from harness.curl import curl
 from harness.faults import MODULES, write
 from harness.server import free_port, wait_for
+from harness.shared import assert_hit_again, get, store
 from harness.values import envelope, name_of, value
 from test_basic import noise
-from test_http_store import SHARED, assert_hit_again, get, store
 
 pytestmark = [pytest.mark.http, pytest.mark.errors]
 

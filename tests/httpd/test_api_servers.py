@@ -12,13 +12,15 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from conftest import SHARED
 from harness import settings
 from harness.api import TOKEN, service, url_of
 from harness.origin import cacheable
 from harness.redis import Redis
 from harness.server import wait_for
-from test_http_store import MODULES, PATIENT, SHARED, assert_hit, \
-    assert_hit_again, assert_miss, get, store, stored
+from harness.shared import assert_hit, assert_hit_again, assert_miss, get, \
+    post, store, stored
+from test_http_store import MODULES, PATIENT
 from test_status import figures
 
 pytestmark = [pytest.mark.http, pytest.mark.errors]
@@ -136,8 +138,7 @@ def test_change_on_one_is_one_for_all(start_service, make, kept, origin, path):
     page = path()
     body = stored(one, origin, page)
     origin.page(page, b"new")
-    assert other.ask("POST", page, body=b"",
-                     host="shared.test:80").status == 200
+    post(other, page)
     assert get(one, page).body == b"new" != body
 
 
@@ -183,8 +184,7 @@ def test_variants_are_shared(start_service, make, kept, origin, path):
         headers=[("Vary", "Accept-Language")]))
 
     def ask(server, language):
-        return server.get(page, [("Accept-Language", language)],
-                          host="shared.test:80")
+        return get(server, page, [("Accept-Language", language)])
 
     for language in ("de", "fr", "de"):
         assert ask(one, language).body == language.encode() * 100

@@ -7,16 +7,17 @@ import ssl
 
 import pytest
 
-from conftest import SITE
+from conftest import SHARED, SITE
 from harness import Httpd
 from harness.api import TOKEN
 from harness.certificates import Authority
 from harness.curl import curl
 from harness.server import wait_for
+from harness.shared import HOST, assert_hit, assert_hit_again, assert_miss, \
+    store
 from harness.values import name_of
 from test_basic import noise
-from test_http_store import MODULES, PATIENT, SHARED, assert_hit, \
-    assert_hit_again, assert_miss, get, kinds, store
+from test_http_store import MODULES, PATIENT, kinds
 from test_status import figures
 
 pytestmark = [pytest.mark.http, pytest.mark.errors]
@@ -116,7 +117,7 @@ def test_connections_are_kept(start_service, make, origin, path):
     server = make(service)
     page = path()
     body = store(server, origin, page)
-    with server.connect(host="shared.test:80") as conn:
+    with server.connect(host=HOST) as conn:
         for _ in range(100):
             res = conn.get(page)
             assert (res.cache, res.body) == ("HIT", body)

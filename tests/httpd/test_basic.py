@@ -2,21 +2,16 @@
 """A page is fetched once and then comes from the cache, byte for byte."""
 
 import hashlib
-import random
 import time
 
 import pytest
 
 from harness import Reply, settings
-from harness.origin import cacheable, http_date
+from harness.origin import cacheable, http_date, noise
 
 pytestmark = [pytest.mark.mpm, pytest.mark.store]
 
 K = 1024
-
-
-def noise(size, seed=1):
-    return random.Random(seed).randbytes(size)
 
 
 def pieces(data, size):

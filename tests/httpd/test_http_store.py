@@ -17,13 +17,14 @@ from urllib.parse import unquote
 
 import pytest
 
-from conftest import SITE
+from conftest import SHARED, SITE
 from harness.certificates import Authority
 from harness.server import configtest, wait_for
 from harness.service import BASE, LONG, TROUBLES, Service
+from harness.shared import HOST, assert_hit, assert_hit_again, assert_miss, \
+    get, post, store, stored
 from harness.strace import strace
 from harness.tcpproxy import TcpProxy
-from test_basic import noise
 from test_status import figures
 
 MODULES = ["cachemw", "cachemw_http"]
@@ -33,10 +34,6 @@ CachemwStore pages http base_url=@URL@ @PATIENCE@ @OPTIONS@
 CachemwProvider pages
 CacheEnable cachemw /
 """
-
-# A URL has the same key on all servers that are asked for "shared.test".
-SHARED = SITE.replace("ServerName cachemw.test", "ServerName shared.test:80") \
-    .replace("UseCanonicalPhysicalPort on", "UseCanonicalPhysicalPort off")
 
 PATIENT = "timeout=5s store_timeout=5s connect_timeout=5s max_retries=0"
 HASTY = "timeout=300ms store_timeout=200ms"
@@ -81,42 +78,6 @@ def make(httpd):
     return start
 
 
-def get(server, page):
-    return server.get(page, host="shared.test:80")
-
-
-def store(server, origin, page, size=5000, **more):
-    body = noise(size, size)
-    origin.page(page, body, **more)
-    assert get(server, page).body == body
-    return body
-
-
-def assert_hit(server, page, body):
-    res = get(server, page)
-    assert (res.status, res.cache, res.body) == (200, "HIT", body)
-
-
-def assert_hit_again(server, page, body):
-    """A hit, of those that may be late on a busy machine."""
-    def hit():
-        res = get(server, page)
-        assert (res.status, res.body) == (200, body)
-        return res.cache == "HIT"
-    wait_for(hit, "a hit again", 40)
-
-
-def assert_miss(server, page, body):
-    res = get(server, page)
-    assert (res.status, res.cache, res.body) == (200, "MISS", body)
-
-
-def stored(server, origin, page, size=5000, **more):
-    body = store(server, origin, page, size, **more)
-    assert_hit(server, page, body)
-    return body
-
-
 def kinds(server, *names):
     found = figures(server)
     return sum(int(found.get(f"Failures-{x}", 0)) for x in names)
@@ -151,8 +112,7 @@ def test_purge_on_one_server_is_one_for_all(make, service, origin, path):
     page = path()
     body = stored(one, origin, page)
     origin.page(page, b"new")
-    assert other.ask("POST", page, body=b"",
-                     host="shared.test:80").status == 200
+    post(other, page)
     assert get(one, page).body == b"new" != body
 
 
@@ -737,7 +697,7 @@ def test_nothing_is_left_open_where_every_tenth_answer_fails(
     page = path()
     body = stored(server, origin, page)
     plain.fail_every = 10
-    conns = [server.connect(host="shared.test:80") for _ in range(4)]
+    conns = [server.connect(host=HOST) for _ in range(4)]
     before, sizes = 0, {}
     for i in range(count):
         if i == 500:

@@ -12,20 +12,19 @@ import signal
 
 import pytest
 
-from conftest import SITE
+from conftest import SHARED
 from harness import Gate, Herd, Httpd, Reply
 from harness.faults import write
 from harness.herd import kill, owner_of
 from harness.origin import cacheable
-from harness.redis import Redis
 from harness.server import wait_for
+from harness.shared import HOST, get
 from test_basic import noise
 from test_coalesce import SOON, Turns, asked
 from test_status import figures
 
 pytestmark = [pytest.mark.redis, pytest.mark.errors]
 
-HOST = "shared.test:80"
 LONG = 20                   # seconds of coalesce_timeout; locks live for half
 MODULES = ["cachemw", "cachemw_redis", "cachemw_faulty"]
 
@@ -46,9 +45,7 @@ CachemwStore far redis url=@URL@ @PATIENCE@
 CachemwStore pages faulty_remote inner=far faults=@DIR@/faults @OPTIONS@
 """
 
-SHARED = SITE.replace("ServerName cachemw.test", f"ServerName {HOST}") \
-    .replace("UseCanonicalPhysicalPort on", "UseCanonicalPhysicalPort off") \
-    .replace("@PROVIDER@", """
+CONF = SHARED.replace("@PROVIDER@", """
 <IfModule mpm_prefork_module>
     ServerLimit 300
     MaxRequestWorkers 300
@@ -73,13 +70,6 @@ CacheEnable cachemw /
 """)
 
 
-@pytest.fixture
-def redis():
-    one = Redis().start()
-    yield one
-    one.remove()
-
-
 @pytest.fixture(params=[PLAIN, TIERS], ids=["plain", "tiers"])
 def stores(request):
     return request.param
@@ -93,7 +83,7 @@ def make(httpd, redis):
                  "PATIENCE": patience, "PROVIDER": "", "MORE": more,
                  "READY": ready,
                  "OPTIONS": f"coalesce_timeout={within}s {options}"}
-        servers = [httpd(SHARED, names, extra=MODULES) for _ in range(count)]
+        servers = [httpd(CONF, names, extra=MODULES) for _ in range(count)]
         if count > 1:
             wait_sharing(servers, stores, count)
         return servers
@@ -106,10 +96,6 @@ def wait_sharing(servers, stores, count):
     for server in servers:
         wait_for(lambda: figures(server, name).get("Servers") == str(count),
                  f"{count} servers to be known")
-
-
-def get(server, page, **more):
-    return server.get(page, host=HOST, **more)
 
 
 def herds(servers, page, count):

@@ -17,11 +17,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from conftest import SITE
+from conftest import SHARED, SITE
 from harness import settings
 from harness.origin import Gate, cacheable
 from harness.redis import Redis, RedisError
 from harness.server import configtest, wait_for
+from harness.shared import HOST, assert_hit, assert_miss, get, post, store, \
+    stored
 from harness.strace import strace
 from harness.tcpproxy import TcpProxy
 from test_basic import noise
@@ -36,29 +38,7 @@ CachemwNamespace @NAMESPACE@
 CacheEnable cachemw /
 """
 
-# A URL has the same key on all servers that are asked for "shared.test".
-SHARED = SITE.replace("ServerName cachemw.test", "ServerName shared.test:80") \
-    .replace("UseCanonicalPhysicalPort on", "UseCanonicalPhysicalPort off")
-
 pytestmark = [pytest.mark.redis]
-
-
-@pytest.fixture
-def start_redis():
-    made = []
-
-    def start(options="", **more):
-        made.append(Redis(options, **more))
-        return made[-1].start()
-
-    yield start
-    for one in made:
-        one.remove()
-
-
-@pytest.fixture
-def redis(start_redis):
-    return start_redis()
 
 
 @pytest.fixture
@@ -69,33 +49,6 @@ def make(httpd):
                               "OPTIONS": options, "NAMESPACE": namespace,
                               "PATIENCE": patience}, extra=MODULES)
     return start
-
-
-def get(server, page):
-    return server.get(page, host="shared.test:80")
-
-
-def store(server, origin, page, size=5000, **more):
-    body = noise(size, size)
-    origin.page(page, body, **more)
-    assert get(server, page).body == body
-    return body
-
-
-def assert_hit(server, page, body):
-    res = get(server, page)
-    assert (res.status, res.cache, res.body) == (200, "HIT", body)
-
-
-def assert_miss(server, page, body):
-    res = get(server, page)
-    assert (res.status, res.cache, res.body) == (200, "MISS", body)
-
-
-def stored(server, origin, page, size=5000, **more):
-    body = store(server, origin, page, size, **more)
-    assert_hit(server, page, body)
-    return body
 
 
 def lives(redis, key):
@@ -133,7 +86,7 @@ def test_purge_on_one_server_is_one_for_all(make, redis, origin, path):
     page = path()
     stored(one, origin, page)
     origin.page(page, b"new")
-    assert other.ask("POST", page, body=b"", host="shared.test:80").status == 200
+    post(other, page)
     assert get(one, page).body == b"new"
     assert_hit(other, page, b"new")
 
@@ -252,7 +205,7 @@ def test_round_trips(make, redis, origin, path):
                == {"get": 1, "psetex": 1} for _ in range(5))
     # without a look-up nobody knows what is there
     reload = [("Cache-Control", "no-cache")]
-    assert used(lambda: server.get(page, reload, host="shared.test:80")) \
+    assert used(lambda: server.get(page, reload, host=HOST)) \
         == {"getrange": 1, "psetex": 1}
     page = path("varies")
     body = stored(server, origin, page, 20000, headers=[("Vary", "X-Lang")])
@@ -262,7 +215,7 @@ def test_round_trips(make, redis, origin, path):
     assert used(lambda: assert_hit(server, page, body)) == {"get": 1, "hmget": 3}
     page = path("HEAD")
     stored(server, origin, page, 20000)
-    assert used(lambda: server.ask("HEAD", page, host="shared.test:80")) \
+    assert used(lambda: server.ask("HEAD", page, host=HOST)) \
         == {"getrange": 1}
 
 
@@ -274,7 +227,7 @@ def test_body_of_a_long_entry_outlives_it_for_a_minute(make, redis, origin,
     old = Parts(redis)
     assert lives(redis, old.body) > lives(redis, old.key) > 600
     origin.page(page, b"other")
-    assert server.ask("POST", page, body=b"", host="shared.test:80").status == 200
+    post(server, page)
     assert get(server, page).body == b"other"
     assert_hit(server, page, b"other")
     assert redis.ask("HEXISTS", old.body, "4") == 1
@@ -310,7 +263,7 @@ def test_scripts_are_forgotten(make, redis, origin, path):
     stored(server, origin, page)
     redis.ask("SCRIPT", "FLUSH")
     origin.page(page, b"other")
-    assert server.ask("POST", page, body=b"", host="shared.test:80").status == 200
+    post(server, page)
     assert get(server, page).body == b"other"
     redis.ask("SCRIPT", "FLUSH")
     stored(server, origin, path("next"), 300000)
@@ -386,7 +339,7 @@ def test_redis_evicts_all_the_time(make, start_redis, origin, path):
 def read_slowly(server, page, meanwhile=None):
     """what a visitor gets who has the first bytes of a hit in a small buffer
     while MEANWHILE runs; None: it was no hit"""
-    with server.connect(host="shared.test:80", rcvbuf=8192) as conn:
+    with server.connect(host=HOST, rcvbuf=8192) as conn:
         conn.send("GET", page)
         res = conn.head()
         if meanwhile:
@@ -864,8 +817,7 @@ def test_longer_header_comes_between_two_looks(make, redis, origin, path):
     def come(number, size):
         origin.on(page, cacheable(body, 100, etag='"1"', headers=[
             ("X-Long", f"{number}{'x' * size}")]))
-        assert server.ask("POST", page, body=b"", host="shared.test:80"
-                          ).status == 200
+        post(server, page)
         assert get(server, page).body == body
         return redis.ask("GET", only_key(redis))
 
@@ -884,7 +836,7 @@ def test_longer_header_comes_between_two_looks(make, redis, origin, path):
 
         cheat.before = replace
         removed = redis.info("commandstats").get("cmdstat_del")
-        res = server.ask("HEAD", page, host="shared.test:80")
+        res = server.ask("HEAD", page, host=HOST)
         assert (res.cache, res.get("X-Long")[0]) == ("HIT", "2")
         assert len(asked) == 3 and first != second
         assert redis.info("commandstats").get("cmdstat_del") == removed
@@ -899,8 +851,7 @@ def test_header_that_keeps_growing_is_had_at_the_third_look(make, redis,
         origin.on(page, cacheable(body, 100, etag='"1"', headers=[
             *[(f"X-Long-{i}", "x" * 7000) for i in range(size)],
             ("X-Number", f"{number}")]))
-        assert server.ask("POST", page, body=b"", host="shared.test:80"
-                          ).status == 200
+        post(server, page)
         assert get(server, page).body == body
         return redis.ask("GET", only_key(redis))
 
@@ -920,7 +871,7 @@ def test_header_that_keeps_growing_is_had_at_the_third_look(make, redis,
                     redis.ask("SET", key, longer.pop(0), "KEEPTTL")
 
         cheat.before = replace
-        res = server.ask("HEAD", page, host="shared.test:80")
+        res = server.ask("HEAD", page, host=HOST)
         assert (res.cache, res.get("X-Number")) == ("HIT", "3")
         assert len(asked) == 3
         assert "Failures-damaged" not in figures(server)
@@ -1017,7 +968,7 @@ def test_nothing_is_left_open_where_every_tenth_answer_fails(
         page = path()
         body = stored(server, origin, page)
         proxy.set("fail", every=10)
-        conns = [server.connect(host="shared.test:80") for _ in range(4)]
+        conns = [server.connect(host=HOST) for _ in range(4)]
         for i in range(count):
             if i == 500:
                 before = descriptors()

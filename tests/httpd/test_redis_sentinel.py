@@ -9,6 +9,7 @@ import pytest
 
 from harness.redis import GROUP, Redis, Sentinels
 from harness.server import wait_for
+from harness.shared import is_hit
 from test_basic import noise
 from test_redis import assert_told
 from test_redis_cluster import assert_told_once, make, storm_on  # noqa: F401
@@ -22,12 +23,6 @@ def sentinels():
     one = Sentinels().start()
     yield one
     one.remove()
-
-
-def is_hit(server, page, body):
-    res = server.get(page)
-    assert (res.status, res.body) == (200, body)
-    return res.cache == "HIT"
 
 
 def assert_hits(server, origin, path, name="page", seconds=15):

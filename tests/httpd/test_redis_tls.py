@@ -17,6 +17,7 @@ from harness import settings
 from harness.certificates import Authority
 from harness.redis import Cluster, Redis, Sentinels, tls_options
 from harness.server import configtest, wait_for
+from harness.shared import is_hit
 from test_basic import noise
 from test_redis import assert_told
 
@@ -78,12 +79,7 @@ def assert_hits(server, origin, path, size=5000):
     """stored at once; a name is looked up soon after the start"""
     page, body = ask(server, origin, path, f"hits-{size}", size)
 
-    def is_hit():
-        res = server.get(page)
-        assert (res.status, res.body) == (200, body)
-        return res.cache == "HIT"
-
-    wait_for(is_hit, "a hit", 5)
+    wait_for(lambda: is_hit(server, page, body), "a hit", 5)
 
 
 def assert_misses(server, origin, path, reason):
@@ -336,12 +332,7 @@ def test_server_comes_again(make, redis, origin, path):
     one.start()
     page, body = ask(server, origin, path, "back")
 
-    def is_hit():
-        res = server.get(page)
-        assert (res.status, res.body) == (200, body)
-        return res.cache == "HIT"
-
-    wait_for(is_hit, "the store to be used again", 15)
+    wait_for(lambda: is_hit(server, page, body), "the store to be used again", 15)
 
 
 # ---- files ------------------------------------------------------------------

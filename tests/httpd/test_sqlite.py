@@ -19,6 +19,7 @@ import pytest
 from conftest import SITE
 from harness import Httpd, settings
 from harness.server import wait_for
+from harness.shared import is_hit
 from harness.storm import PATIENCE, Storm
 from harness.strace import strace
 from test_basic import noise
@@ -90,12 +91,7 @@ def assert_recovers(server, origin, path, name, seconds=15):
     page = path(name)
     origin.page(page, body)
 
-    def is_hit():
-        res = server.get(page)
-        assert (res.status, res.body) == (200, body)
-        return res.cache == "HIT"
-
-    wait_for(is_hit, "the store to work again", seconds)
+    wait_for(lambda: is_hit(server, page, body), "the store to work again", seconds)
 
 
 def is_counted(server):

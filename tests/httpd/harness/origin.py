@@ -2,6 +2,7 @@
 """An origin server whose every answer is scripted, per path."""
 
 import email.utils
+import random
 import socket
 import struct
 import threading
@@ -12,6 +13,11 @@ from dataclasses import dataclass, field, replace
 from .client import Cut, _Reader, _raw, pairs
 
 HOLD = 30       # seconds after which a forgotten gate fails its test
+
+
+def noise(size, seed=1):
+    """a body that no other seed makes"""
+    return random.Random(seed).randbytes(size)
 
 
 class Gate:
