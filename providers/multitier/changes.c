@@ -25,7 +25,7 @@ static int process_bury(void *baton, apr_uint32_t slot)
     mw_changes_t *changes = baton;
 
     if (__atomic_exchange_n(&changes->under_way[slot], 0, __ATOMIC_SEQ_CST)) {
-        __atomic_fetch_add(&changes->deaths, 1, __ATOMIC_SEQ_CST);
+        __atomic_fetch_add(&changes->doubts, 1, __ATOMIC_SEQ_CST);
     }
     return 1;
 }
@@ -50,12 +50,12 @@ apr_status_t mw_changes_child_init(mw_tiers_t *tiers, apr_pool_t *pchild)
     return mw_slots_take(&slots, pchild);
 }
 
-apr_uint32_t mw_changes_deaths(mw_tiers_t *tiers)
+apr_uint32_t mw_changes_doubts(mw_tiers_t *tiers)
 {
     const mw_slots_t slots = processes(tiers);
 
     mw_slots_bury(&slots);
-    return __atomic_load_n(&tiers->changes->deaths, __ATOMIC_SEQ_CST);
+    return __atomic_load_n(&tiers->changes->doubts, __ATOMIC_SEQ_CST);
 }
 
 apr_uint32_t mw_change_begin(mw_tiers_t *tiers)
@@ -75,4 +75,13 @@ void mw_change_end(mw_tiers_t *tiers, apr_uint32_t owner)
         __atomic_fetch_sub(&tiers->changes->under_way[owner - 1], 1,
                            __ATOMIC_SEQ_CST);
     }
+}
+
+apr_status_t mw_change_check(mw_tiers_t *tiers, int at, apr_status_t rv)
+{
+    if (rv != APR_SUCCESS && rv != APR_NOTFOUND && at < tiers->n - 1
+        && !mw_tier_is_shared(tiers, at)) {
+        __atomic_fetch_add(&tiers->changes->doubts, 1, __ATOMIC_SEQ_CST);
+    }
+    return rv;
 }

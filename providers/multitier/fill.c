@@ -178,8 +178,9 @@ static void fill_commit(mw_fill_t *fill, int at)
                                  fill->sets[at]);
     if (fill_is_overtaken(fill)) {
         mw_tiers_count(fill->tiers, MW_TIERS_OVERTAKEN);
-        tier->table->remove(tier->self, fill_call(fill, &own), &fill->key,
-                            &fill->entry.id);
+        mw_change_check(fill->tiers, at,
+                        tier->table->remove(tier->self, fill_call(fill, &own),
+                                            &fill->key, &fill->entry.id));
     }
     else if (rv == APR_SUCCESS) {
         mw_tiers_count(fill->tiers, MW_TIERS_FILLED);

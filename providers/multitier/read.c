@@ -61,9 +61,12 @@ get_shared(mw_tiers_t *tiers, const cachemw_call_t *call,
     }
     mw_tiers_answered(tiers, at);
     for (i = at - 1; i >= 0; i--) {
+        const mw_tier_t *tier = &tiers->tier[i];
+
         if (!mw_tier_is_shared(tiers, i)) {
             mw_note_change(tiers, key);
-            tiers->tier[i].table->remove(tiers->tier[i].self, call, key, NULL);
+            mw_change_check(tiers, i,
+                            tier->table->remove(tier->self, call, key, NULL));
         }
     }
     return APR_SUCCESS;

@@ -5,7 +5,7 @@
  * @brief What the files of this provider share.
  *
  *     multitier.c  options, life, statistics, table
- *     changes.c    who has died in the middle of a change
+ *     changes.c    those that may have been half done
  *     tiers.c      the tiers' lives, deadlines and answers; notes of changes
  *     read.c       looking up: from near to far
  *     write.c      changing: from far to near
@@ -81,7 +81,7 @@ typedef struct mw_changes_t {
     mw_slot_t slots[MW_PROCESSES];
     apr_uint32_t under_way[MW_PROCESSES]; /**< atomic */
     apr_uint32_t used;                    /**< see mw_slots_t */
-    apr_uint32_t deaths; /**< atomic: of processes in the middle of one */
+    apr_uint32_t doubts; /**< atomic: changes that may be half done */
 } mw_changes_t;
 
 typedef struct mw_watches_t mw_watches_t;
@@ -236,15 +236,19 @@ apr_status_t mw_tiers_unlock(void *store, const cachemw_call_t *call,
 apr_status_t mw_changes_make(mw_changes_t *changes);
 apr_status_t mw_changes_child_init(mw_tiers_t *tiers, apr_pool_t *pchild);
 
-/** How many processes have died in the middle of a change: whenever it is
- *  another number, near tiers may have what is older than the far one. */
-apr_uint32_t mw_changes_deaths(mw_tiers_t *tiers);
+/** How often a process has died in the middle of a change, or a tier has kept
+ *  what was to go: whenever it is another number, near tiers may have what is
+ *  older than the far one. */
+apr_uint32_t mw_changes_doubts(mw_tiers_t *tiers);
 
 /** Around a change of several tiers, or what undoes one. @{ */
 apr_uint32_t mw_change_begin(mw_tiers_t *tiers);
 /** @param owner what mw_change_begin() gave */
 void mw_change_end(mw_tiers_t *tiers, apr_uint32_t owner);
 /** @} */
+
+/** What came of removing something from a tier. @return rv */
+apr_status_t mw_change_check(mw_tiers_t *tiers, int at, apr_status_t rv);
 
 /** @} */
 /** @name fill.c @{ */

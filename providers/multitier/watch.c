@@ -29,7 +29,7 @@ typedef struct watch_t {
     int is_unsure;       /* the tiers before must be emptied */
     int is_late;         /* the last turn ended without an answer */
     apr_time_t since;    /* when the turn began that asked */
-    apr_uint32_t deaths; /* as mw_changes_deaths() was */
+    apr_uint32_t doubts; /* as mw_changes_doubts() was */
     apr_interval_time_t pause;
 } watch_t;
 
@@ -314,14 +314,13 @@ static int watch_rest(watch_t *watch, apr_interval_time_t pause)
     return goes_on;
 }
 
-/* Who has died in the middle of a change has left the tiers before with what
- * was there before it, perhaps. */
-static void watch_bury(watch_t *watch)
+/* Of what our own server changes. */
+static void watch_doubt(watch_t *watch)
 {
-    const apr_uint32_t deaths = mw_changes_deaths(watch->tiers);
+    const apr_uint32_t doubts = mw_changes_doubts(watch->tiers);
 
-    watch->is_unsure |= deaths != watch->deaths;
-    watch->deaths = deaths;
+    watch->is_unsure |= doubts != watch->doubts;
+    watch->doubts = doubts;
 }
 
 /* @return how long to wait before the next one */
@@ -334,7 +333,7 @@ static apr_interval_time_t watch_turn(watch_t *watch)
     apr_interval_time_t pause;
     apr_status_t rv;
 
-    watch_bury(watch);
+    watch_doubt(watch);
     apr_pool_clear(watch->pool);
     call.pool = watch->pool;
     call.deadline = begun + TURN;

@@ -47,6 +47,7 @@ static apr_status_t tiers_drop(mw_tiers_t *tiers, unsigned int which,
         note_change_before(tiers, i, key);
         rv = tier->table->remove(
             tier->self, mw_tier_call(tiers, i, call, &own, &left), key, id);
+        mw_change_check(tiers, i, rv);
         if (rv != APR_SUCCESS) {
             answer = answer == APR_SUCCESS ? rv : mw_tiers_lost(answer, rv);
         }
@@ -79,7 +80,7 @@ apr_status_t mw_tiers_clear(void *store, const cachemw_call_t *call)
         if (i < tiers->n - 1) {
             mw_note_change_all(tiers);
         }
-        rv = tier->table->clear(tier->self, call);
+        rv = mw_change_check(tiers, i, tier->table->clear(tier->self, call));
         first = first == APR_SUCCESS ? rv : first;
     }
     mw_change_end(tiers, change);

@@ -333,7 +333,7 @@ def test_lock_that_no_server_has_set_is_none(make, redis, origin, path, stores,
 
 def test_lock_of_a_server_that_vanished_is_waited_for_within_bounds(
         make, redis, origin, path, stores):
-    server, = make(1, stores, "coalesce_servers=on", within=1)
+    server, = make(1, stores, "coalesce_servers=on", within=3)
     page, gate = path(), Gate()
     origin.page(page, b"page", age=0, gate=gate)
     herd = Herd(server)

@@ -847,7 +847,31 @@ static void test_amendment_that_a_change_elsewhere_crosses(void **state)
     assert_int_equal(has(tiers.middle, "page"), 0);
 }
 
-/* --- processes that die --------------------------------------------------- */
+/* --- changes that are half done -------------------------------------------- */
+
+/* Perhaps a child that is stopped has the lock. */
+static void test_near_tier_that_keeps_what_was_to_go_is_emptied(void **state)
+{
+    cachemw_call_t call;
+    cachemw_key_t key = fixture_key("page");
+
+    (void)state;
+    start();
+    put(tiers.store, "page", 's');
+    __atomic_store_n(&near.remove_fails, 1, __ATOMIC_SEQ_CST);
+    call = fixture_call(tiers.f);
+    assert_int_not_equal(mw_store_remove(tiers.store, &call, &key, NULL),
+                         APR_SUCCESS);
+    far_returns(APR_SUCCESS);
+    assert_int_equal(has(tiers.near, "page"), 0);
+    assert_int_equal(figure("watch_alive"), 1);
+    put(tiers.store, "other", 's');
+    __atomic_store_n(&near.clear_fails, 1, __ATOMIC_SEQ_CST);
+    assert_int_not_equal(mw_store_clear(tiers.store, &call), APR_SUCCESS);
+    __atomic_store_n(&near.clear_fails, 0, __ATOMIC_SEQ_CST);
+    far_returns(APR_SUCCESS);
+    assert_int_equal(has(tiers.near, "other"), 0);
+}
 
 static void change_remove(void)
 {
@@ -983,6 +1007,7 @@ int main(void)
         WATCH_TEST(test_store_before_near_tiers_are_emptied),
         WATCH_TEST(test_amendment_that_a_purge_elsewhere_preceded),
         WATCH_TEST(test_amendment_that_a_change_elsewhere_crosses),
+        WATCH_TEST(test_near_tier_that_keeps_what_was_to_go_is_emptied),
         WATCH_TEST(test_child_that_dies_in_the_middle_of_a_change),
     };
 
