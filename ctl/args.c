@@ -319,6 +319,13 @@ const char *mw_ctl_parse(mw_ctl_t *ctl, unsigned int command, int nwords,
         else if (!is_over && ctl->subjects->nelts == 0) {
             store_read(&reader, ctl->subjects, subject_name(ctl), word);
         }
+        else if (!is_over && word_is_option(word)) {
+            error = apr_psprintf(ctl->pool,
+                                 "%s does not follow its provider, whose "
+                                 "options come right behind it (and what is "
+                                 "none, behind --)",
+                                 word);
+        }
         else {
             APR_ARRAY_PUSH(ctl->words, const char *) = word;
         }

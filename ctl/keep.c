@@ -253,6 +253,8 @@ static apr_status_t store_sweep(mw_depot_t *depot, mw_store_t *store,
         cachemw_call_t call;
 
         mw_depot_call(depot, store, 0, depot->pchild, &call);
+        /* a server's next sweep is not ours: who writes is waited for */
+        call.deadline = mw_monotonic() + depot->ctl->timeout;
         rv = mw_store_sweep(store, &call, &more);
     } while (rv == APR_SUCCESS && more);
     *n += (apr_int64_t)mw_state_sum(mw_store_state(store), MW_COUNT_EXPIRED);

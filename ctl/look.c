@@ -340,7 +340,7 @@ static apr_status_t figures_show(const mw_depot_t *depot, mw_store_t *store)
     cachemw_call_t call;
     apr_status_t rv;
 
-    mw_depot_call(depot, store, 1, depot->pchild, &call);
+    mw_depot_call(depot, store, 0, depot->pchild, &call);
     if (figures.json) {
         fputs("{\"store\":", stdout);
         mw_ctl_json(stdout, mw_store_name(store), strlen(mw_store_name(store)));

@@ -80,7 +80,8 @@ static apr_status_t scan_step(scan_t *scan, char cursor[24])
     mw_redis_batch_words(&batch, "SCAN", cursor, "MATCH", scan->pattern,
                          "COUNT", SCAN_COUNT, NULL);
     rv = mw_redis_run_at(scan->store, scan->pool, &batch,
-                         mw_redis_deadline(scan->store, scan->call), &replies);
+                         mw_redis_step_deadline(scan->store, scan->call),
+                         &replies);
     if (rv == APR_SUCCESS) {
         rv = scan_check(scan, replies[0]);
     }
@@ -121,7 +122,7 @@ static apr_status_t scan_all(mw_redis_t *store, const cachemw_call_t *call,
     }
     scan.pattern = mw_redis_name_pattern(store, call->pool);
     for (i = 0; rv == APR_SUCCESS && !scan.is_over; i++) {
-        rv = store->servers->at(store, i, mw_redis_deadline(store, call),
+        rv = store->servers->at(store, i, mw_redis_step_deadline(store, call),
                                 &scan.pool);
         if (rv == APR_SUCCESS) {
             apr_status_t its = scan_server(&scan, work, baton);
@@ -191,8 +192,9 @@ static apr_status_t name_run_again(const scan_t *scan, const names_t *names,
 
     mw_redis_batch_init(&batch, names->reply_max, names->pool);
     names->add(&batch, name, 1);
-    rv = mw_redis_run(scan->store, name->data, name->len, &batch,
-                      mw_redis_deadline(scan->store, scan->call), &replies);
+    rv =
+        mw_redis_run(scan->store, name->data, name->len, &batch,
+                     mw_redis_step_deadline(scan->store, scan->call), &replies);
     *reply = rv == APR_SUCCESS ? replies[0] : *reply;
     return rv;
 }
@@ -212,7 +214,7 @@ static apr_status_t names_run(const scan_t *scan, const names_t *names,
         names->add(&batch, names->names[i], i == 0);
     }
     rv = mw_redis_pool_batch(scan->pool, &batch,
-                             mw_redis_deadline(scan->store, scan->call),
+                             mw_redis_step_deadline(scan->store, scan->call),
                              replies);
     for (i = 0; rv == APR_SUCCESS && i < names->count; i++) {
         if (name_is_due((*replies)[i])) {
@@ -279,7 +281,7 @@ static apr_status_t clear_tell(mw_redis_t *store, const cachemw_call_t *call)
     mw_redis_batch_init(&batch, CLEAR_REPLY_MAX, call->pool);
     mw_redis_say_add(store, &batch, &message);
     return mw_redis_run(store, channel->data, channel->len, &batch,
-                        mw_redis_deadline(store, call), &ignored);
+                        mw_redis_step_deadline(store, call), &ignored);
 }
 
 /* Others are told of it also when that was not all. */

@@ -21,7 +21,7 @@
 #include "tls.h"
 #include "watch.h"
 
-/* A call without a deadline waits for so long. */
+/* A call without a deadline waits for so long, and a step of a long one. */
 #define PATIENCE apr_time_from_sec(10)
 
 /* Longest prefix in bytes. */
@@ -131,12 +131,17 @@ apr_int64_t mw_redis_clock(const mw_redis_t *store)
     return store->services->deadline_in(store->services, NULL, 0);
 }
 
+apr_int64_t mw_redis_step_deadline(const mw_redis_t *store,
+                                   const cachemw_call_t *call)
+{
+    return store->services->deadline_in(store->services, call, PATIENCE);
+}
+
 apr_int64_t mw_redis_deadline(const mw_redis_t *store,
                               const cachemw_call_t *call)
 {
-    return call->deadline
-               ? call->deadline
-               : store->services->deadline_in(store->services, NULL, PATIENCE);
+    return call->deadline ? call->deadline
+                          : mw_redis_step_deadline(store, call);
 }
 
 void mw_redis_count(const mw_redis_t *store, const char *kind)

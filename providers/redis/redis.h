@@ -89,6 +89,11 @@ apr_int64_t mw_redis_clock(const mw_redis_t *store);
 apr_int64_t mw_redis_deadline(const mw_redis_t *store,
                               const cachemw_call_t *call);
 
+/** When a step of a call must be done that may have many: the same, and 10 s
+ *  from now at the latest. */
+apr_int64_t mw_redis_step_deadline(const mw_redis_t *store,
+                                   const cachemw_call_t *call);
+
 /**
  * Count something by kind, shown for the store over all children.
  * @param kind up to 23 letters, digits, - and _; of a small fixed set

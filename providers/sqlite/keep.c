@@ -12,7 +12,7 @@
 
 /* Entries of one step of a sweep, and bodies. */
 #define SWEEP_ENTRIES 32
-/* A sweep waits for no one: it comes again. */
+/* A server's sweep waits for no one: it comes again. */
 #define SWEEP_WAIT 1000
 /* How often all entries are counted. µs */
 #define COUNT_INTERVAL ((apr_int64_t)3600 * 1000000)
@@ -223,7 +223,11 @@ static apr_status_t sweep_step(mw_sql_t *store, const cachemw_call_t *call,
     pthread_mutex_lock(&pool->mutex);
     sweep.before = pool->count;
     pthread_mutex_unlock(&pool->mutex);
-    rv = mw_sql_transact(store, call, SWEEP_WAIT, sweep_work, &sweep);
+    rv = mw_sql_transact(store, call,
+                         store->is_look
+                             ? store->services->remaining(store->services, call)
+                             : SWEEP_WAIT,
+                         sweep_work, &sweep);
     if (rv == APR_SUCCESS) {
         pthread_mutex_lock(&pool->mutex);
         pool->count = sweep.count;
@@ -243,8 +247,9 @@ apr_status_t mw_sql_sweep(void *self, const cachemw_call_t *call, int *more)
         rv = sweep_step(store, call, more);
     } while (rv == APR_SUCCESS && *more
              && services->remaining(services, call) > SWEEP_WAIT);
-    /* others are writing: it comes again */
-    return APR_STATUS_IS_TIMEUP(rv) || rv == APR_NOTFOUND ? APR_SUCCESS : rv;
+    return (APR_STATUS_IS_TIMEUP(rv) && !store->is_look) || rv == APR_NOTFOUND
+               ? APR_SUCCESS
+               : rv;
 }
 
 /* --- stats ---------------------------------------------------------------- */

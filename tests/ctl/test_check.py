@@ -314,6 +314,10 @@ def test_a_table_that_cannot_be_is_refused(name, saying):
     (["bench", "memory", "--size", "1x"], "size"),
     (["bench", "memory", "other"], "--vs"),
     (["ls", "--store", "x"], "--store x: which provider?"),
+    (["ls", "file", "--long", "cache_dir=/x"],
+     "cache_dir=/x does not follow its provider"),
+    (["bench", "memory", "--vs", "file", "--json", "cache_dir=/x"],
+     "cache_dir=/x does not follow its provider"),
     (["ls", "--load", "/nonexistent.so", "file"], "cannot read"),
 ])
 def test_a_wrong_command_line_says_what_would_be_right(words, saying):

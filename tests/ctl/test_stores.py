@@ -2,6 +2,7 @@
 """What a person sees and does to the store of a server, which is running at
 that moment or was stopped."""
 
+import contextlib
 import os
 import re
 import signal
@@ -337,6 +338,27 @@ def test_sweep_removes_what_has_expired_and_nothing_else(origin):
         assert len(ctl("ls", "sqlite", f"db_path={database}").lines) == 2
     finally:
         site.server.remove()
+
+
+def test_sweep_waits_for_who_writes_and_says_when_it_was_in_vain(tmp_path):
+    words = ["sqlite", f"db_path={tmp_path}/tests.db"]
+    assert ctl("bench", "--keys", "50", "--seconds", "1", "--warmup", "0s",
+               "--ops", "get", *words).status == 0
+    with contextlib.closing(sqlite3.connect(
+            tmp_path / "tests.db", isolation_level=None)) as base:
+        base.execute("UPDATE cache_entries SET expires = 1000000")
+        base.execute("BEGIN IMMEDIATE")
+        done = ctl("sweep", "--timeout", "200ms", *words)
+        assert (done.status, done.out) == (4, "0 expired\n"), done
+        assert "cannot be swept" in done.err, done
+        with subprocess.Popen([PROGRAM, "sweep", "--modules", MODULES,
+                               "--timeout", "60s", *words],
+                              stdout=subprocess.PIPE) as one:
+            with pytest.raises(subprocess.TimeoutExpired):
+                one.wait(1)
+            base.execute("COMMIT")
+            assert one.communicate(timeout=120)[0] == b"50 expired\n"
+            assert one.returncode == 0
 
 
 # ---- verify ------------------------------------------------------------------
@@ -730,6 +752,28 @@ def test_a_service_behind_http_has_what_can_be_asked_for_by_its_url():
 def test_redis_that_is_away_is_trouble():
     done = ctl("ls", "redis", "url=redis://127.0.0.1:9", "timeout=1s")
     assert done.status == 4 and "refused" in done.err
+
+
+def test_redis_that_falls_silent_ends_a_list(redis):
+    """… which may take as long as it wants, as long as it goes on."""
+    redis.ask("FLUSHALL")
+    words = ["redis", f"url={redis.url}", "timeout=60s", "store_timeout=60s"]
+    assert ctl("bench", "--force", "--keys", "8000", "--seconds", "1",
+               "--warmup", "0s", "--ops", "get", "--size", "10",
+               *words).status == 0
+    with subprocess.Popen([PROGRAM, "ls", "--modules", MODULES, *words],
+                          stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE) as one:
+        one.stdout.readline()   # more than a pipe holds is to come
+        redis.signal(signal.SIGSTOP)
+        try:
+            out, err = one.communicate(timeout=120)
+        finally:
+            redis.signal(signal.SIGCONT)
+            one.kill()
+        assert 0 < len(out.splitlines()) < 8000
+        assert one.returncode == 4 and b"cannot list its entries" in err, err
+    assert len(ctl("ls", *words).lines) == 8000
 
 
 def test_tiers_are_seen_one_by_one(origin):
