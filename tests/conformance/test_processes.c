@@ -366,6 +366,11 @@ static void capacity_act(ct_t *c, int index, void *baton)
         ct_sweep_all(c);
     }
     ct_status(c, ct_clear(c), APR_SUCCESS, "clear");
+    if (ct_sweeps(c)) {
+        /* bodies may stay for those who are being sent them */
+        c->now += 2 * CACHEMW_GRACE;
+        ct_sweep_all(c);
+    }
     ct_status(c, ct_stats(c, &stats), APR_SUCCESS, "stats");
     n = (int)(stats.bytes_max / 50000 * 3 / 2);
     for (i = 0; i < n; i++) {
