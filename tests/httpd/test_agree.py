@@ -644,7 +644,7 @@ def test_processes_killed_in_a_storm(make, redis, origin, path, victims):
     for server in servers:
         wait_for(lambda: hears(server), "the watch", 60)
         wait_near(server, calm.target)
-    if victims == "all":
+    if any(number(x, "WatchGaps") > 1 for x in servers):
         # what is stored while nobody listens may be older than a removal
         for page in storm.versions:
             post(storm.random.choice(servers), page)
