@@ -6,11 +6,26 @@
 
 #include "say.h"
 #include "script.h"
+#include "servers.h"
 #include "sharing.h"
 
 /* Who has not been heard of for so long is gone; it may have waited for other
  * stores, or for Redis. */
 #define LIFE_MS 15000
+
+/* Who listens asks for nothing that a node which has left the others would
+ * refuse: what they say of it is asked for here, and compared there. */
+static void servers_refresh(mw_redis_t *store, const cachemw_call_t *call)
+{
+    mw_redis_pool_t *pool;
+
+    if (store->servers->is_many
+        && __atomic_load_n(&store->ears, __ATOMIC_RELAXED)
+        && store->servers->at(store, 0, mw_redis_deadline(store, call), &pool)
+               == APR_SUCCESS) {
+        mw_redis_pool_unref(pool);
+    }
+}
 
 apr_status_t mw_redis_sharing(void *self, const cachemw_call_t *call)
 {
@@ -20,6 +35,7 @@ apr_status_t mw_redis_sharing(void *self, const cachemw_call_t *call)
     mw_redis_bytes_t name, args[2];
     apr_status_t rv;
 
+    servers_refresh(store, call);
     if (!CACHEMW_HAS(services, sharing) || !services->sharing) {
         return APR_SUCCESS;
     }

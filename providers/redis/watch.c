@@ -98,16 +98,18 @@ static apr_status_t ears_open(mw_redis_t *store, ears_t *ears)
     return rv;
 }
 
-/* Another server is to be asked by now, and tells of changes there. */
+/* Another server is to be asked by now, and tells of changes there; or none is,
+ * while others go on without this one. */
 static int ears_are_elsewhere(mw_redis_t *store, const ears_t *ears,
                               apr_int64_t deadline)
 {
     mw_redis_pool_t *pool;
+    apr_status_t rv =
+        store->servers->find(store, store_slot(store), deadline, &pool);
     int is_other;
 
-    if (store->servers->find(store, store_slot(store), deadline, &pool)
-        != APR_SUCCESS) {
-        return 0;
+    if (rv != APR_SUCCESS) {
+        return APR_STATUS_IS_EAGAIN(rv);
     }
     is_other = pool != ears->pool;
     mw_redis_pool_unref(pool);

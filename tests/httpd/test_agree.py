@@ -283,6 +283,24 @@ def test_nodes_of_a_cluster_tell_each_others_changes(make, start_redis, origin,
         assert page.delay(servers[1]) < BOUND
 
 
+def test_node_that_leaves_the_cluster(make, start_redis, origin, path):
+    """It goes on answering who listens there, and hears nothing any more."""
+    group = start_redis(Cluster())
+    servers = [make(group.url) for _ in range(2)]
+    old = group.owner(group.servers[0].ask("CLUSTER", "KEYSLOT",
+                                           "cachemw:say:0"))
+    group.dismiss(old)
+    for server in servers:
+        wait_for(lambda: number(server, "WatchGaps") > 1, "another node")
+        wait_for(lambda: hears(server), "the watch")
+    pages = [Page(origin, path(f"p{n}")) for n in range(4)]
+    for page in pages:
+        page.spread(servers)
+        page.change()
+        post(servers[0], page.target)
+        assert page.delay(servers[1]) < BOUND
+
+
 def test_watch_follows_the_master(make, start_redis, origin, path):
     group = start_redis(kind=Sentinels)
     servers = [make(group.url) for _ in range(2)]

@@ -458,6 +458,25 @@ class Cluster(Group):
         self.carry(slot, source, target)
         self.end_move(slot, target)
 
+    def dismiss(self, node):
+        """NODE, with what it has, leaves the others, and lives on by itself"""
+        target = next(x for x in self.masters if x is not node)
+        slots = [slot for low, high, master, *_ in node.ask("CLUSTER", "SLOTS")
+                 for slot in range(low, high + 1) if master[1] == node.port]
+        node.ask("FLUSHALL")
+        name = self.id(target)
+        for one in [target] + [x for x in self.servers if x is not target]:
+            with one.wire() as wire:
+                for slot in slots:
+                    wire.send("CLUSTER", "SETSLOT", slot, "NODE", name)
+                for slot in slots:
+                    assert wire.read() == "OK"
+        name = self.id(node)
+        for one in self.servers:
+            if one is not node:
+                one.ask("CLUSTER", "FORGET", name)
+        node.ask("CLUSTER", "RESET", "SOFT")
+
 
 # ---- for shell scripts ------------------------------------------------------
 
