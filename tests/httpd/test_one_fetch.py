@@ -110,6 +110,12 @@ def locks(redis):
     return [x for x in redis.keys() if x.endswith(b":lock")]
 
 
+def entries(redis):
+    """pages are stored behind the last byte"""
+    return [x for x in redis.keys()
+            if x != b"cachemw:servers" and not x.endswith(b":lock")]
+
+
 def scripts(redis):
     """how often a server has found a lock taken, or let go of one"""
     return redis.calls()["evalsha"]
@@ -344,7 +350,7 @@ def test_lock_of_a_server_that_vanished_is_waited_for_within_bounds(
     gate.open()
     herd.all_right(b"page")
     assert redis.ask("GET", lock) == b"another server's"
-    redis.ask("DEL", *[x for x in redis.keys() if x != lock])
+    redis.ask("DEL", *wait_for(lambda: entries(redis), "the page"))
     server.graceful()               # forgets that it cannot be stored
     origin.page(page, b"page")
     visit, = herd.send(page, host=HOST)
