@@ -24,7 +24,7 @@
 #define CLEAR_REPLY_MAX 1024
 #define LISTING_REPLY_MAX (MW_REDIS_HEADER_MAX + 1024)
 
-/* Of the time for clear, what telling others of it may take. */
+/* Of the time for clear, what telling others at its end may take. */
 #define CLEAR_RESERVE 8
 
 /* Times that all servers of a cluster are scanned: the second finds what was
@@ -284,7 +284,9 @@ static apr_status_t clear_tell(mw_redis_t *store, const cachemw_call_t *call)
                         mw_redis_step_deadline(store, call), &ignored);
 }
 
-/* Others are told of it also when that was not all. */
+/* Others are told before, so that nothing they fetched earlier is stored behind
+ * the scan, and after it, also when that was not all: till then they may have
+ * taken what was still there. */
 apr_status_t mw_redis_clear(void *self, const cachemw_call_t *call)
 {
     mw_redis_t *store = self;
@@ -298,7 +300,9 @@ apr_status_t mw_redis_clear(void *self, const cachemw_call_t *call)
     most.deadline = mw_redis_deadline(store, call);
     left = most.deadline - mw_redis_clock(store);
     most.deadline -= left / CLEAR_RESERVE;
+    told = clear_tell(store, &most);
     rv = clear_all(store, &most);
+    rv = rv == APR_SUCCESS ? told : rv;
     told = clear_tell(store, call);
     return rv == APR_SUCCESS ? told : rv;
 }

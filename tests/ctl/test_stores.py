@@ -844,3 +844,18 @@ def test_ls_of_a_million_entries_streams(kind, most, redis, tmp_path):
     assert (one.returncode, lines) == (0, count)
     assert first < took / 10
     assert used < most
+
+
+def test_clear_is_told_before_and_after(redis):
+    """What was fetched before it must not be stored behind the scan, and what
+    was read during it must go."""
+    with redis.wire() as monitor:
+        monitor.ask("MONITOR")
+        done = ctl("clear", "--yes", "redis", f"url={redis.url}", "announce=on")
+        assert done.status == 0, done
+        redis.ask("ECHO", "over")
+        seen = []
+        while "ECHO" not in seen:
+            seen.append(monitor.read().split('"')[1])
+    assert [x for x in seen if x in ("PUBLISH", "SCAN")] \
+        == ["PUBLISH", "SCAN", "PUBLISH"]
