@@ -285,7 +285,7 @@ def test_nodes_of_a_cluster_tell_each_others_changes(make, start_redis, origin,
 
 def test_node_that_leaves_the_cluster(make, start_redis, origin, path):
     """It goes on answering who listens there, and hears nothing any more."""
-    group = start_redis(Cluster())
+    group = start_redis(kind=Cluster)
     servers = [make(group.url) for _ in range(2)]
     old = group.owner(group.servers[0].ask("CLUSTER", "KEYSLOT",
                                            "cachemw:say:0"))
