@@ -486,6 +486,10 @@ static apr_status_t watches_begin(mw_tiers_t *tiers, apr_time_t offset)
     }
     if (rv != APR_SUCCESS) {
         watches_end(tiers);
+        tiers->services->log(tiers->services, CACHEMW_LOG_WARNING, rv,
+                             "no thread can be made that hears what other "
+                             "servers change: the tiers before are out of use "
+                             "until one is");
     }
     return rv;
 }
