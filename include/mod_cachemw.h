@@ -169,13 +169,14 @@
  * - An entry at or past its expires is never returned, and goes away by sweep
  *   without traffic.
  * - What was read is verified before it is returned: the full key, the id,
- *   lengths; and a checksum where bytes left our processes.
+ *   lengths; and a checksum where bytes left our processes (a disk, a
+ *   network).
  * - set is atomic for readers: they find the old entry, the new one or none,
  *   also after a crash in the middle.
  * - What get has handed out can be read to its end. A response whose body
- *   cannot is cut off in front of its reader, so replacing, removing, evicting
- *   or expiring an entry must not take the body from those who are being sent
- *   it: get gives buckets that keep it, or read finds it by its id for at
+ *   cannot is cut off in front of its reader, so replacing, removing, clearing
+ *   away, evicting or expiring an entry must not take the body from those who
+ *   are being sent it: get gives buckets that keep it, or read finds it by its id for at
  *   least CACHEMW_GRACE after that, as far as the cap on space allows.
  * - No slot needs a whole body in one piece of memory, save where a foreign
  *   protocol leaves no choice; that is then documented.
@@ -431,7 +432,8 @@ struct cachemw_services_t {
                 apr_status_t rv, const char *format, ...)
         __attribute__((format(printf, 4, 5)));
 
-    /** Add to one of the counters shown for the store. Any thread. */
+    /** Add to one of the counters shown for the store. Any thread. n may be
+     *  0. */
     void (*count)(const cachemw_services_t *services, cachemw_count_e what,
                   apr_uint64_t n);
 
@@ -665,7 +667,8 @@ struct cachemw_provider_t {
      * Remove an entry.
      * @param id remove it only if it is still this one; NULL: any
      * @return APR_SUCCESS, also when the key had no entry; APR_NOTFOUND when
-     *         id was given and the entry is another one; trouble
+     *         id was given and the entry is another one (or there is none, if
+     *         that is easier to tell); trouble
      */
     apr_status_t (*remove)(void *store, const cachemw_call_t *call,
                            const cachemw_key_t *key, const cachemw_id_t *id);
@@ -674,7 +677,8 @@ struct cachemw_provider_t {
 
     /**
      * Parent, after the whole configuration is known, perhaps as root.
-     * @param uid,gid whom the children will run as (0: no change of user)
+     * @param uid,gid whom the children will run as (0: no change of user), to
+     *        whom belongs what is made here
      * @return trouble switches this store off, with a log line; the server
      *         starts all the same
      */
@@ -744,7 +748,7 @@ struct cachemw_provider_t {
     void (*set_abort)(void *store, void *set);
     /** @} */
 
-    /** Whether there is an entry: APR_SUCCESS or APR_NOTFOUND. */
+    /** Whether get would find an entry: APR_SUCCESS or APR_NOTFOUND. */
     apr_status_t (*exists)(void *store, const cachemw_call_t *call,
                            const cachemw_key_t *key);
 
@@ -753,7 +757,8 @@ struct cachemw_provider_t {
     apr_status_t (*clear)(void *store, const cachemw_call_t *call);
 
     /**
-     * Call `each` for the entries; weakly consistent: what is set or removed
+     * Call `each` for the entries, with no lock held: it may call other slots
+     * of this store, such as get and remove. Weakly consistent: what is set or removed
      * meanwhile may be seen or not, everything else is seen once. Expired
      * entries are left out. The memory that it takes does not grow with the
      * bodies. At the deadline APR_TIMEUP says that these were not all.
@@ -770,7 +775,8 @@ struct cachemw_provider_t {
      * processes left. Returns by call->deadline: 10 ms at most, 1 s for a
      * CACHEMW_REMOTE provider, which resolves its names here and may take
      * longer for that alone. Only in the process that sweeps, of which there
-     * are two for a moment at a graceful restart.
+     * are two for a moment at a graceful restart. What is not to be had now,
+     * such as a lock, waits for the next one, without `more`.
      * @param more set to non-zero when there is more to do at once
      */
     apr_status_t (*sweep)(void *store, const cachemw_call_t *call, int *more);

@@ -31,6 +31,8 @@ def test_what_it_says_works(installed, tmp_path):
     assert set(files) == {"mod_cachemw_null.c", "mod_cachemw_shelf.c"}
     work = tmp_path / "work"
     (work / "provider").mkdir(parents=True)
+    for one in (work, tmp_path, *tmp_path.parents[:2]):
+        one.chmod(0o755)        # for the user whom httpd's children run as
     for name, text in files.items():
         (work / "provider" / name).write_text(text)
     script = script.replace("mkdir provider &&", "")
