@@ -23,9 +23,12 @@ static int process_is_busy(void *baton, apr_uint32_t slot)
 static int process_bury(void *baton, apr_uint32_t slot)
 {
     mw_changes_t *changes = baton;
+    int i;
 
     if (__atomic_exchange_n(&changes->under_way[slot], 0, __ATOMIC_SEQ_CST)) {
-        __atomic_fetch_add(&changes->doubts, 1, __ATOMIC_SEQ_CST);
+        for (i = 0; i < MW_TIERS_MAX; i++) {
+            __atomic_fetch_add(&changes->doubts[i], 1, __ATOMIC_SEQ_CST);
+        }
     }
     return 1;
 }
@@ -50,12 +53,16 @@ apr_status_t mw_changes_child_init(mw_tiers_t *tiers, apr_pool_t *pchild)
     return mw_slots_take(&slots, pchild);
 }
 
-apr_uint32_t mw_changes_doubts(mw_tiers_t *tiers)
+void mw_changes_doubts(mw_tiers_t *tiers, apr_uint32_t doubts[MW_TIERS_MAX])
 {
     const mw_slots_t slots = processes(tiers);
+    int i;
 
     mw_slots_bury(&slots);
-    return __atomic_load_n(&tiers->changes->doubts, __ATOMIC_SEQ_CST);
+    for (i = 0; i < MW_TIERS_MAX; i++) {
+        doubts[i] =
+            __atomic_load_n(&tiers->changes->doubts[i], __ATOMIC_SEQ_CST);
+    }
 }
 
 apr_uint32_t mw_change_begin(mw_tiers_t *tiers)
@@ -81,7 +88,7 @@ apr_status_t mw_change_check(mw_tiers_t *tiers, int at, apr_status_t rv)
 {
     if (rv != APR_SUCCESS && rv != APR_NOTFOUND && at < tiers->n - 1
         && !mw_tier_is_shared(tiers, at)) {
-        __atomic_fetch_add(&tiers->changes->doubts, 1, __ATOMIC_SEQ_CST);
+        __atomic_fetch_add(&tiers->changes->doubts[at], 1, __ATOMIC_SEQ_CST);
     }
     return rv;
 }

@@ -2,34 +2,43 @@
 
 #include "watch.h"
 
-/* The first tier that may be asked. */
-static inline int tiers_first(mw_tiers_t *tiers, apr_time_t now)
+/* A bit for each tier that may be asked. */
+static inline unsigned int tiers_believed(const mw_tiers_t *tiers,
+                                          apr_time_t now)
 {
     return !tiers->watched
                    || mw_watch_believes(
                        __atomic_load_n(&tiers->heard->alive_until,
-                                       __ATOMIC_RELAXED),
+                                       __ATOMIC_ACQUIRE),
                        now)
-               ? 0
-               : mw_watch_first(tiers, now);
+               ? ~0u
+               : mw_watch_believed(tiers, now);
 }
 
 /* From the tier `first` on. Apart, so that a hit in the nearest tier saves no
- * registers for it. */
+ * registers for it. A tier that is doubted before the note is read must not be
+ * what a nearer one is filled from. */
 static apr_status_t __attribute__((noinline))
 get_behind(mw_tiers_t *tiers, const cachemw_call_t *call,
            const cachemw_key_t *key, cachemw_entry_t *entry, int first,
            unsigned int missed, apr_status_t answer)
 {
     const apr_uint64_t note = mw_note_read(tiers, key);
-    int left = mw_tiers_remote(tiers, ~0u << first);
+    const unsigned int believed = tiers_believed(tiers, call->now);
+    int left = mw_tiers_remote(tiers, believed & ~0u << first);
     cachemw_call_t own;
     apr_status_t rv;
     int i;
 
+    if (believed != ~0u) {
+        __atomic_fetch_add(&tiers->heard->bypassed, 1, __ATOMIC_RELAXED);
+    }
     for (i = first; i < tiers->n; i++) {
         const mw_tier_t *tier = &tiers->tier[i];
 
+        if (!(believed & 1u << i)) {
+            continue;
+        }
         rv = tier->table->get(
             tier->self, mw_tier_call(tiers, i, call, &own, &left), key, entry);
         if (rv == APR_SUCCESS) {
@@ -78,7 +87,7 @@ apr_status_t mw_tiers_get(void *store, const cachemw_call_t *call,
     mw_tiers_t *tiers = store;
     const mw_tier_t *near = tiers->tier;
     int left = tiers->nremote;
-    int first = tiers_first(tiers, call->now);
+    const int is_believed = tiers_believed(tiers, call->now) & 1u;
     cachemw_call_t own;
     apr_status_t rv;
 
@@ -86,8 +95,8 @@ apr_status_t mw_tiers_get(void *store, const cachemw_call_t *call,
         && get_shared(tiers, call, key, entry) == APR_SUCCESS) {
         return APR_SUCCESS;
     }
-    if (first) {
-        return get_behind(tiers, call, key, entry, first, 0, APR_NOTFOUND);
+    if (!is_believed) {
+        return get_behind(tiers, call, key, entry, 1, 0, APR_NOTFOUND);
     }
     rv = near->table->get(
         near->self, left ? mw_tier_call(tiers, 0, call, &own, &left) : call,
@@ -135,15 +144,19 @@ apr_status_t mw_tiers_exists(void *store, const cachemw_call_t *call,
                              const cachemw_key_t *key)
 {
     mw_tiers_t *tiers = store;
-    int i = tiers_first(tiers, call->now);
-    int left = mw_tiers_remote(tiers, ~0u << i);
+    const unsigned int believed = tiers_believed(tiers, call->now);
+    int left = mw_tiers_remote(tiers, believed);
     apr_status_t answer = APR_NOTFOUND;
     apr_status_t rv = APR_NOTFOUND;
     cachemw_call_t own;
+    int i;
 
-    for (; i < tiers->n && rv != APR_SUCCESS; i++) {
+    for (i = 0; i < tiers->n && rv != APR_SUCCESS; i++) {
         const mw_tier_t *tier = &tiers->tier[i];
 
+        if (!(believed & 1u << i)) {
+            continue;
+        }
         rv = tier->table->exists(
             tier->self, mw_tier_call(tiers, i, call, &own, &left), key);
         answer = mw_tiers_lost(answer, rv);

@@ -66,10 +66,12 @@ typedef struct mw_heard_t {
     apr_time_t alive_until; /**< all near tiers are believed: wall clock */
     apr_uint64_t unused[7]; /**< it has a line of the cache to itself */
     apr_time_t until[MW_TIERS_MAX]; /**< by the tier that is watched */
-    apr_uint64_t messages;          /**< of other servers */
-    apr_uint64_t gaps;              /**< something may have been missed */
-    apr_uint64_t bypassed;          /**< look-ups */
-    apr_uint64_t next;              /**< of listed */
+    /** Likewise: a bit for each tier before it that could not be emptied. */
+    unsigned int doubted[MW_TIERS_MAX];
+    apr_uint64_t messages; /**< of other servers */
+    apr_uint64_t gaps;     /**< something may have been missed */
+    apr_uint64_t bypassed; /**< look-ups */
+    apr_uint64_t next;     /**< of listed */
     mw_listed_t listed[MW_LISTED];
 } mw_heard_t;
 
@@ -81,7 +83,7 @@ typedef struct mw_changes_t {
     mw_slot_t slots[MW_PROCESSES];
     apr_uint32_t under_way[MW_PROCESSES]; /**< atomic */
     apr_uint32_t used;                    /**< see mw_slots_t */
-    apr_uint32_t doubts; /**< atomic: changes that may be half done */
+    apr_uint32_t doubts[MW_TIERS_MAX];    /**< atomic: see below */
 } mw_changes_t;
 
 typedef struct mw_watches_t mw_watches_t;
@@ -121,7 +123,7 @@ typedef struct mw_tiers_t {
 /** @name tiers.c @{ */
 
 apr_size_t mw_tiers_shared_size(void);
-#define MW_TIERS_LAYOUT 3
+#define MW_TIERS_LAYOUT 4
 void mw_tiers_share(mw_tiers_t *tiers, void *segment);
 
 /** A tier that all servers share tells what they change there itself: what
@@ -236,10 +238,10 @@ apr_status_t mw_tiers_unlock(void *store, const cachemw_call_t *call,
 apr_status_t mw_changes_make(mw_changes_t *changes);
 apr_status_t mw_changes_child_init(mw_tiers_t *tiers, apr_pool_t *pchild);
 
-/** How often a process has died in the middle of a change, or a tier has kept
- *  what was to go: whenever it is another number, near tiers may have what is
- *  older than the far one. */
-apr_uint32_t mw_changes_doubts(mw_tiers_t *tiers);
+/** How often a process has died in the middle of a change, or this tier has
+ *  kept what was to go: whenever it is another number, it and those before it
+ *  may have what is older than the far one. */
+void mw_changes_doubts(mw_tiers_t *tiers, apr_uint32_t doubts[MW_TIERS_MAX]);
 
 /** Around a change of several tiers, or what undoes one. @{ */
 apr_uint32_t mw_change_begin(mw_tiers_t *tiers);

@@ -26,10 +26,12 @@ typedef struct watch_t {
     apr_pool_t *pool;    /* of a turn; below memory, as is */
     apr_pool_t *scratch; /* of a call */
     state_e state;
-    int is_unsure;       /* the tiers before must be emptied */
-    int is_late;         /* the last turn ended without an answer */
-    apr_time_t since;    /* when the turn began that asked */
-    apr_uint32_t doubts; /* as mw_changes_doubts() was */
+    unsigned int unsure;  /* tiers before that could not be emptied */
+    unsigned int unasked; /* likewise, at the beginning of the last turn */
+    unsigned int old;     /* tiers before that must be emptied */
+    int is_late;          /* the last turn ended without an answer */
+    apr_time_t since;     /* when the turn began that asked */
+    apr_uint32_t doubts[MW_TIERS_MAX]; /* as mw_changes_doubts() gave them */
     apr_interval_time_t pause;
 } watch_t;
 
@@ -106,8 +108,42 @@ static cachemw_call_t watch_call(watch_t *watch)
     return call;
 }
 
-/* What the tiers before have of a key. Where one cannot be removed, all goes
- * before they are believed again. */
+/* Until when the tiers before this one are believed, and which are not. */
+static void watch_believe(const watch_t *watch, apr_time_t until)
+{
+    const mw_tiers_t *tiers = watch->tiers;
+    mw_heard_t *heard = tiers->heard;
+    int i;
+
+    pthread_mutex_lock(&tiers->watches->mutex);
+    __atomic_store_n(&heard->until[watch->at], until, __ATOMIC_RELAXED);
+    __atomic_store_n(&heard->doubted[watch->at], watch->unsure,
+                     __ATOMIC_RELAXED);
+    for (i = 1; i < tiers->n; i++) {
+        if (!(tiers->watched & 1u << i)) {
+            continue;
+        }
+        if (heard->doubted[i]) {
+            until = 0;
+        }
+        else if (heard->until[i] < until) {
+            until = heard->until[i];
+        }
+    }
+    __atomic_store_n(&heard->alive_until, until, __ATOMIC_SEQ_CST);
+    pthread_mutex_unlock(&tiers->watches->mutex);
+}
+
+/* Nobody may bring what it has nearer, so this comes before the notes of the
+ * nearer tiers change. */
+static void near_doubt(watch_t *watch, int at)
+{
+    watch->unsure |= 1u << at;
+    watch_believe(watch, watch->tiers->heard->until[watch->at]);
+}
+
+/* What the tiers before have of a key. From those that are doubted all goes
+ * later. */
 static void near_drop(watch_t *watch, const cachemw_key_t *key)
 {
     mw_tiers_t *tiers = watch->tiers;
@@ -124,30 +160,58 @@ static void near_drop(watch_t *watch, const cachemw_key_t *key)
         /* what has expired, too: the clock may be set back */
         any_time.now = 0;
         mw_note_change(tiers, key);
-        if (tier->table->exists(tier->self, &any_time, key) != APR_NOTFOUND
+        if (!(watch->unsure & 1u << i)
+            && tier->table->exists(tier->self, &any_time, key) != APR_NOTFOUND
             && tier->table->remove(tier->self, &call, key, NULL)
                    != APR_SUCCESS) {
-            watch->is_unsure = 1;
+            near_doubt(watch, i);
         }
     }
 }
 
-static void near_clear(watch_t *watch)
+static void near_clear_tier(watch_t *watch, int at)
+{
+    const mw_tier_t *tier = &watch->tiers->tier[at];
+    const cachemw_call_t call = watch_call(watch);
+
+    if (tier->table->clear(tier->self, &call) == APR_SUCCESS) {
+        watch->unsure &= ~(1u << at);
+    }
+    else {
+        near_doubt(watch, at);
+    }
+}
+
+/* @param which a bit for each of them */
+static void near_clear(watch_t *watch, unsigned int which)
 {
     mw_tiers_t *tiers = watch->tiers;
     int i;
 
-    watch->is_unsure = 0;
     for (i = watch->at - 1; i >= 0; i--) {
-        const mw_tier_t *tier = &tiers->tier[i];
-        const cachemw_call_t call = watch_call(watch);
+        if ((which & 1u << i) && !mw_tier_is_shared(tiers, i)) {
+            mw_note_change_all(tiers);
+            near_clear_tier(watch, i);
+        }
+    }
+}
 
-        if (mw_tier_is_shared(tiers, i)) {
+/* Those that are doubted, once more: the notes have changed since then. */
+static void near_clear_doubted(watch_t *watch)
+{
+    const cachemw_services_t *services = watch->tiers->services;
+    int i;
+
+    for (i = watch->at - 1; i >= 0; i--) {
+        if (!(watch->unsure & 1u << i)) {
             continue;
         }
-        mw_note_change_all(tiers);
-        if (tier->table->clear(tier->self, &call) != APR_SUCCESS) {
-            watch->is_unsure = 1;
+        near_clear_tier(watch, i);
+        if (watch->unsure & 1u << i) {
+            services->log(services, CACHEMW_LOG_WARNING, APR_SUCCESS,
+                          "what is in l%d cannot be removed: it is not asked "
+                          "until it is",
+                          i + 1);
         }
     }
 }
@@ -211,7 +275,7 @@ static void watch_told(void *baton, cachemw_change_e what,
         change_enter(tiers, key);
     }
     if (!key) {
-        near_clear(watch);
+        near_clear(watch, ~0u);
         return;
     }
     near_drop(watch, key);
@@ -222,37 +286,13 @@ static void watch_told(void *baton, cachemw_change_e what,
 
 /* --- whether we hear ------------------------------------------------------ */
 
-/* The tiers before this one are believed until then. */
-static void watch_believe(const watch_t *watch, apr_time_t until)
-{
-    const mw_tiers_t *tiers = watch->tiers;
-    mw_heard_t *heard = tiers->heard;
-    int i;
-
-    pthread_mutex_lock(&tiers->watches->mutex);
-    __atomic_store_n(&heard->until[watch->at], until, __ATOMIC_RELAXED);
-    for (i = 1; i < tiers->n; i++) {
-        if ((tiers->watched & 1u << i) && heard->until[i] < until) {
-            until = heard->until[i];
-        }
-    }
-    __atomic_store_n(&heard->alive_until, until, __ATOMIC_SEQ_CST);
-    pthread_mutex_unlock(&tiers->watches->mutex);
-}
-
 static void watch_hears(watch_t *watch, apr_time_t since)
 {
     const cachemw_services_t *services = watch->tiers->services;
 
-    if (watch->is_unsure) {
-        near_clear(watch);
-        if (watch->is_unsure) {
-            services->log(services, CACHEMW_LOG_WARNING, APR_SUCCESS,
-                          "what is in the tiers before l%d cannot be removed: "
-                          "they are not asked until it is",
-                          watch->at + 1);
-            return;
-        }
+    if (watch->old) {
+        near_clear(watch, watch->old);
+        watch->old = 0;
     }
     watch_believe(watch, since + MW_WATCH_BELIEF);
     if (watch->state == STATE_NEW) {
@@ -267,6 +307,7 @@ static void watch_hears(watch_t *watch, apr_time_t since)
     }
     watch->state = STATE_HEARS;
     watch->pause = PAUSE_MIN;
+    near_clear_doubted(watch);
 }
 
 static void watch_is_lost(watch_t *watch, apr_status_t why)
@@ -293,7 +334,7 @@ static void watch_begins(watch_t *watch)
     }
     __atomic_fetch_add(&tiers->heard->gaps, 1, __ATOMIC_RELAXED);
     change_enter(tiers, NULL);
-    near_clear(watch);
+    near_clear(watch, ~0u);
 }
 
 /* --- the thread ----------------------------------------------------------- */
@@ -314,13 +355,21 @@ static int watch_rest(watch_t *watch, apr_interval_time_t pause)
     return goes_on;
 }
 
-/* Of what our own server changes. */
+/* Of what our own server changes: what a tier kept may have been brought
+ * nearer, but not while nobody asked it. */
 static void watch_doubt(watch_t *watch)
 {
-    const apr_uint32_t doubts = mw_changes_doubts(watch->tiers);
+    apr_uint32_t doubts[MW_TIERS_MAX];
+    int i;
 
-    watch->is_unsure |= doubts != watch->doubts;
-    watch->doubts = doubts;
+    mw_changes_doubts(watch->tiers, doubts);
+    for (i = 0; i < watch->at; i++) {
+        if (doubts[i] != watch->doubts[i] && !(watch->unasked & 1u << i)) {
+            watch->old |= ~(~0u << (i + 1));
+        }
+        watch->doubts[i] = doubts[i];
+    }
+    watch->unasked = watch->unsure;
 }
 
 /* @return how long to wait before the next one */
@@ -497,14 +546,22 @@ static apr_status_t watches_begin(mw_tiers_t *tiers, apr_time_t offset)
 apr_status_t mw_watch_sweep(void *store, const cachemw_call_t *call, int *more)
 {
     mw_tiers_t *tiers = store;
+    const cachemw_services_t *services = tiers->services;
     const apr_time_t offset = call->now - clock_now(tiers);
+    apr_status_t rv;
 
     *more = 0;
     if (!tiers->watched) {
         return APR_SUCCESS;
     }
     if (!tiers->watches) {
-        return watches_begin(tiers, offset);
+        rv = watches_begin(tiers, offset);
+        if (rv != APR_SUCCESS) {
+            services->log(services, CACHEMW_LOG_WARNING, rv,
+                          "no thread can listen to what other servers change: "
+                          "near tiers are out of use until one does");
+        }
+        return rv;
     }
     __atomic_store_n(&tiers->watches->offset, offset, __ATOMIC_RELAXED);
     return APR_SUCCESS;
@@ -522,21 +579,23 @@ apr_status_t mw_watch_child_init(mw_tiers_t *tiers, apr_pool_t *pchild)
 
 /* --- in all children ------------------------------------------------------ */
 
-int mw_watch_first(mw_tiers_t *tiers, apr_time_t now)
+unsigned int mw_watch_believed(const mw_tiers_t *tiers, apr_time_t now)
 {
-    mw_heard_t *heard = tiers->heard;
-    int i = tiers->n - 1;
+    const mw_heard_t *heard = tiers->heard;
+    unsigned int believed = ~0u;
+    int i;
 
-    while (i > 0
-           && (!(tiers->watched & 1u << i)
-               || mw_watch_believes(
-                   __atomic_load_n(&heard->until[i], __ATOMIC_RELAXED), now))) {
-        i--;
+    for (i = 1; i < tiers->n; i++) {
+        if (!(tiers->watched & 1u << i)) {
+            continue;
+        }
+        if (!mw_watch_believes(
+                __atomic_load_n(&heard->until[i], __ATOMIC_RELAXED), now)) {
+            believed &= ~0u << i;
+        }
+        believed &= ~__atomic_load_n(&heard->doubted[i], __ATOMIC_RELAXED);
     }
-    if (i) {
-        __atomic_fetch_add(&heard->bypassed, 1, __ATOMIC_RELAXED);
-    }
-    return i;
+    return believed;
 }
 
 void mw_watch_stats(const mw_tiers_t *tiers, apr_time_t now,

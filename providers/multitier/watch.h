@@ -11,7 +11,9 @@
  * the last turn in which the far tier answered. Whoever looks up compares that
  * with the time of its request; after it the near tiers are not asked, as if
  * they were not there. When the thread hears again and may have missed
- * something, they are emptied first.
+ * something, they are emptied first. One that cannot be emptied, or from which a
+ * key cannot be removed, is doubted: until it has been emptied it alone is not
+ * asked.
  *
  * A change elsewhere that crosses one of ours:
  *
@@ -38,7 +40,7 @@
 
 /** Nobody who asks is so much older than what was heard last: the wall clock was
  *  set back, and its time tells nothing. */
-#define MW_WATCH_WINDOW apr_time_from_sec(10)
+#define MW_WATCH_WINDOW apr_time_from_sec(2)
 
 /** Whether tiers that are believed until then are, by the wall clock. */
 static inline int mw_watch_believes(apr_time_t until, apr_time_t now)
@@ -60,8 +62,8 @@ apr_status_t mw_watch_sweep(void *store, const cachemw_call_t *call, int *more);
 void mw_watch_list(mw_tiers_t *tiers, const cachemw_key_t *key,
                    const cachemw_id_t *id);
 
-/** The first tier that is believed now, when not all are; counted. */
-int mw_watch_first(mw_tiers_t *tiers, apr_time_t now);
+/** A bit for each tier that is believed now, when not all are. */
+unsigned int mw_watch_believed(const mw_tiers_t *tiers, apr_time_t now);
 
 /** Call `each` with what is known of it. */
 void mw_watch_stats(const mw_tiers_t *tiers, apr_time_t now,

@@ -378,13 +378,24 @@ static char has_in(mw_store_t *store, const char *text, apr_time_t now,
                : 0;
 }
 
+/* A time at which near tiers are believed, if they are at all. */
+static apr_time_t now_heard(void)
+{
+    const mw_tiers_t *self = tiers.store->self;
+    const apr_time_t until =
+        __atomic_load_n(&self->heard->until[self->n - 1], __ATOMIC_RELAXED)
+        - apr_time_from_msec(100);
+
+    return until > FIXTURE_NOW ? until : FIXTURE_NOW;
+}
+
 static char has(mw_store_t *store, const char *text)
 {
     apr_pool_t *pool;
     char id;
 
     apr_pool_create(&pool, NULL);
-    id = has_in(store, text, FIXTURE_NOW, pool);
+    id = has_in(store, text, now_heard(), pool);
     apr_pool_destroy(pool);
     return id;
 }
@@ -436,6 +447,32 @@ static void test_tiers_that_need_not_agree_listen_to_nobody(void **state)
     assert_int_equal(figure("near_bypassed"), -1);
 }
 
+static void sweep_without_threads(void)
+{
+    cachemw_call_t call = fixture_call(tiers.f);
+    pthread_attr_t before, huge;
+    int more;
+
+    assert_int_equal(pthread_getattr_default_np(&before), 0);
+    assert_int_equal(pthread_attr_init(&huge), 0);
+    assert_int_equal(pthread_attr_setstacksize(&huge, (size_t)1 << 52), 0);
+    assert_int_equal(pthread_setattr_default_np(&huge), 0);
+    assert_int_not_equal(mw_store_sweep(tiers.store, &call, &more),
+                         APR_SUCCESS);
+    assert_int_equal(pthread_setattr_default_np(&before), 0);
+    pthread_attr_destroy(&huge);
+    pthread_attr_destroy(&before);
+}
+
+static void test_thread_that_cannot_be_is_told(void **state)
+{
+    (void)state;
+    sweep_without_threads();
+    assert_int_equal(logged("no thread can listen"), 1);
+    start();
+    assert_int_equal(figure("watch_alive"), 1);
+}
+
 static void test_near_tier_begins_empty(void **state)
 {
     (void)state;
@@ -456,8 +493,7 @@ static void test_belief_ends_when_nothing_is_heard(void **state)
     start();
     put(tiers.near, "page", 'n');
     put(tiers.far, "page", 'f');
-    assert_int_equal(has_in(tiers.store, "page", FIXTURE_NOW, tiers.f->pool),
-                     'n');
+    assert_int_equal(has(tiers.store, "page"), 'n');
     assert_int_equal(
         has_in(tiers.store, "page", FIXTURE_NOW + LATER, tiers.f->pool), 'f');
     assert_int_equal(figure("near_bypassed"), 1);
@@ -466,13 +502,15 @@ static void test_belief_ends_when_nothing_is_heard(void **state)
 static void test_clock_that_is_set_back(void **state)
 {
     const apr_time_t back = FIXTURE_NOW - LATER;
+    const apr_time_t little = FIXTURE_NOW - apr_time_from_sec(2);
 
     (void)state;
     start();
     put(tiers.near, "page", 'n');
     put(tiers.far, "page", 'f');
     assert_int_equal(has_in(tiers.store, "page", back, tiers.f->pool), 'f');
-    assert_int_equal(figure("near_bypassed"), 1);
+    assert_int_equal(has_in(tiers.store, "page", little, tiers.f->pool), 'f');
+    assert_int_equal(figure("near_bypassed"), 2);
     sweep_at(back);
     far_returns(APR_SUCCESS);
     assert_int_equal(has_in(tiers.store, "page", back, tiers.f->pool), 'n');
@@ -639,6 +677,45 @@ static void test_near_copy_that_stays_takes_all_with_it(void **state)
     assert_int_equal(figure("watch_alive"), 1);
 }
 
+/* Others are asked, and filled, as if it were not there. */
+static void test_tier_that_cannot_be_emptied_stops_no_other(void **state)
+{
+    cachemw_call_t call = fixture_call(*state);
+    cachemw_key_t key = fixture_key("third");
+
+    tiers.near = store_start("clean", &mw_memory_provider, OPTIONS("size=8M"));
+    tiers.middle = store_start("middle", &near_table, OPTIONS("size=8M"));
+    tiers.store = store_start("three", &mw_multitier_provider,
+                              OPTIONS("l1=near", "l2=middle", "l3=far"));
+    start();
+    put(tiers.near, "other", 'n');
+    put(tiers.middle, "page", 'm');
+    put(tiers.far, "page", 'f');
+    __atomic_store_n(&near.remove_fails, 1, __ATOMIC_SEQ_CST);
+    __atomic_store_n(&near.clear_fails, 1, __ATOMIC_SEQ_CST);
+    far_tells(CACHEMW_CHANGE_SET, "page", 'f', 0);
+    assert_true(logged("what is in l2 cannot be removed") > 0);
+    assert_int_equal(has(tiers.store, "page"), 'f');
+    assert_int_equal(has(tiers.near, "page"), 'f');
+    assert_int_equal(has(tiers.store, "other"), 'n');
+    assert_int_equal(mw_store_remove(tiers.store, &call, &key, NULL), EIO);
+    far_returns(APR_SUCCESS);
+    assert_int_equal(has(tiers.store, "other"), 'n');
+    far_tells(CACHEMW_CHANGE_SET, "page", 'f', 0);
+    assert_int_equal(has(tiers.near, "page"), 0);
+    far_returns(APR_EINCOMPLETE);
+    assert_int_equal(has(tiers.near, "other"), 0);
+    assert_int_equal(has(tiers.middle, "page"), 'm');
+    assert_int_equal(has(tiers.store, "page"), 'f');
+    assert_int_equal(has(tiers.near, "page"), 'f');
+    __atomic_store_n(&near.clear_fails, 0, __ATOMIC_SEQ_CST);
+    far_returns(APR_SUCCESS);
+    assert_int_equal(has(tiers.middle, "page"), 0);
+    assert_int_equal(figure("watch_alive"), 1);
+    put(tiers.middle, "third", 'm');
+    assert_int_equal(has(tiers.store, "third"), 'm');
+}
+
 /* --- changes elsewhere that cross ours ------------------------------------ */
 
 static void test_fill_that_a_change_overtakes(void **state)
@@ -649,7 +726,7 @@ static void test_fill_that_a_change_overtakes(void **state)
     start();
     put(tiers.far, "page", 'f');
     apr_pool_create(&answer, NULL);
-    assert_int_equal(has_in(tiers.store, "page", FIXTURE_NOW, answer), 'f');
+    assert_int_equal(has_in(tiers.store, "page", now_heard(), answer), 'f');
     far_tells(CACHEMW_CHANGE_SET, "page", 'x', 0);
     apr_pool_destroy(answer);
     assert_int_equal(has(tiers.near, "page"), 0);
@@ -983,6 +1060,7 @@ int main(void)
         WATCH_TEST(test_near_tier_is_not_asked_before_the_far_one_is_heard),
         WATCH_TEST(test_far_tier_that_cannot_tell_leaves_near_ones_unused),
         WATCH_TEST(test_tiers_that_need_not_agree_listen_to_nobody),
+        WATCH_TEST(test_thread_that_cannot_be_is_told),
         WATCH_TEST(test_near_tier_begins_empty),
         WATCH_TEST(test_belief_ends_when_nothing_is_heard),
         WATCH_TEST(test_clock_that_is_set_back),
@@ -996,6 +1074,7 @@ int main(void)
         WATCH_TEST(test_watched_tier_loses_nothing_by_another),
         WATCH_TEST(test_change_of_our_own_does_not),
         WATCH_TEST(test_near_copy_that_stays_takes_all_with_it),
+        WATCH_TEST(test_tier_that_cannot_be_emptied_stops_no_other),
         WATCH_TEST(test_fill_that_a_change_overtakes),
         WATCH_TEST(test_store_that_a_purge_elsewhere_overtakes),
         WATCH_TEST(test_store_that_a_change_elsewhere_precedes),
