@@ -176,8 +176,9 @@
  * - What get has handed out can be read to its end. A response whose body
  *   cannot is cut off in front of its reader, so replacing, removing, clearing
  *   away, evicting or expiring an entry must not take the body from those who
- *   are being sent it: get gives buckets that keep it, or read finds it by its id for at
- *   least CACHEMW_GRACE after that, as far as the cap on space allows.
+ *   are being sent it: get gives buckets that keep it, or read finds it by
+ *   its id for at least CACHEMW_GRACE after that, as far as the cap on space
+ *   allows.
  * - No slot needs a whole body in one piece of memory, save where a foreign
  *   protocol leaves no choice; that is then documented.
  *

@@ -79,13 +79,14 @@ static void rest_check(ct_t *c, const ct_item_t *item, apr_off_t got,
     if (got == item->body_len || !has_room_for_grace(c, item->body_len)) {
         return;
     }
+    when = apr_pstrcat(c->pool, when,
+                       "; the rest 59 s later, within CACHEMW_GRACE: ", NULL);
     c->now += CACHEMW_GRACE - apr_time_from_sec(1);
     if (ct_sweeps(c)) {
         ct_sweep_all(c);
     }
     while (got < item->body_len) {
-        got += piece_check(c, item, got, CACHEMW_PIECE_MAX,
-                           apr_pstrcat(c->pool, when, ", 59 s later: ", NULL));
+        got += piece_check(c, item, got, CACHEMW_PIECE_MAX, when);
     }
 }
 

@@ -28,5 +28,6 @@ void ct_broken_table(const ct_broken_t *broken, cachemw_provider_t *table);
 extern const ct_broken_t ct_broken_slots[];
 extern const ct_broken_t ct_broken_streams[];
 extern const ct_broken_t ct_broken_bodies[];
+extern const ct_broken_t ct_broken_pieces[];
 
 #endif

@@ -27,6 +27,7 @@ static void register_hooks(apr_pool_t *p)
     broken_register(p, ct_broken_slots);
     broken_register(p, ct_broken_streams);
     broken_register(p, ct_broken_bodies);
+    broken_register(p, ct_broken_pieces);
 }
 
 extern module AP_MODULE_DECLARE_DATA broken_module

@@ -223,5 +223,6 @@ int main(int argc, const char *const *argv, const char *const *env)
     n = broken_add(tests, n, ct_broken_slots);
     n = broken_add(tests, n, ct_broken_streams);
     n = broken_add(tests, n, ct_broken_bodies);
+    n = broken_add(tests, n, ct_broken_pieces);
     return _cmocka_run_group_tests("selftest", tests, n, NULL, NULL);
 }
