@@ -96,7 +96,7 @@ static unsigned int store_guards(const cachemw_provider_t *table)
 /* What of it is there before the provider's open. */
 static apr_status_t store_prepare(mw_store_t *store,
                                   const cachemw_provider_t *provider,
-                                  const mw_options_t options[2],
+                                  const mw_options_t *options,
                                   apr_pool_t *pconf, const char **error)
 {
     apr_status_t rv;
@@ -132,7 +132,7 @@ static apr_status_t store_prepare(mw_store_t *store,
 apr_status_t mw_store_open(mw_store_t **result, const char *name,
                            const char *provider_name,
                            const cachemw_provider_t *provider,
-                           const mw_options_t options[2], const mw_host_t *host,
+                           const mw_options_t *options, const mw_host_t *host,
                            apr_pool_t *pconf, const char **error)
 {
     mw_store_t *store = apr_pcalloc(pconf, sizeof(*store));

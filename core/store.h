@@ -92,7 +92,7 @@ typedef struct mw_store_settings_t {
 apr_status_t mw_store_open(mw_store_t **store, const char *name,
                            const char *provider_name,
                            const cachemw_provider_t *provider,
-                           const mw_options_t options[2], const mw_host_t *host,
+                           const mw_options_t *options, const mw_host_t *host,
                            apr_pool_t *pconf, const char **error);
 /** Failure switches the store off (every get misses); it is logged here. */
 apr_status_t mw_store_post_config(mw_store_t *store, apr_pool_t *pconf,
