@@ -387,6 +387,9 @@ def test_strange_messages_do_nothing(make, redis, origin, path, tmp_path,
         listener.ask("SUBSCRIBE", "cachemw:say:0")
         replace(servers[0], page.target)
         true = listener.read()[2]
+    wait_for(lambda: number(servers[1], "WatchMessages") >= 2, "the message")
+    wait_for(lambda: redis.ask("PUBSUB", "NUMSUB", "cachemw:say:0")[1] == 2,
+             "the listener's end")
     page.spread(servers)
     strange = [b"", b"x", b"MWS1", true[:-1], true + b"x",
                b"MWS2" + true[4:], true[:4] + b"q" + true[5:],
