@@ -231,9 +231,26 @@ static int option_is_cap(const cachemw_option_t *option)
            && strcmp(option->name, "max_retries");
 }
 
+/* Servers may have it behind tiers of their own. */
+static int leaf_tells(const mw_ctl_t *ctl, const mw_ctl_store_t *leaf,
+                      const mw_options_t *core)
+{
+    const cachemw_provider_t *table = provider_of(leaf);
+    const cachemw_option_t *row = core->table;
+
+    if (!(ctl->command & (MW_CTL_RM | MW_CTL_CLEAR))
+        || !CACHEMW_HAS(table, publish) || !table->publish) {
+        return 0;
+    }
+    while (strcmp(row->name, "announce")) {
+        row++;
+    }
+    return !core->values[row - core->table].is_set;
+}
+
 /* Have no limit of ours drop what a server has stored under its own. */
 static void leaf_widen(mw_ctl_store_t *leaf, const mw_options_t *options,
-                       apr_pool_t *pool)
+                       int tells, apr_pool_t *pool)
 {
     const cachemw_option_t *row = options->table;
     const char **words;
@@ -242,7 +259,7 @@ static void leaf_widen(mw_ctl_store_t *leaf, const mw_options_t *options,
     for (; row && row->name; row++) {
         rows++;
     }
-    words = apr_pcalloc(pool, (leaf->nwords + rows + 1) * sizeof(*words));
+    words = apr_pcalloc(pool, (leaf->nwords + rows + 2) * sizeof(*words));
     memcpy(words, leaf->words, leaf->nwords * sizeof(*words));
     for (row = options->table; row && row->name; row++) {
         if (option_is_cap(row)
@@ -250,6 +267,9 @@ static void leaf_widen(mw_ctl_store_t *leaf, const mw_options_t *options,
             words[leaf->nwords++] =
                 apr_pstrcat(pool, row->name, "=", row->maximum, NULL);
         }
+    }
+    if (tells) {
+        words[leaf->nwords++] = "announce=on";
     }
     leaf->words = words;
 }
@@ -279,7 +299,8 @@ static const char *leaf_prepare(const mw_ctl_t *ctl, apr_array_header_t *leaves,
         }
     }
     if (!error) {
-        leaf_widen(leaf, options, ctl->pool);
+        leaf_widen(leaf, options, leaf_tells(ctl, leaf, &options[1]),
+                   ctl->pool);
     }
     return error;
 }

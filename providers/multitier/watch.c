@@ -546,22 +546,14 @@ static apr_status_t watches_begin(mw_tiers_t *tiers, apr_time_t offset)
 apr_status_t mw_watch_sweep(void *store, const cachemw_call_t *call, int *more)
 {
     mw_tiers_t *tiers = store;
-    const cachemw_services_t *services = tiers->services;
     const apr_time_t offset = call->now - clock_now(tiers);
-    apr_status_t rv;
 
     *more = 0;
     if (!tiers->watched) {
         return APR_SUCCESS;
     }
     if (!tiers->watches) {
-        rv = watches_begin(tiers, offset);
-        if (rv != APR_SUCCESS) {
-            services->log(services, CACHEMW_LOG_WARNING, rv,
-                          "no thread can listen to what other servers change: "
-                          "near tiers are out of use until one does");
-        }
-        return rv;
+        return watches_begin(tiers, offset);
     }
     __atomic_store_n(&tiers->watches->offset, offset, __ATOMIC_RELAXED);
     return APR_SUCCESS;

@@ -752,6 +752,35 @@ def test_a_service_behind_http_has_what_can_be_asked_for_by_its_url():
     assert lines[-1] == "1 removed" and "is not stored" in done.stderr
 
 
+@pytest.mark.parametrize("command", ["rm", "clear"])
+def test_near_tiers_of_servers_are_told(command, origin, redis):
+    redis.ask("FLUSHALL")
+    words = ["redis", f"url={redis.url}", "timeout=2s"]
+    site = Site(origin, "pages", [], ["cachemw_redis"], stores=f"""
+CachemwStore near memory
+CachemwStore far {" ".join(words)}
+CachemwStore pages multitier l1=near l2=far""")
+
+    def is_near(page):
+        site.get(page)
+        for key in redis.keys():
+            if b"{" in key:
+                redis.ask("DEL", key)
+        return site.get(page).cache == "HIT"
+
+    with contextlib.ExitStack() as stack:
+        stack.callback(site.server.remove)
+        site.server.start()
+        origin.page("/near.html", b"near")
+        wait_for(lambda: is_near("/near.html"), "near tiers to be in use")
+        site.fill({"/page.html": b"old"})
+        origin.page("/page.html", b"new")
+        more = [site.url("/page.html")] if command == "rm" else ["--yes"]
+        assert ctl(command, *words, *more).status == 0
+        wait_for(lambda: site.get("/page.html").body == b"new", "the new page")
+        site.server.check()
+
+
 def test_redis_that_is_away_is_trouble():
     done = ctl("ls", "redis", "url=redis://127.0.0.1:9", "timeout=1s")
     assert done.status == 4 and "refused" in done.err

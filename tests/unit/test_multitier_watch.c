@@ -468,7 +468,7 @@ static void test_thread_that_cannot_be_is_told(void **state)
 {
     (void)state;
     sweep_without_threads();
-    assert_int_equal(logged("no thread can listen"), 1);
+    assert_int_equal(logged("no thread can be made"), 1);
     start();
     assert_int_equal(figure("watch_alive"), 1);
 }
