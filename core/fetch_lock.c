@@ -5,8 +5,8 @@
 #include "fetch_lock.h"
 
 /* A server that vanishes keeps others waiting for this part of what they would
- * wait at most, so that one of them can take its place. */
-#define LOCK_PART 2
+ * wait at most: one of them takes its place, and the rest is for its fetch. */
+#define LOCK_PART 4
 #define LOCK_MIN APR_TIME_C(300000)
 
 /* How often it is extended in that time. */

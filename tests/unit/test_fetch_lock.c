@@ -84,7 +84,7 @@ static void test_lock_is_taken_noted_and_let_go(void **state)
     assert_false(mw_fetch_forget(&fetch));
     assert_int_equal(lock(f, &fetch), APR_SUCCESS);
     assert_int_equal(locks(), 1);
-    assert_in_range(fake.ttl, 1, 5 * SECOND);
+    assert_in_range(fake.ttl, 1, 10 * SECOND / 4);
     assert_true(mw_fetch_forget(&fetch));
     assert_false(mw_fetch_forget(&fetch));
     unlock(f, &fetch);
@@ -147,7 +147,7 @@ static void test_locks_of_the_living_are_extended(void **state)
     mw_fetch_t one, two;
 
     start(f);
-    assert_int_equal(mw_fetch_tend_interval(f->store), 5 * SECOND / 3);
+    assert_int_equal(mw_fetch_tend_interval(f->store), 10 * SECOND / 4 / 3);
     tend(f);
     assert_int_equal(fake.calls[FAKE_LOCK], 0);
     one = fetch_begin(f, "one", 111);
