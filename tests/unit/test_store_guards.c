@@ -512,6 +512,7 @@ static void *worker_run(void *data)
 
     call.pool = worker->pool;
     call.bucket_alloc = NULL;
+    call.deadline = mw_monotonic() + apr_time_from_sec(60);
     for (i = 0; i < worker->rounds; i++) {
         mw_store_exists(worker->f->store, &call, &key);
         mw_store_remove(worker->f->store, &call, &key, NULL);
