@@ -329,14 +329,13 @@ static apr_status_t conn_open(mw_redis_conn_t *conn, const mw_redis_t *store,
                               const mw_redis_greeting_t *greeting,
                               apr_int64_t deadline)
 {
-    mw_address_t address;
     apr_status_t rv;
 
     rv = mw_redis_names_find(
         store, endpoint, __atomic_fetch_add(&conn_turn, 1, __ATOMIC_RELAXED),
-        &address);
+        &conn->address);
     if (rv == APR_SUCCESS) {
-        rv = mw_redis_stream_open(&conn->stream, store, &address,
+        rv = mw_redis_stream_open(&conn->stream, store, &conn->address,
                                   endpoint->host, deadline);
     }
     if (rv == APR_EAGAIN) {

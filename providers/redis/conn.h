@@ -17,6 +17,7 @@ typedef struct mw_redis_conn_t {
     mw_redis_making_t making; /**< of the reader's replies */
     const mw_redis_t *store;
     const mw_redis_endpoint_t *endpoint; /**< its pool's */
+    mw_address_t address;                /**< that it had then */
     apr_int64_t used;                    /**< when it was given back last */
     unsigned int uses;                   /**< batches that were answered */
     int is_bad;                          /**< close it, do not use it again */

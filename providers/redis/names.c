@@ -112,6 +112,25 @@ apr_status_t mw_redis_names_find(const mw_redis_t *store,
     return APR_SUCCESS;
 }
 
+int mw_redis_names_left(const mw_redis_t *store,
+                        const mw_redis_endpoint_t *endpoint,
+                        const mw_address_t *address)
+{
+    const mw_addresses_t *row = row_of(store, endpoint);
+    mw_address_t list[MW_ADDRESSES_MAX];
+    const int count = row ? mw_addresses_read(row, endpoint->port, list) : 0;
+    int i;
+
+    for (i = 0; i < count; i++) {
+        if (list[i].length == address->length
+            && !memcmp(&list[i].socket, &address->socket, address->length)) {
+            return 0;
+        }
+    }
+    /* of more the resolver may name some at each time */
+    return count > 0 && count < MW_ADDRESSES_MAX;
+}
+
 void mw_redis_names_sweep(const mw_redis_t *store)
 {
     const mw_redis_url_t *url = &store->settings.url;

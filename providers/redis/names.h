@@ -28,6 +28,14 @@ apr_status_t mw_redis_names_find(const mw_redis_t *store,
                                  const mw_redis_endpoint_t *endpoint,
                                  unsigned int n, mw_address_t *address);
 
+/**
+ * Whether an address that names_find told is by now none of its name's, which
+ * has others. Does not block.
+ */
+int mw_redis_names_left(const mw_redis_t *store,
+                        const mw_redis_endpoint_t *endpoint,
+                        const mw_address_t *address);
+
 /** From sweep(): look up all names. May block for as long as the resolver. */
 void mw_redis_names_sweep(const mw_redis_t *store);
 

@@ -98,8 +98,8 @@ static apr_status_t ears_open(mw_redis_t *store, ears_t *ears)
     return rv;
 }
 
-/* Another server is to be asked by now, and tells of changes there; or none is,
- * while others go on without this one. */
+/* Another server is to be asked by now, and tells of changes there, perhaps
+ * under the same name; or none is, while others go on without this one. */
 static int ears_are_elsewhere(mw_redis_t *store, const ears_t *ears,
                               apr_int64_t deadline)
 {
@@ -111,7 +111,9 @@ static int ears_are_elsewhere(mw_redis_t *store, const ears_t *ears,
     if (rv != APR_SUCCESS) {
         return APR_STATUS_IS_EAGAIN(rv);
     }
-    is_other = pool != ears->pool;
+    is_other = pool != ears->pool
+               || mw_redis_names_left(store, ears->conn->endpoint,
+                                      &ears->conn->address);
     mw_redis_pool_unref(pool);
     return is_other;
 }
