@@ -67,8 +67,8 @@ typedef struct switch_t {
     }
 
 static const switch_t switches[] = {
-    TEXT(MW_CTL_GET | MW_CTL_STAT | MW_CTL_RM, host, "host", "NAMESPACE",
-         "of this virtual host, as ls shows it"),
+    TEXT(MW_CTL_GET | MW_CTL_LS | MW_CTL_STAT | MW_CTL_RM, host, "host",
+         "NAMESPACE", "of this virtual host, as ls shows it"),
     FLAG(MW_CTL_GET, include, "include",
          "print status and header fields first"),
     LIST(MW_CTL_GET, headers, "header", "'FIELD: VALUE'",
@@ -76,7 +76,7 @@ static const switch_t switches[] = {
     FLAG(MW_CTL_LS, wide, "long",
          "status, stored and fresh until, too: reads each entry's head"),
     FLAG(MW_CTL_LS, all, "all",
-         "with --long: also the records that say by what a page varies"),
+         "also the records that say by what a page varies"),
     TEXT(MW_CTL_RM, match, "match", "GLOB",
          "remove all whose URL matches: * ? [a-z] [!x] \\x"),
     FLAG(MW_CTL_CLEAR, yes, "yes", "do not ask"),

@@ -39,7 +39,7 @@ _cachemwctl()
     bench) options="--vs --ops --size --keys --zipf --threads --processes
         --warmup --seconds --force --json" ;;
     get) options="--host --include --header --timeout --user" ;;
-    ls) options="--long --all --json --timeout --user" ;;
+    ls) options="--host --long --all --json --timeout --user" ;;
     stat) options="--host --json --timeout --user" ;;
     rm) options="--host --match --timeout --user" ;;
     clear) options="--yes --timeout --user" ;;

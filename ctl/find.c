@@ -55,9 +55,7 @@ static apr_status_t search_see(void *baton, const cachemw_key_t *key,
     }
     if ((page.kind != MW_PAGE_VARIANT || page.is_api)
         && !strcmp(page.url, search->url)
-        && (!search->host
-            || (strlen(search->host) == page.host_len
-                && !memcmp(search->host, page.host, page.host_len)))) {
+        && mw_page_is_of(&page, search->host)) {
         key_note(search->keys, key, search->pool);
     }
     return APR_SUCCESS;
@@ -109,7 +107,16 @@ apr_status_t mw_find(const mw_depot_t *depot, mw_store_t *store,
             return rv;
         }
     }
-    return search_all(&search);
+    rv = search_all(&search);
+    if (rv == APR_ENOTIMPL && !wanted) {
+        mw_ctl_error(0,
+                     "%s: a store of %s cannot list its entries, so %s is "
+                     "looked for under %s only: --host names another virtual "
+                     "host",
+                     mw_store_name(store), mw_store_provider_name(store), url,
+                     host);
+    }
+    return rv;
 }
 
 /* --- bodies --------------------------------------------------------------- */

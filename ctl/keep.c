@@ -125,9 +125,7 @@ static apr_status_t match_see(void *baton, const cachemw_key_t *key,
         mw_page_of_entry(key, &whole, &page, removal->pool);
     }
     if (mw_glob_matches(ctl->match, page.url, strlen(page.url))
-        && (!ctl->host
-            || (strlen(ctl->host) == page.host_len
-                && !memcmp(ctl->host, page.host, page.host_len)))) {
+        && mw_page_is_of(&page, ctl->host)) {
         removal_one(removal, key);
     }
     return removal->failed;

@@ -118,10 +118,12 @@ static int listing_wants(const listing_t *listing, const cachemw_key_t *key,
     const mw_ctl_t *ctl = listing->depot->ctl;
 
     mw_page_of_key(key, page, listing->pool);
-    if (ctl->wide && !entry->head
+    /* what says by what a page varies has no body */
+    if ((ctl->wide || !entry->body_len) && !entry->head
         && mw_find_head(listing->depot, listing->store, key, entry,
                         listing->pool)
-               != APR_SUCCESS) {
+               != APR_SUCCESS
+        && ctl->wide) {
         return 0;
     }
     if (entry->head) {
@@ -130,8 +132,10 @@ static int listing_wants(const listing_t *listing, const cachemw_key_t *key,
     if (page->kind == MW_PAGE_RECORD && !ctl->all) {
         return 0;
     }
-    return !listing->pattern
-           || mw_glob_matches(listing->pattern, page->url, strlen(page->url));
+    return mw_page_is_of(page, ctl->host)
+           && (!listing->pattern
+               || mw_glob_matches(listing->pattern, page->url,
+                                  strlen(page->url)));
 }
 
 static apr_status_t listing_see(void *baton, const cachemw_key_t *key,

@@ -104,8 +104,8 @@ static void usage_print(void)
     for (i = 0; i < COMMANDS; i++) {
         printf("  %-8s%s\n", commands[i].name, commands[i].does);
     }
-    puts("\ncachemwctl COMMAND --help says more. -- ends the options, also "
-         "those of the store.\n\n"
+    puts("\ncachemwctl COMMAND --help says more, --version which one this is.\n"
+         "-- ends the options, also those of the store.\n\n"
          "  cachemwctl ls file cache_dir=/var/cache/pages '*/news/*'\n"
          "  cachemwctl check --load ./mod_my.so my dir={tmp}/my\n"
          "  cachemwctl bench memory size=256M --vs file cache_dir={tmp}/c\n");

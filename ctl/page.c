@@ -171,6 +171,13 @@ const char *mw_page_url_key(const char *url, const char **host,
                         uri.path ? uri.path : "/", uri.query ? uri.query : "");
 }
 
+int mw_page_is_of(const mw_page_t *page, const char *host)
+{
+    return !host
+           || (strlen(host) == page->host_len
+               && !memcmp(host, page->host, page->host_len));
+}
+
 cachemw_key_t mw_page_key(const char *host, const char *url_key,
                           apr_pool_t *pool)
 {

@@ -57,6 +57,9 @@ apr_status_t mw_page_of_entry(const cachemw_key_t *key,
 const char *mw_page_url_key(const char *url, const char **host,
                             apr_pool_t *pool);
 
+/** Whether it is of this virtual host. @param host NULL: any */
+int mw_page_is_of(const mw_page_t *page, const char *host);
+
 /** The plain key of a virtual host's page. */
 cachemw_key_t mw_page_key(const char *host, const char *url_key,
                           apr_pool_t *pool);

@@ -45,6 +45,19 @@ def test_ls_shows_what_a_running_server_has_stored(site):
     assert site.ctl("ls", "*nothing*").lines == []
 
 
+def test_ls_has_no_records_of_varying_pages_and_minds_the_host(site):
+    site.origin.on("/v", varying)
+    site.fill(PAGES)
+    site.get("/v", [("Accept-Encoding", "gzip")])
+    for words in ([], ["--long"]):
+        seen = urls(site.ctl("ls", options=["--json", *words]))
+        assert seen == sorted(site.url(x) for x in (*PAGES, "/v")), words
+        seen = urls(site.ctl("ls", options=["--json", "--all", *words]))
+        assert seen.count(site.url("/v")) == 2, words
+    assert len(site.ctl("ls", options=["--host", site.host]).lines) == 4
+    assert site.ctl("ls", options=["--host", "other:80"]).lines == []
+
+
 def test_ls_long_and_json_tell_status_and_times(site):
     before = int(time.time())
     site.fill({"/a.css": b"a" * 100})
@@ -750,6 +763,7 @@ def test_a_service_behind_http_has_what_can_be_asked_for_by_its_url():
     lines = done.stdout.splitlines()
     assert "1024" in lines and "Status         200" in lines
     assert lines[-1] == "1 removed" and "is not stored" in done.stderr
+    assert "looked for under bench.example:80 only: --host" in done.stderr
 
 
 @pytest.mark.parametrize("command", ["rm", "clear"])
