@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import os
 import re
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -853,16 +854,23 @@ def peak(pid):
     return int(re.search(r"^VmHWM:\s+(\d+) kB", text, re.M)[1])
 
 
+@pytest.fixture
+def files(tmp_path):
+    """that do not stay: what comes next would begin with removing them"""
+    yield tmp_path / "files"
+    shutil.rmtree(tmp_path / "files", ignore_errors=True)
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("kind,most", [
     ("file", 30_000), ("sqlite", 30_000),
     ("redis", 300_000)])        # SCAN's names are remembered
-def test_ls_of_a_million_entries_streams(kind, most, redis, tmp_path):
+def test_ls_of_a_million_entries_streams(kind, most, redis, files, tmp_path):
     """The first line comes long before the last, and memory stays small."""
     count = 1_000_000
     redis.ask("FLUSHALL")
     words = {
-        "file": ["file", f"cache_dir={tmp_path}/files", "max_bytes=100G",
+        "file": ["file", f"cache_dir={files}", "max_bytes=100G",
                  "index_size=128M", "dir_levels=2"],
         "sqlite": ["sqlite", f"db_path={tmp_path}/tests.db", "max_bytes=100G",
                    f"max_entries={2 * count}", "synchronous=off"],
