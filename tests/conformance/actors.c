@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
 #include <errno.h>
+#include <grp.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
@@ -89,10 +90,24 @@ void ct_threads(ct_t *c, int n, ct_actor_fn *run, void *baton)
     }
 }
 
+static void user_change(ct_t *c)
+{
+    if (c->uid == 0) {
+        return;
+    }
+    if (setgroups(0, NULL) != 0 || setgid(c->gid) != 0 || setuid(c->uid) != 0) {
+        ct_skip(c, "a process cannot change its user here");
+    }
+    if (access(c->site->dir, X_OK) != 0) {
+        ct_skip(c, "the place for temporary files is not open to all users");
+    }
+}
+
 static void child_live(ct_t *c, void *baton)
 {
     actor_t *actor = baton;
 
+    user_change(c);
     ct_child_start(c);
     actor->run(c, actor->index, actor->baton);
     ct_child_end(c);

@@ -216,8 +216,8 @@ void ct_open(ct_t *c)
     ct_open_only(c);
     world = c->world;
     *c->site->slot = "post_config";
-    rv = mw_world_create(&world->stores, c->site->segments, c->site->parent, 0,
-                         0);
+    rv = mw_world_create(&world->stores, c->site->segments, c->site->parent,
+                         c->uid, c->gid);
     *c->site->slot = NULL;
     ct_status(c, rv, APR_SUCCESS, "post_config (last log line: \"%s\")",
               world->last_error);
@@ -243,7 +243,8 @@ void ct_child_start(ct_t *c)
     *c->site->slot = "child_init";
     rv = mw_world_child(&world->stores, c->pchild);
     *c->site->slot = NULL;
-    ct_status(c, rv, APR_SUCCESS, "child_init (last log line: \"%s\")",
+    ct_status(c, rv, APR_SUCCESS, "%schild_init (last log line: \"%s\")",
+              c->uid != 0 ? "as nobody, of whom post_config was told: " : "",
               world->last_error);
 }
 

@@ -54,6 +54,10 @@ typedef struct ct_t {
     apr_int64_t deadline; /**< likewise; 0: none */
     const char *salt;     /**< beginning of ct_key()'s keys */
     int emptied;          /**< the store is known to begin empty */
+    /** Whom children that are forked become, and post_config is told of; 0:
+     *  they stay who they are. */
+    apr_uid_t uid;
+    apr_gid_t gid;
 
     int told, hear; /**< descriptors towards the parent, in a child */
     ct_result_t result;
@@ -313,6 +317,7 @@ extern const ct_test_t ct_tests_locks[];
 extern const ct_test_t ct_tests_life[];
 extern const ct_test_t ct_tests_threads[];
 extern const ct_test_t ct_tests_processes[];
+extern const ct_test_t ct_tests_user[];
 extern const ct_test_t ct_tests_guide[];
 
 #define CT_TEST(f) \

@@ -28,7 +28,7 @@ const ct_test_t *ct_test_at(int index)
         ct_tests_guide,     ct_tests_entries, ct_tests_keys,   ct_tests_streams,
         ct_tests_amend,     ct_tests_buckets, ct_tests_expiry, ct_tests_bounds,
         ct_tests_inventory, ct_tests_locks,   ct_tests_life,   ct_tests_threads,
-        ct_tests_processes,
+        ct_tests_processes, ct_tests_user,
     };
     apr_size_t g;
     int i;

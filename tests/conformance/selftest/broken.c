@@ -10,10 +10,12 @@ static void slots_merge(cachemw_provider_t *table,
     if (slots->slot != NULL) {     \
         table->slot = slots->slot; \
     }
+    MERGE(options)
     MERGE(open)
     MERGE(get)
     MERGE(set)
     MERGE(remove)
+    MERGE(post_config)
     MERGE(set_head)
     MERGE(read)
     MERGE(set_begin)

@@ -29,5 +29,6 @@ extern const ct_broken_t ct_broken_slots[];
 extern const ct_broken_t ct_broken_streams[];
 extern const ct_broken_t ct_broken_bodies[];
 extern const ct_broken_t ct_broken_pieces[];
+extern const ct_broken_t ct_broken_user[];
 
 #endif

@@ -28,6 +28,7 @@ static void register_hooks(apr_pool_t *p)
     broken_register(p, ct_broken_streams);
     broken_register(p, ct_broken_bodies);
     broken_register(p, ct_broken_pieces);
+    broken_register(p, ct_broken_user);
 }
 
 extern module AP_MODULE_DECLARE_DATA broken_module
