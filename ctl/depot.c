@@ -530,20 +530,47 @@ static int leaf_look(const mw_ctl_t *ctl, const mw_ctl_store_t *leaf)
 typedef struct place_t {
     int paths;          /* that it is told */
     int exist;          /* of them, or may */
-    const char *others; /* one of another user's, which root is to leave */
+    const char *others; /* see path_of_others() */
 } place_t;
+
+/* What there is of a path, where others than root can put something, a link
+ * perhaps; or NULL. */
+static const char *path_of_others(const char *path, apr_pool_t *pool)
+{
+    char *there = apr_pstrdup(pool, path);
+    int is_roots, fd;
+    struct stat info;
+
+    while (lstat(*there ? there : "/", &info) != 0 && *there) {
+        *strrchr(there, '/') = '\0';
+    }
+    fd = mw_owner_open(
+        apr_pstrcat(pool, there, S_ISDIR(info.st_mode) ? "/." : "", NULL),
+        O_PATH, &is_roots, pool);
+    if (fd < 0) {
+        return there;
+    }
+    is_roots = is_roots && fstat(fd, &info) == 0 && info.st_uid == 0;
+    close(fd);
+    return is_roots ? NULL : there;
+}
 
 static const char *place_find(const mw_ctl_t *ctl,
                               const apr_array_header_t *leaves, int i,
                               place_t *place)
 {
     const mw_ctl_store_t *leaf = &APR_ARRAY_IDX(leaves, i, mw_ctl_store_t);
-    const mw_world_t world = world_of(ctl, leaves);
     const cachemw_option_t *row;
+    mw_world_t world = world_of(ctl, leaves);
     mw_options_t options[2];
-    const char *error = mw_world_parse(&world, i, options, ctl->pool);
+    const char *error;
     struct stat info;
 
+    /* the suite has a directory of its own for each test */
+    if (ctl->command == MW_CTL_CHECK) {
+        world.cache_dir = "/{tmp}";
+    }
+    error = mw_world_parse(&world, i, options, ctl->pool);
     memset(place, 0, sizeof(*place));
     for (row = options[0].table; !error && row && row->name; row++) {
         const cachemw_value_t *value =
@@ -555,13 +582,12 @@ static const char *place_find(const mw_ctl_t *ctl,
         }
         place->paths++;
         path = path_of(leaf, value->string, ctl->pool);
-        if (strstr(path, "{tmp}")
-            || (lstat(path, &info) != 0 && errno == ENOENT)) {
+        if (strstr(path, "{tmp}")) {
             continue;
         }
-        place->exist++;
-        if (geteuid() == 0 && lstat(path, &info) == 0 && info.st_uid != 0) {
-            place->others = path;
+        place->exist += lstat(path, &info) == 0 || errno != ENOENT;
+        if (geteuid() == 0 && !place->others) {
+            place->others = path_of_others(path, ctl->pool);
         }
     }
     return error;
@@ -582,7 +608,8 @@ static const char *leaf_refuse(const mw_ctl_t *ctl,
     }
     if (place.others) {
         return apr_pstrcat(ctl->pool, place.others,
-                           " belongs to another user: root does not test in it",
+                           " is not root's alone: root does not test in it; "
+                           "give the store a place in {tmp}, or be its user",
                            NULL);
     }
     if (ctl->force || (place.paths && !place.exist)) {

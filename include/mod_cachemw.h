@@ -759,10 +759,10 @@ struct cachemw_provider_t {
 
     /**
      * Call `each` for the entries, with no lock held: it may call other slots
-     * of this store, such as get and remove. Weakly consistent: what is set or removed
-     * meanwhile may be seen or not, everything else is seen once. Expired
-     * entries are left out. The memory that it takes does not grow with the
-     * bodies. At the deadline APR_TIMEUP says that these were not all.
+     * of this store, such as get and remove. Weakly consistent: what is set or
+     * removed meanwhile may be seen or not, everything else is seen once.
+     * Expired entries are left out. The memory that it takes does not grow with
+     * the bodies. At the deadline APR_TIMEUP says that these were not all.
      * @param pattern shell glob over the key's bytes (* ? [a-z] [!x] and
      *        backslash; * matches anything); a provider may use it to do
      *        less, core filters again. NULL: all

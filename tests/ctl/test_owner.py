@@ -128,6 +128,34 @@ def test_an_administrators_link_is_followed(store, place, user):
     assert len(ctl("ls", *store_in(store[0], place / "link")).lines) == 5
 
 
+@needs_root
+@pytest.mark.parametrize("options", [
+    "file cache_dir={0}/his/new", "sqlite db_path={0}/his/new/x.db",
+    "file cache_dir={0}/his/link/in", "sqlite db_path={0}/his/link/x.db"])
+def test_root_tests_nowhere_where_a_user_leads_it(place, user, options):
+    (place / "his").mkdir()
+    (place / "elsewhere").mkdir()
+    (place / "his/link").symlink_to(place / "elsewhere")
+    give(place / "his", user)
+    words = options.format(place).split()
+    for command in ("check", "--test", "test_set_and_get"), ("bench",):
+        done = ctl(*command, *words)
+        assert done.status == 2, done
+        assert "is not root's alone: root does not test in it" in done.err
+    assert not list((place / "elsewhere").iterdir())
+    assert [x.name for x in (place / "his").iterdir()] == ["link"]
+
+
+@needs_root
+def test_check_uses_no_cache_directory_but_its_own(place, user):
+    (place / "file").mkdir()
+    give(place, user)
+    done = ctl("check", "--cache-dir", place, "--test",
+               "test_set_and_get", "file")
+    assert done.status == 0, done
+    assert not list((place / "file").iterdir())
+
+
 def who_connects(place, *options):
     """(user, groups) of the tool at the moment when it talks to Redis."""
     path = str(place / "redis.sock")
