@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -188,15 +189,26 @@ exec '{apxs}' "$@"
 """
 
 
-@pytest.fixture(scope="session")
-def installed(tmp_path_factory):
+@contextlib.contextmanager
+def public():
+    """A directory for the user, too, whom httpd's children run as. Those of
+    pytest are closed to all others again whenever another run of it begins."""
+    with tempfile.TemporaryDirectory(prefix="cachemw-ctl-") as where:
+        os.chmod(where, 0o755)
+        yield Path(where)
+
+
+@pytest.fixture
+def place():
+    with public() as where:
+        yield where
+
+
+def install(where):
     """An environment in which mod_cachemw is installed."""
-    where = tmp_path_factory.mktemp("installed")
     root, bin_dir, modules = (where / x for x in ("root", "bin", "modules"))
     for one in (bin_dir, modules):
         one.mkdir()
-    for one in (where, *where.parents[:2]):
-        one.chmod(0o755)
     subprocess.run(["make", "--no-print-directory", "-C", settings.build,
                     "install", f"DESTDIR={root}"],
                    check=True, capture_output=True, timeout=LIMIT)
@@ -213,3 +225,9 @@ def installed(tmp_path_factory):
     (tool,) = root.rglob("bin/cachemwctl")
     return dict(os.environ, C_INCLUDE_PATH=str(header.parent),
                 PATH=f"{bin_dir}:{tool.parent}:{os.environ['PATH']}")
+
+
+@pytest.fixture(scope="session")
+def installed():
+    with public() as where:
+        yield install(where)

@@ -41,13 +41,6 @@ def user():
     return settings.run_user[1]
 
 
-@pytest.fixture
-def place(tmp_path):
-    for one in (tmp_path, *tmp_path.parents[:2]):
-        one.chmod(0o755)
-    return tmp_path
-
-
 @pytest.fixture(params=["file", "sqlite"])
 def store(request, place):
     """A store of root's, in a directory of root's"""

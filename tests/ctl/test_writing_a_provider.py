@@ -25,18 +25,16 @@ def steps(text, port):
     return script.replace("8080", str(port)), files
 
 
-def test_what_it_says_works(installed, tmp_path):
+def test_what_it_says_works(installed, place):
     script, files = steps((DOCS / "writing-a-provider.md").read_text(),
                           free_port())
     assert set(files) == {"mod_cachemw_null.c", "mod_cachemw_shelf.c"}
-    work = tmp_path / "work"
+    work = place / "work"
     (work / "provider").mkdir(parents=True)
-    for one in (work, tmp_path, *tmp_path.parents[:2]):
-        one.chmod(0o755)        # for the user whom httpd's children run as
     for name, text in files.items():
         (work / "provider" / name).write_text(text)
     script = script.replace("mkdir provider &&", "")
-    log = tmp_path / "log"
+    log = place / "log"
     try:
         with log.open("w") as out:
             done = subprocess.run(["/bin/sh", "-c", script], cwd=work,
