@@ -3,6 +3,9 @@
 #include <dirent.h>
 #include <stdio.h>
 #include <string.h>
+#if defined(__GLIBC__)
+#include <malloc.h>
+#endif
 
 #include "apr_strings.h"
 #include "ctl/loader.h"
@@ -267,4 +270,15 @@ int ct_descriptors(void)
     }
     closedir(dir);
     return n;
+}
+
+apr_uint64_t ct_memory_used(void)
+{
+#if defined(__GLIBC__) && __GLIBC_PREREQ(2, 33)
+    struct mallinfo2 info = mallinfo2();
+
+    return info.uordblks + info.hblkhd;
+#else
+    return 0;
+#endif
 }

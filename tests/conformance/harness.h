@@ -290,6 +290,9 @@ apr_uint64_t ct_random(apr_uint64_t *state);
 /** Descriptors that this process has open; -1: cannot tell. */
 int ct_descriptors(void);
 
+/** Bytes that malloc has handed out; 0: it does not tell, as under checkers. */
+apr_uint64_t ct_memory_used(void);
+
 /** What an actor of ct_mix() may do. */
 typedef struct ct_mix_t {
     int rounds;           /**< 0: until ct_heard() */

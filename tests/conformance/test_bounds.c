@@ -3,9 +3,6 @@
 /* Bounds: what a store may hold, and what calls may leave behind. */
 
 #include <stdlib.h>
-#if defined(__GLIBC__)
-#include <malloc.h>
-#endif
 
 #include "apr_strings.h"
 #include "harness.h"
@@ -257,24 +254,12 @@ static void test_calls_leave_no_descriptors_open(ct_t *c)
              "200 rounds of calls left %d descriptors open", after - before);
 }
 
-/* Bytes that malloc has handed out; 0 when it does not tell (checkers). */
-static apr_uint64_t memory_used(void)
-{
-#if defined(__GLIBC__) && __GLIBC_PREREQ(2, 33)
-    struct mallinfo2 info = mallinfo2();
-
-    return info.uordblks + info.hblkhd;
-#else
-    return 0;
-#endif
-}
-
 static void test_calls_leave_no_memory_behind(ct_t *c)
 {
     apr_uint64_t before, after;
 
     everything_repeat(c, 200);
-    before = memory_used();
+    before = ct_memory_used();
 #if defined(__SANITIZE_ADDRESS__)
     /* Its leak checker looks when this process ends. */
     return;
@@ -283,7 +268,7 @@ static void test_calls_leave_no_memory_behind(ct_t *c)
         ct_skip(c, "malloc does not tell what it has handed out");
     }
     everything_repeat(c, 2000);
-    after = memory_used();
+    after = ct_memory_used();
     ct_check(c, after < before + 64 * CT_KB,
              "20000 calls left %" APR_UINT64_T_FMT
              " KB of memory behind although their pools were cleared",

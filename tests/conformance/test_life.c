@@ -94,20 +94,46 @@ static void test_open_touches_nothing(ct_t *c)
              "child_init");
 }
 
-static void test_open_and_close_leave_nothing(ct_t *c)
+static void opened_and_closed(ct_t *c, int times)
 {
-    int before, i;
+    int i;
 
-    ct_open_only(c);
-    ct_close(c);
-    before = ct_descriptors();
-    for (i = 0; i < 50; i++) {
+    for (i = 0; i < times; i++) {
         ct_open_only(c);
         ct_close(c);
     }
+}
+
+static void test_open_and_close_leave_nothing(ct_t *c)
+{
+    int before;
+
+    opened_and_closed(c, 1);
+    before = ct_descriptors();
+    opened_and_closed(c, 50);
     ct_check(c, ct_descriptors() == before,
              "50 times open and close left %d descriptors open",
              ct_descriptors() - before);
+}
+
+static void test_open_and_close_leave_no_memory_behind(ct_t *c)
+{
+    apr_uint64_t before;
+
+    opened_and_closed(c, 10);
+    before = ct_memory_used();
+#if defined(__SANITIZE_ADDRESS__)
+    /* Its leak checker looks when this process ends. */
+    return;
+#endif
+    if (before == 0) {
+        ct_skip(c, "malloc does not tell what it has handed out");
+    }
+    opened_and_closed(c, 50);
+    ct_check(c, ct_memory_used() < before + 64 * CT_KB,
+             "50 times open and close left %" APR_UINT64_T_FMT
+             " KB of memory behind: close gives back what is not pconf's",
+             (ct_memory_used() - before) / CT_KB);
 }
 
 static void life_live(ct_t *c, int round)
@@ -205,6 +231,7 @@ const ct_test_t ct_tests_life[] = {
     CT_TEST_AS(test_options_are_well_formed, CT_UNOPENED),
     CT_TEST_AS(test_open_touches_nothing, CT_UNOPENED),
     CT_TEST_AS(test_open_and_close_leave_nothing, CT_UNOPENED),
+    CT_TEST_AS(test_open_and_close_leave_no_memory_behind, CT_UNOPENED),
     CT_TEST_AS(test_life_can_be_lived_again, CT_UNOPENED),
     CT_TEST(test_content_of_an_earlier_life_is_right_or_gone),
     CT_TEST(test_child_lets_go_quickly),

@@ -43,6 +43,7 @@ def test_a_right_provider_passes_in_tap():
 FAULTS = [
     ("forgets_expiry", "*expire*", "exactly at its expires"),
     ("leaks_memory", "*memory*", "KB of memory behind"),
+    ("leaks_memory_in_open", "*close_leave_no_memory*", "KB of memory behind"),
     ("leaks_descriptors", "*descriptor*", "descriptors open"),
     ("sets_in_two_steps", "*atomic*",
      "is not the one that was stored"),

@@ -101,6 +101,17 @@ static apr_status_t crashes_get(void *store, const cachemw_call_t *call,
     abort();
 }
 
+static apr_status_t leaks_open(const cachemw_services_t *services,
+                               const cachemw_value_t *values, apr_pool_t *pconf,
+                               void **store, const char **error)
+{
+    static void *volatile last;
+
+    last = malloc(8000);
+    return last != NULL ? right.open(services, values, pconf, store, error)
+                        : APR_ENOMEM;
+}
+
 static apr_status_t crashes_open(const cachemw_services_t *services,
                                  const cachemw_value_t *values,
                                  apr_pool_t *pconf, void **store,
@@ -470,6 +481,11 @@ const ct_broken_t ct_broken_slots[] = {
       "memory",
       NULL,
       { .get = leaks_memory_get } },
+    { "leaks_memory_in_open",
+      "test_open_and_close_leave_no_memory_behind",
+      "memory",
+      NULL,
+      { .open = leaks_open } },
     { "leaks_descriptors",
       "test_calls_leave_no_descriptors_open",
       "descriptors open",
