@@ -293,6 +293,21 @@ static void ctl_begin(mw_ctl_t *ctl, unsigned int command)
     ctl->warmup = apr_time_from_sec(1);
 }
 
+/* Providers are promised absolute paths. */
+static const char *cache_dir_complete(mw_ctl_t *ctl)
+{
+    char *path;
+
+    if (apr_filepath_merge(&path, NULL, ctl->cache_dir, APR_FILEPATH_NATIVE,
+                           ctl->pool)
+        != APR_SUCCESS) {
+        return apr_pstrcat(ctl->pool, "--cache-dir: \"", ctl->cache_dir,
+                           "\" is not a path", NULL);
+    }
+    ctl->cache_dir = path;
+    return NULL;
+}
+
 const char *mw_ctl_parse(mw_ctl_t *ctl, unsigned int command, int nwords,
                          const char *const *words)
 {
@@ -334,7 +349,7 @@ const char *mw_ctl_parse(mw_ctl_t *ctl, unsigned int command, int nwords,
         error = mw_loader_load(APR_ARRAY_IDX(ctl->loads, i, const char *),
                                ctl->pool);
     }
-    return error;
+    return error ? error : cache_dir_complete(ctl);
 }
 
 /* One of the project's, or a stranger's that is called likewise. */

@@ -272,7 +272,7 @@ int ct_descriptors(void)
     return n;
 }
 
-apr_uint64_t ct_memory_used(void)
+static apr_uint64_t memory_used(void)
 {
 #if defined(__GLIBC__) && __GLIBC_PREREQ(2, 33)
     struct mallinfo2 info = mallinfo2();
@@ -281,4 +281,25 @@ apr_uint64_t ct_memory_used(void)
 #else
     return 0;
 #endif
+}
+
+void ct_no_memory_left(ct_t *c, void (*repeat)(ct_t *c, int times), int before,
+                       int times, const char *what)
+{
+    apr_uint64_t used;
+
+    repeat(c, before);
+    used = memory_used();
+#if defined(__SANITIZE_ADDRESS__)
+    /* Its leak checker looks when this process ends. */
+    return;
+#endif
+    if (used == 0) {
+        ct_skip(c, "malloc does not tell what it has handed out");
+    }
+    repeat(c, times);
+    ct_check(c, memory_used() < used + 64 * CT_KB,
+             "%s left %" APR_UINT64_T_FMT
+             " KB of memory behind although their pools were cleared",
+             what, (memory_used() - used) / CT_KB);
 }

@@ -290,8 +290,15 @@ apr_uint64_t ct_random(apr_uint64_t *state);
 /** Descriptors that this process has open; -1: cannot tell. */
 int ct_descriptors(void);
 
-/** Bytes that malloc has handed out; 0: it does not tell, as under checkers. */
-apr_uint64_t ct_memory_used(void);
+/**
+ * Fails when doing something again and again takes more and more memory. Where
+ * malloc does not tell what it has handed out, as under checkers, this is
+ * skipped, or left to them.
+ * @param before times that fill what malloc and libraries keep for themselves
+ * @param what "so many calls", of `times`
+ */
+void ct_no_memory_left(ct_t *c, void (*repeat)(ct_t *c, int times), int before,
+                       int times, const char *what);
 
 /** What an actor of ct_mix() may do. */
 typedef struct ct_mix_t {

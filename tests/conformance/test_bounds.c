@@ -256,23 +256,7 @@ static void test_calls_leave_no_descriptors_open(ct_t *c)
 
 static void test_calls_leave_no_memory_behind(ct_t *c)
 {
-    apr_uint64_t before, after;
-
-    everything_repeat(c, 200);
-    before = ct_memory_used();
-#if defined(__SANITIZE_ADDRESS__)
-    /* Its leak checker looks when this process ends. */
-    return;
-#endif
-    if (before == 0) {
-        ct_skip(c, "malloc does not tell what it has handed out");
-    }
-    everything_repeat(c, 2000);
-    after = ct_memory_used();
-    ct_check(c, after < before + 64 * CT_KB,
-             "20000 calls left %" APR_UINT64_T_FMT
-             " KB of memory behind although their pools were cleared",
-             (after - before) / CT_KB);
+    ct_no_memory_left(c, everything_repeat, 200, 2000, "20000 calls");
 }
 
 const ct_test_t ct_tests_bounds[] = {

@@ -139,6 +139,15 @@ def test_root_tests_nowhere_where_a_user_leads_it(place, user, options):
     assert [x.name for x in (place / "his").iterdir()] == ["link"]
 
 
+def test_cache_directory_may_be_named_from_here(place):
+    words = ["--cache-dir", "some", "file"]
+    done = ctl("bench", "--keys", "5", "--seconds", "1", "--warmup", "0s",
+               "--ops", "get", *words, cwd=place)
+    assert done.status == 0, done
+    assert len(ctl("ls", *words, cwd=place).lines) == 5
+    assert (place / "some" / "file").is_dir()
+
+
 @needs_root
 def test_check_uses_no_cache_directory_but_its_own(place, user):
     (place / "file").mkdir()
